@@ -1,0 +1,5 @@
+"""`python -m outsize` is the `outsize` command."""
+
+from .cli.main import main
+
+main()

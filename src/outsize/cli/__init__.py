@@ -1,0 +1,1 @@
+"""The `outsize` command: one file per verb, wiring only."""

@@ -1,0 +1,13 @@
+/* Shared by the .c files of this folder: Python's limited API and the method tables. */
+#ifndef OUTSIZE_NATIVE_H
+#define OUTSIZE_NATIVE_H
+
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
+#include <Python.h>
+#include <stdint.h>
+
+extern PyMethodDef outsize_memory_methods[]; /* memory.c: bytes in use, page facts */
+
+#endif
