@@ -1,6 +1,7 @@
 """Imports point one way, from the bottom:
 
-errors, units, native → values → device, codecs → stages (siblings apart) → api, parallel → programs, zoo → cli.
+errors, units, native → values → device, codecs → stages (siblings apart) → api, parallel →
+programs, zoo → cli.
 
 Read from the syntax trees, so an import inside a function counts as well.
 """
