@@ -24,6 +24,10 @@ class CaptureError(OutsizeError):
     """The step could not be captured as a graph (graph break, uncaptured module, unknown size)."""
 
 
+class WorkloadError(OutsizeError):
+    """A model, a data set or a `build()` file that was named for training cannot be used."""
+
+
 class BudgetError(OutsizeError):
     """No plan keeps the step under the budget.
 
