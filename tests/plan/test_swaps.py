@@ -14,7 +14,7 @@ from outsize.slack import compute_slack
 from outsize.values import Plan, Profile, StepGraph, from_json
 from tests.plan.graphs import Builder, chain, random_step
 
-ANY = PlanSettings(min_bytes=1)
+ANY = PlanSettings(min_bytes=1, walks=6)
 
 
 def plan_for(graph: StepGraph, profile: Profile, budget: int, planner: str, **more: object) -> Plan:
@@ -22,13 +22,13 @@ def plan_for(graph: StepGraph, profile: Profile, budget: int, planner: str, **mo
     return make_plan(graph, profile, slack, budget_bytes=budget, planner=planner, settings=ANY, **more)
 
 
-def smallest(graph: StepGraph, profile: Profile, planner: str) -> int:
+def smallest(graph: StepGraph, profile: Profile, planner: str, **more: object) -> int:
     with pytest.raises(BudgetError) as caught:
-        plan_for(graph, profile, 1, planner)
+        plan_for(graph, profile, 1, planner, **more)
     return caught.value.smallest_feasible_bytes
 
 
-@pytest.mark.parametrize("planner", ["slack", "distance"])
+@pytest.mark.parametrize("planner", ["slack", "distance", "search"])
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), share=st.floats(0, 1))
 def test_random_steps_fit_every_feasible_budget(planner: str, seed: int, share: float) -> None:
@@ -46,6 +46,28 @@ def test_random_steps_fit_every_feasible_budget(planner: str, seed: int, share: 
     check(graph, profile, schedule, timeline.peak_bytes)
     with pytest.raises(PlanError, match="over the budget"):
         check(graph, profile, schedule, timeline.peak_bytes - 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    share=st.floats(0, 1),
+    actions=st.sets(st.sampled_from(["swap", "recompute", "encode"]), min_size=1),
+)
+def test_search_fits_with_every_set_of_actions(seed: int, share: float, actions: set[str]) -> None:
+    graph, profile = random_step(seed, ops=16)
+    allowed = {"swap": {"swap"}, "recompute": {"recompute"}, "encode": {"encode"}}
+    low, high = (
+        smallest(graph, profile, "search", actions=tuple(actions)),
+        max(graph.plain_residency(profile.workspace)),
+    )
+    plan = plan_for(graph, profile, int(low + share * (high - low)), "search", actions=tuple(actions))
+    used = {d.action for d in plan.decisions}
+    assert used <= set().union(*(allowed[a] for a in actions)) | (
+        {"encode_swap"} if {"swap", "encode"} <= actions else set()
+    )
+    for decision in plan.decisions:
+        assert not any(graph.ops[op].random or graph.ops[op].effect for op in decision.region)
 
 
 def test_it_declines_when_the_step_fits() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from ..errors import PlanError
 from ..values import Decision, Plan, Profile, Refusal, Schedule, Slack, StepGraph, Timeline
@@ -12,36 +11,14 @@ from .check import check
 from .distance import plan_distance
 from .lower import lower_decisions
 from .model import Model, build_model
+from .request import Request
+from .search import plan_search
 from .settings import PlanSettings
 from .simulate import simulate
 from .slackplan import plan_slack
 
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a planner may use.
-
-    Attributes:
-        actions: of `swap`, `recompute`, `encode`.
-        tiers: swap tiers in order of preference.
-        lossy: codecs that may lose bits, with their declared bound.
-    """
-
-    actions: tuple[str, ...]
-    tiers: tuple[str, ...]
-    lossy: dict[str, float]
-
-    def tier(self, model: Model) -> str:
-        """The preferred tier."""
-        if "swap" not in self.actions:
-            raise PlanError(f"the planner only swaps, but the actions allowed are {', '.join(self.actions)}")
-        if not self.tiers or self.tiers[0] not in model.profile.links:
-            asked = repr(self.tiers[0]) if self.tiers else "no tier at all"
-            raise PlanError(f"no rate for tier {asked}; the profile has {sorted(model.profile.links)}")
-        return self.tiers[0]
-
-
 _PLANNERS: dict[str, Callable[[Model, Request], list[Decision]]] = {
+    "search": plan_search,
     "slack": lambda model, request: plan_slack(model, request.tier(model)),
     "distance": lambda model, request: plan_distance(model, request.tier(model)),
 }
@@ -56,7 +33,7 @@ def make_plan(
     slack: Slack,
     *,
     budget_bytes: int,
-    planner: str = "slack",
+    planner: str = "search",
     actions: Sequence[str] = ("swap", "recompute", "encode"),
     tiers: Sequence[str] = ("disk",),
     lossy: dict[str, float] | None = None,
