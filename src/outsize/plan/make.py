@@ -16,9 +16,11 @@ from .search import plan_search
 from .settings import PlanSettings
 from .simulate import simulate
 from .slackplan import plan_slack
+from .units import plan_units
 
 _PLANNERS: dict[str, Callable[[Model, Request], list[Decision]]] = {
     "search": plan_search,
+    "units": plan_units,
     "slack": lambda model, request: plan_slack(model, request.tier(model)),
     "distance": lambda model, request: plan_distance(model, request.tier(model)),
 }

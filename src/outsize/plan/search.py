@@ -9,7 +9,7 @@ identical blocks are decided once and the search costs the same for 8 blocks as 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, inf
 
@@ -42,14 +42,7 @@ def plan_search(model: Model, request: Request) -> list[Decision]:
     Raises:
         BudgetError: nothing fits, with the smallest budget that does.
     """
-    search = Search(model, request)
-    starts = search.starts() if search.floor <= model.budget else []
-    if not starts and search.target < model.budget:  # the margin is given up before the plan is
-        search.target = model.budget
-        starts = search.starts()
-    if not starts:
-        raise search.infeasible()
-    return list(search.improve(starts).decisions)
+    return list(Search(model, request).planned().decisions)
 
 
 @dataclass
@@ -76,6 +69,20 @@ class Search:
         settings = self.model.settings
         self.left = int(min(settings.walks, max(settings.walks / 25, settings.walked_ops / max(ops, 1))))
         self.classes = self._classes()
+
+    def planned(self, seeds: Sequence[Scored] = ()) -> Scored:
+        """The fastest plan found from the grid and from the seeds.
+
+        Raises:
+            BudgetError: nothing fits, with the smallest budget that does.
+        """
+        starts = self.starts() if self.floor <= self.model.budget else []
+        if not starts and not seeds and self.target < self.model.budget:  # better no margin than no plan
+            self.target = self.model.budget
+            starts = self.starts()
+        if not starts and not seeds:
+            raise self.infeasible()
+        return self.improve(sorted([*starts, *seeds], key=lambda scored: scored.seconds))
 
     def starts(self) -> list[Scored]:
         """The best walk of each kind (mixed, no swaps, no recomputation) and the slack planner's plan, best first."""

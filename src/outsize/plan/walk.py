@@ -33,6 +33,7 @@ class Taste:
         share: how much of an evicted input's chain counts against what is made from it.
         crowded: what a transfer waits for is worked out from the transfers already promised, not from its slack alone.
         recompute: recomputation is allowed.
+        remake: where given, the storages that are recomputed and nothing else; the rest is never recomputed.
         weight: factor on the price of each storage.
     """
 
@@ -41,6 +42,7 @@ class Taste:
     share: float = 0.0
     crowded: bool = True
     recompute: bool = True
+    remake: frozenset[int] | None = None
     weight: Floats
 
 
@@ -305,13 +307,22 @@ class Walk:
         following = chains.next_use(s, p)
         if following < 0 or not chains.acted_on[s]:
             return
-        cost = chains.seconds[chains.producer[s]] if self.taste.recompute else inf
-        for option in self.options(s, s in self.written):
+        cost = chains.seconds[chains.producer[s]] if self._may_remake(s) else inf
+        for option in self._ways(s):
             cost = min(cost, option.compute_seconds + self.taste.lane_price * option.lane_seconds)
         small = 1e6 if chains.size[s] < self.min_bytes else 1.0
         self.unit[s] = small * self.taste.weight[s] * (cost + 1e-9) / self.size[s]
         self.due[s] = chains.starts[following]
         self.exact.pop(s, None)
+
+    def _may_remake(self, s: int) -> bool:
+        remake = self.taste.remake
+        return self.taste.recompute and (remake is None or s in remake or s in self.soft)
+
+    def _ways(self, s: int) -> list[Option]:
+        if self.taste.remake is not None and s in self.taste.remake:
+            return []
+        return self.options(s, s in self.written)
 
     def _make_room(self, p: int, need: int) -> bool:
         while self.alive + need > self.budget:
@@ -345,13 +356,13 @@ class Walk:
         chains, taste = self.chains, self.taste
         use = chains.next_use(s, self.touched[s])
         best, chosen = inf, None
-        if taste.recompute:
+        if self._may_remake(s):
             best = chain_seconds(chains, s, use, self.resident, self.returns, taste.share) / chains.size[s]
         if s in self.soft:
             return best, None
         touched = self.touched[s]
         release = chains.starts[touched] + chains.seconds[touched]
-        for option in self.options(s, s in self.written):
+        for option in self._ways(s):
             if option.staged + option.kept > self.room_behind[touched]:
                 continue
             lane = 0.0
