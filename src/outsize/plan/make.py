@@ -9,6 +9,7 @@ from ..errors import PlanError
 from ..values import Decision, Plan, Profile, Refusal, Schedule, Slack, StepGraph, Timeline
 from .check import check
 from .distance import plan_distance
+from .exact import plan_exact
 from .lower import lower_decisions
 from .model import Model, build_model
 from .request import Request
@@ -21,6 +22,7 @@ from .units import plan_units
 _PLANNERS: dict[str, Callable[[Model, Request], list[Decision]]] = {
     "search": plan_search,
     "units": plan_units,
+    "exact": plan_exact,
     "slack": lambda model, request: plan_slack(model, request.tier(model)),
     "distance": lambda model, request: plan_distance(model, request.tier(model)),
 }

@@ -131,10 +131,12 @@ class Search:
     def walk(self, taste: Taste) -> Scored | None:
         """Walk with these prices, place the swaps, simulate."""
         made = self._walked(taste, self.target)
-        if made is None:
-            return None
-        scored = self._score(self._placed(tuple(made)))
+        scored = self.timed(tuple(made)) if made is not None else None
         return replace(scored, taste=taste) if scored else None
+
+    def timed(self, decisions: tuple[Decision, ...]) -> Scored | None:
+        """The plan with its swaps' edges placed, if it fits."""
+        return self._score(self._placed(decisions))
 
     def _walked(self, taste: Taste, target: int) -> list[Decision] | None:
         return Walk(

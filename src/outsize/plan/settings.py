@@ -25,6 +25,8 @@ class PlanSettings:
             improvement came before the 300th.
         walked_ops: ops over all local moves, which bounds planning time on large steps: a walk, its lowering and
             its simulation take about 0.1 ms an op.
+        exact_ops: largest step that `exact` takes; HiGHS needs about 20 s at 60 ops on one core.
+        exact_seconds: time limit of the solver, after which its bound and its best plan are used.
     """
 
     margin: float = 0.01
@@ -34,4 +36,6 @@ class PlanSettings:
     unit_share: float = 0.5
     walks: int = 300
     walked_ops: int = 75_000
+    exact_ops: int = 64
+    exact_seconds: float = 60.0
     headrooms: tuple[float, ...] = (0.0, 0.03, 0.08, 0.15, 0.25, 0.4)
