@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outsize.errors import BudgetError, PlanError
+from outsize.errors import BudgetError, DiskBudgetError, HostBudgetError, PlanError
 from outsize.plan import PlanSettings, check, lower, make_plan, simulate
 from outsize.slack import compute_slack
 from outsize.values import Plan, Profile, StepGraph, from_json
@@ -157,3 +157,26 @@ def test_unknown_names_are_refused() -> None:
         plan_for(graph, profile, 500, "slack", actions=("drop",))
     with pytest.raises(PlanError, match="no rate for tier 'host'"):
         plan_for(graph, profile, 500, "slack", tiers=("host",))
+
+
+def test_a_tier_that_may_hold_too_little_has_its_own_error() -> None:
+    graph, profile = chain(12, rate=60.0)
+    plan = plan_for(graph, profile, 800, "slack")
+    for planner in ("slack", "search"):
+        with pytest.raises(DiskBudgetError, match="the disk budget is") as caught:
+            plan_for(graph, profile, 800, planner, actions=("swap",), disk_budget=100)
+        assert caught.value.smallest_feasible_bytes > 100
+    held = plan_for(graph, profile, 800, "slack", disk_budget=plan.swapped_bytes)
+    assert held.decisions == plan.decisions
+    mixed = plan_for(graph, profile, 800, "search", actions=("swap", "recompute"), disk_budget=100)
+    assert mixed.swapped_bytes <= 100
+    assert any(d.action == "recompute" for d in mixed.decisions)
+
+
+def test_the_next_tier_takes_over_where_the_first_is_too_small() -> None:
+    graph, profile = chain(12, rate=60.0)
+    both = Profile(ops=profile.ops, links={"host": profile.links["disk"], **profile.links})
+    plan = plan_for(graph, both, 800, "slack", tiers=("host", "disk"), host_budget=100)
+    assert {d.tier for d in plan.decisions} == {"disk"}
+    with pytest.raises(HostBudgetError):
+        plan_for(graph, both, 800, "slack", tiers=("host",), host_budget=100)

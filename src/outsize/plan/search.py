@@ -20,8 +20,8 @@ from ..values import Decision, Timeline
 from .chains import Chains, build_chains
 from .lower import lower_placed
 from .model import Ints, Model, Spans, cannot_shrink, floor_curve, held_at
-from .request import Request
-from .simulate import simulate
+from .request import Request, tier_error
+from .simulate import simulate, tier_peaks
 from .slackplan import plan_slack
 from .swaps import Ground, place
 from .walk import Option, Taste, Walk
@@ -52,6 +52,7 @@ class Search:
     model: Model
     request: Request
     left: int = 0
+    refused_by_tier: int = 0
     chains: Chains = field(init=False)
     classes: list[Ints] = field(init=False)
 
@@ -127,6 +128,9 @@ class Search:
                 weight = taste.weight.copy()
                 weight[members] *= factor
                 yield replace(taste, weight=weight)
+            if taste.recompute and self.swaps:
+                banned = taste.banned.symmetric_difference(members.tolist())
+                yield replace(taste, banned=frozenset(banned))
 
     def walk(self, taste: Taste) -> Scored | None:
         """Walk with these prices, place the swaps, simulate."""
@@ -153,6 +157,11 @@ class Search:
         timeline = simulate(self.model.graph, self.model.profile, schedule)
         if timeline.peak_bytes > self.model.budget:
             return None
+        if self.tier in self.request.limits:
+            held = tier_peaks(self.model.graph, schedule).get(self.tier, 0)
+            if held > self.request.limits[self.tier]:
+                self.refused_by_tier = min(self.refused_by_tier or held, held)
+                return None
         return Scored(seconds=timeline.seconds, decisions=decisions)
 
     def _placed(self, decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
@@ -230,6 +239,8 @@ class Search:
 
     def infeasible(self) -> BudgetError:
         """With swaps the position that proves it; else the smallest budget at which a walk gets through."""
+        if self.refused_by_tier:
+            return tier_error(self.tier, self.request.limits[self.tier], self.refused_by_tier)
         if self.swaps:
             return cannot_shrink(self.model, floor_curve(self.model), tools="any plan")
         low, high = self.floor, self.model.peak

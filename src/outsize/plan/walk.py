@@ -34,6 +34,7 @@ class Taste:
         crowded: what a transfer waits for is worked out from the transfers already promised, not from its slack alone.
         recompute: recomputation is allowed.
         remake: where given, the storages that are recomputed and nothing else; the rest is never recomputed.
+        banned: storages that are not recomputed for their own sake.
         weight: factor on the price of each storage.
     """
 
@@ -43,6 +44,7 @@ class Taste:
     crowded: bool = True
     recompute: bool = True
     remake: frozenset[int] | None = None
+    banned: frozenset[int] = frozenset()
     weight: Floats
 
 
@@ -317,7 +319,9 @@ class Walk:
 
     def _may_remake(self, s: int) -> bool:
         remake = self.taste.remake
-        return self.taste.recompute and (remake is None or s in remake or s in self.soft)
+        if not self.taste.recompute or (s in self.taste.banned and s not in self.soft):
+            return False
+        return remake is None or s in remake or s in self.soft
 
     def _ways(self, s: int) -> list[Option]:
         if self.taste.remake is not None and s in self.taste.remake:
