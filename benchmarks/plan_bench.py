@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from outsize.errors import BudgetError
 from outsize.plan import PlanSettings, make_plan
 from outsize.plan.model import build_model, floor_curve
 from outsize.slack import compute_slack
 from outsize.values import Plan, Profile, Slack, StepGraph
+
+DEFAULTS = PlanSettings()
 
 
 class Case:
@@ -31,7 +30,7 @@ class Case:
         return int(self.floor + share * (self.peak - self.floor))
 
     def plan(
-        self, budget: int, planner: str, actions: Sequence[str], settings: PlanSettings = PlanSettings()
+        self, budget: int, planner: str, actions: Sequence[str], settings: PlanSettings = DEFAULTS
     ) -> Plan | None:
         """The plan, None where the planner finds none."""
         try:

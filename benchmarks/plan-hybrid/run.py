@@ -4,11 +4,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from plan_bench import Case, save
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.plan.families import resnet
 from tests.plan.nets import MACHINES
 
 from outsize.plan import PlanSettings
+from plan_bench import Case, save
 
 SETTINGS = PlanSettings(walks=60)
 rows = []

@@ -5,11 +5,12 @@ from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from plan_bench import Case, save
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.plan.families import FAMILIES
 from tests.plan.nets import MACHINES
 
 from outsize.plan import PlanSettings
+from plan_bench import Case, save
 
 SETTINGS = PlanSettings(walks=80)
 SINGLE = {"swap": ("swap",), "recompute": ("recompute",), "encode": ("encode",)}

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from plan_bench import Case, save
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.plan.families import _transformer, unet, vgg
 from tests.plan.graphs import chain
 from tests.plan.nets import CPU, V100_PCIE3
@@ -20,6 +20,7 @@ from outsize.plan.exact import lower_bound
 from outsize.plan.model import build_model
 from outsize.plan.request import Request
 from outsize.plan.search import Search
+from plan_bench import Case, save
 
 SETTINGS = PlanSettings(
     min_bytes=1, margin=0.0, walks=300, exact_seconds=float(sys.argv[1]) if sys.argv[1:] else 45

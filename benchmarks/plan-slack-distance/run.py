@@ -4,9 +4,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from plan_bench import Case, save
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.plan.families import FAMILIES
 from tests.plan.nets import CPU, MACHINES
+
+from plan_bench import Case, save
 
 rows = []
 for machine, rates in {"cpu-disk": CPU, **MACHINES}.items():

@@ -5,9 +5,11 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from plan_bench import Case, save
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.plan.families import _transformer, resnet
 from tests.plan.nets import CPU, V100_PCIE3
+
+from plan_bench import Case, save
 
 rows = []
 for layers in (1, 62, 250):
