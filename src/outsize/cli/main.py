@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from .. import __version__
 from ..errors import OutsizeError
+from .report import report
 
 app = typer.Typer(
     name="outsize",
@@ -24,6 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+app.command()(report)
 
 
 @app.callback()
