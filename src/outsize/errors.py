@@ -64,6 +64,10 @@ class TierError(OutsizeError, OSError):
     """A tier cannot hold or return a block (missing or read-only directory, full disk, I/O error)."""
 
 
+class TierFullError(TierError):
+    """A tier has no room: the disk is full, or the host refuses to pin more."""
+
+
 class ChecksumError(TierError):
     """A block came back from a tier with other bytes than went in."""
 

@@ -21,7 +21,16 @@ from ..values import Op, StepGraph, Storage
 from .flops import count_flops
 
 #: Operators that one does not want to redo: they head units (method 4).
-_CHECKPOINTS = ("convolution", "mm", "addmm", "bmm", "baddbmm", "_scaled_dot_product", "_grouped_mm", "_trilinear")
+_CHECKPOINTS = (
+    "convolution",
+    "mm",
+    "addmm",
+    "bmm",
+    "baddbmm",
+    "_scaled_dot_product",
+    "_grouped_mm",
+    "_trilinear",
+)
 #: Operators whose results hold many zeros.
 _ZEROS = ("relu", "native_dropout", "threshold", "hardtanh", "clamp_min")
 
@@ -169,33 +178,37 @@ class _Reader:
         self, node: Node, phase: str, reads: list[int], writes: list[int], mutated: list[int]
     ) -> None:
         tags = node.target.tags if isinstance(node.target, torch._ops.OpOverload) else ()
-        self.ops.append({
-            "index": len(self.ops),
-            "name": node.name,
-            "target": format_target(node.target),
-            "phase": phase,
-            "reads": tuple(dict.fromkeys(reads)),
-            "writes": tuple(writes),
-            "mutates": tuple(mutated),
-            "signature": signature(node),
-            "flops": count_flops(node),
-            "random": torch.Tag.nondeterministic_seeded in tags,
-            "effect": _mutates(node) or "c10d" in str(node.target),
-            "checkpoint": _is(node, _CHECKPOINTS) and phase == "forward",
-        })
+        self.ops.append(
+            {
+                "index": len(self.ops),
+                "name": node.name,
+                "target": format_target(node.target),
+                "phase": phase,
+                "reads": tuple(dict.fromkeys(reads)),
+                "writes": tuple(writes),
+                "mutates": tuple(mutated),
+                "signature": signature(node),
+                "flops": count_flops(node),
+                "random": torch.Tag.nondeterministic_seeded in tags,
+                "effect": _mutates(node) or "c10d" in str(node.target),
+                "checkpoint": _is(node, _CHECKPOINTS) and phase == "forward",
+            }
+        )
         self.nodes.append(node)
 
     def _pseudo(self, name: str, reads: list[int], writes: list[int]) -> None:
-        self.ops.append({
-            "index": len(self.ops),
-            "name": name,
-            "target": name,
-            "phase": name,
-            "reads": tuple(dict.fromkeys(reads)),
-            "writes": tuple(writes),
-            "signature": name,
-            "effect": True,
-        })
+        self.ops.append(
+            {
+                "index": len(self.ops),
+                "name": name,
+                "target": name,
+                "phase": name,
+                "reads": tuple(dict.fromkeys(reads)),
+                "writes": tuple(writes),
+                "signature": name,
+                "effect": True,
+            }
+        )
         self.nodes.append(None)
 
     def _touch(
@@ -214,21 +227,25 @@ class _Reader:
         self._known[key] = index
         self._keep.append(leaf)
         suffix = f".{sum(s['producer'] == producer for s in self.storages[-8:])}" if producer >= 0 else ""
-        self.storages.append({
-            "index": index,
-            "name": name + (suffix if suffix not in ("", ".0") else ""),
-            "nbytes": nbytes,
-            "kind": kind,
-            "producer": producer,
-            "dtype": str(leaf.dtype).removeprefix("torch."),
-            "zeros": zeros,
-        })
+        self.storages.append(
+            {
+                "index": index,
+                "name": name + (suffix if suffix not in ("", ".0") else ""),
+                "nbytes": nbytes,
+                "kind": kind,
+                "producer": producer,
+                "dtype": str(leaf.dtype).removeprefix("torch."),
+                "zeros": zeros,
+            }
+        )
         return index, True
 
 
 def _key(leaf: torch.Tensor) -> int:
     if leaf.layout is not torch.strided:
-        raise CaptureError(f"a {leaf.layout} tensor has no single storage to plan: keep sparse tensors outside the module")
+        raise CaptureError(
+            f"a {leaf.layout} tensor has no single storage to plan: keep sparse tensors outside the module"
+        )
     return int(leaf.untyped_storage()._cdata)
 
 
@@ -245,7 +262,9 @@ def _mutated_inputs(node: Node) -> list[Node]:
         return []
     schema = node.target._schema  # type: ignore[union-attr]
     given = dict(zip((a.name for a in schema.arguments), node.args)) | dict(node.kwargs)
-    written = [given.get(a.name) for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    written = [
+        given.get(a.name) for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write
+    ]
     return [n for n in written if isinstance(n, Node)]
 
 

@@ -1,8 +1,11 @@
-"""The captured step: one joint forward-and-backward torch.fx graph beside its `StepGraph`."""
+"""The captured step, its rewritten form, and the two contracts around them: what graphs call, what runs them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch.fx import GraphModule, Node
 
@@ -36,3 +39,49 @@ class CapturedStep:
     forward_outputs: tuple[object, ...]
     backward_outputs: tuple[object, ...]
     boundary: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOps:
+    """The functions that the rewritten graphs call. Each takes the frame of the running step first.
+
+    `swap_out(frame, tensor, slot, tier)`, `settle(frame, slot)`, `fetch(frame, slot, nbytes, dtype)`,
+    `wait(frame, slot) -> flat tensor`, `encode(frame, tensor, slot, codec, nbytes)`,
+    `decode(frame, slot, dtype, last) -> flat tensor`.
+    """
+
+    swap_out: Callable[..., Any]
+    settle: Callable[..., Any]
+    fetch: Callable[..., Any]
+    wait: Callable[..., Any]
+    encode: Callable[..., Any]
+    decode: Callable[..., Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RewrittenStep:
+    """Two graphs with the boxed calling convention (one list, which they empty).
+
+    Attributes:
+        forward: `[frame, *primals]` → forward results, then the values that cross.
+        backward: `[frame, *crossing, *tangents]` → gradients.
+        crossing: the original nodes behind the crossing values where they are originals, else None.
+        origin: new node → original node, for operators.
+    """
+
+    forward: GraphModule
+    backward: GraphModule
+    crossing: tuple[Node | None, ...]
+    origin: dict[Node, Node] = field(repr=False)
+
+
+class Program(ABC):
+    """What the engine makes of a captured step. Both calls take one list, which they empty."""
+
+    @abstractmethod
+    def forward(self, args: list[Any]) -> list[Any]:
+        """Inputs → forward results, then the capsule."""
+
+    @abstractmethod
+    def backward(self, args: list[Any], *, keep: bool) -> list[Any]:
+        """Capsule and incoming gradients → gradients; `keep` when autograd keeps the graph for another backward."""
