@@ -10,7 +10,8 @@ def timeline(residency: list[int], stall: float = 0.0) -> Timeline:
     starts = [0.01 * i for i in range(len(residency))]
     starts[-1] += stall
     spans = [
-        LaneSpan(lane="compute", start=s, end=s + 0.01, entry=i, label=f"op_{i}") for i, s in enumerate(starts)
+        LaneSpan(lane="compute", start=s, end=s + 0.01, entry=i, label=f"op_{i}")
+        for i, s in enumerate(starts)
     ]
     spans += [
         LaneSpan(lane="out", start=0.01, end=0.02, entry=1, label="swap_out relu_1"),

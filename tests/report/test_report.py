@@ -42,7 +42,7 @@ def test_a_broken_promise_is_marked() -> None:
 class Page(HTMLParser):
     """Collects tags and checks that they close in order."""
 
-    VOID = {"meta", "br", "line", "rect", "path", "circle"}
+    VOID = frozenset({"meta", "br", "line", "rect", "path", "circle"})
 
     def __init__(self) -> None:
         super().__init__()

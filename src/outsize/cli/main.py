@@ -16,6 +16,7 @@ from rich.markup import escape
 from .. import __version__
 from ..errors import OutsizeError
 from .report import report
+from .train import train
 
 app = typer.Typer(
     name="outsize",
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 
 
+app.command()(train)
 app.command()(report)
 
 

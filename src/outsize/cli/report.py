@@ -51,3 +51,20 @@ def write(path: Path, text: str) -> None:
     except OSError as error:
         raise OutsizeError(f"cannot write {path}: {error.strerror}") from error
     typer.echo(f"wrote {path}", err=True)
+
+
+def check_writable(path: Path | None) -> None:
+    """Refuses, before minutes of work, an output file that could not be written after them.
+
+    Raises:
+        OutsizeError: its folder is missing or closed to writing, or it is a folder itself.
+    """
+    import os
+
+    from ..errors import OutsizeError
+
+    if path is None:
+        return
+    folder = path.resolve().parent
+    if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise OutsizeError(f"cannot write {path}: name a file in an existing folder that you may write to")
