@@ -40,7 +40,7 @@ def compile(
     optimizer: torch.optim.Optimizer | None = None,
     disk: str | Path | None = None,
     actions: Sequence[str] = ("swap", "recompute", "encode"),
-    planner: str = "search",
+    planner: str = "slack",
 ) -> torch.nn.Module:
     """Keep the module's training step under a budget; the training loop stays as it is.
 
@@ -96,7 +96,7 @@ def plan(
     budget: int | str | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     actions: Sequence[str] = ("swap", "recompute", "encode"),
-    planner: str = "search",
+    planner: str = "slack",
 ) -> Plan:
     """The plan that `compile` would make for `module(*args)`, without running the step.
 
