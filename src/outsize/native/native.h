@@ -9,5 +9,6 @@
 #include <stdint.h>
 
 extern PyMethodDef outsize_memory_methods[]; /* memory.c: bytes in use, page facts */
+extern PyMethodDef outsize_codec_methods[];  /* codec_python.c: zero suppression and bit masks */
 
 #endif
