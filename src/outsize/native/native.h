@@ -9,5 +9,7 @@
 #include <stdint.h>
 
 extern PyMethodDef outsize_memory_methods[]; /* memory.c: bytes in use, page facts */
+extern PyMethodDef outsize_sync_methods[];   /* sync.c: futex waits in shared memory */
+extern PyMethodDef outsize_update_methods[]; /* update.c: sum over workers + update */
 
 #endif
