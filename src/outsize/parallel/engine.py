@@ -58,6 +58,7 @@ class Engine:
         self._base, self.step = 0, 0
         self._helper = _Helper() if helper else None
         self.order: list[int] = []
+        self.last_order: list[int] = []
         self.on_begin: Callable[[], None] = lambda: None
         self._reset()
         control.phase = self.phase
@@ -121,6 +122,7 @@ class Engine:
             self.sink.finish()
         self._base += len(self.plan)
         self.step += 1
+        self.last_order, self.order = self.order, []
         self._reset()
 
     def _reset(self) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 import numpy as np
@@ -25,7 +25,7 @@ from .chunks import ChunkPlan, Slot
 from .faults import Control, Field
 from .relay import Letter, Relay
 from .ring import Ring, redirect, table
-from .rules import FLAT, HYPER, OUT, STAGED, Addresses, Memory, Rule, Table, add_up, borrow, master_type
+from .rules import FLAT, HYPER, STAGED, Addresses, Memory, Rule, Table, add_up, borrow, master_type
 
 TORCH_TYPES = {
     "float32": torch.float32,
@@ -168,11 +168,13 @@ class UpdateSink(Sink):
         self.unscale: float | None = None
         self.norm: float | None = None
         self.skipped = False
+        self.prepare: Callable[[], None] = lambda: None
 
     def begin(self, base: int, step: int) -> None:
         super().begin(base, step)
         self.squares = 0.0
-        self.scales: dict[int, float] = {}
+        if not self.deferred:
+            self.prepare()
 
     def arrive(self, index: int) -> None:
         number, chunk = self.base + index, self.plan.chunks[index]
@@ -229,6 +231,7 @@ class UpdateSink(Sink):
 
     def _update_all(self) -> None:
         self.norms[self.worker] = self.squares
+        self.prepare()  # before the barrier: afterwards others already write state
         self.control.barrier()
         unscale = 1.0 if self.unscale is None else self.unscale
         self.norm = float(self.norms.sum().sqrt()) * unscale
@@ -300,6 +303,3 @@ class ReturnSink(Sink):
 
 def _address(tensor: torch.Tensor) -> Addresses:
     return np.array([tensor.data_ptr()], dtype=np.uint64)
-
-
-__all__ = ["OUT", "ReturnSink", "Sink", "UpdateSink"]
