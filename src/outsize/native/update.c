@@ -8,14 +8,15 @@
  * contraction (ISO C mode), so all instruction sets give the same bits, and so do all workers whatever
  * their number of slices. Weight decay and step are subtracted from the parameter in one rounding.
  *
- * A table row is five 64-bit integers: offset in the parameter, offset in the staging buffer, length,
- * row of `hyper`, offset in the output (all in elements). A hyper row is eight doubles, see below. */
+ * A table row is six 64-bit integers: offset in the parameter, offset in the staging buffers, length, row of
+ * `hyper`, offset in the output (all in elements), and the address of this worker's own gradient: nobody else
+ * reads that part of it, so it need not be staged (0: it was). A hyper row is eight doubles, see below. */
 #include "native.h"
 #include <math.h>
 #include <string.h>
 
 #define BLOCK 1024
-#define ROW 5
+#define ROW 6
 #define HYPER 8
 #if defined(__GNUC__) || defined(__clang__)
 #define INLINE static inline __attribute__((always_inline))
@@ -28,7 +29,7 @@
 enum { SGD = 0, ADAM = 1, ADAMW = 2, SUM = 3 };
 
 struct job {
-    int rule, half_grads, half_params, sources;
+    int rule, half_grads, sources, own;
     int64_t rows;
     const int64_t *table;
     const uint64_t *source; /* one staging address per worker */
@@ -55,22 +56,28 @@ INLINE uint16_t narrow(float value) {
     return (uint16_t)((word & 0x7fffffff) > 0x7f800000 ? nan : rounded);
 }
 
-INLINE void gather(const struct job *job, int64_t at, int n, float *restrict_ sum) {
+INLINE const void *source(const struct job *job, const int64_t *row, int64_t done, int w) {
+    const int64_t width = job->half_grads ? 2 : 4;
+    if (w == job->own && row[5]) return (const char *)(uintptr_t)row[5] + done * width;
+    return (const char *)(uintptr_t)job->source[w] + (row[1] + done) * width;
+}
+
+INLINE void gather(const struct job *job, const int64_t *row, int64_t done, int n, float *restrict_ sum) {
     if (job->half_grads) {
-        const uint16_t *restrict_ g = (const uint16_t *)(uintptr_t)job->source[0] + at;
+        const uint16_t *restrict_ g = source(job, row, done, 0);
         for (int i = 0; i < n; i++) sum[i] = widen(g[i]);
         for (int w = 1; w < job->sources; w++) {
-            const uint16_t *restrict_ h = (const uint16_t *)(uintptr_t)job->source[w] + at;
+            const uint16_t *restrict_ h = source(job, row, done, w);
             for (int i = 0; i < n; i++) sum[i] += widen(h[i]);
         }
     } else if (job->sources == 1) {
-        memcpy(sum, (const float *)(uintptr_t)job->source[0] + at, (size_t)n * 4);
+        memcpy(sum, source(job, row, done, 0), (size_t)n * 4);
     } else {
-        const float *restrict_ a = (const float *)(uintptr_t)job->source[0] + at;
-        const float *restrict_ b = (const float *)(uintptr_t)job->source[1] + at;
+        const float *restrict_ a = source(job, row, done, 0);
+        const float *restrict_ b = source(job, row, done, 1);
         for (int i = 0; i < n; i++) sum[i] = a[i] + b[i];
         for (int w = 2; w < job->sources; w++) {
-            const float *restrict_ g = (const float *)(uintptr_t)job->source[w] + at;
+            const float *restrict_ g = source(job, row, done, w);
             for (int i = 0; i < n; i++) sum[i] += g[i];
         }
     }
@@ -135,7 +142,7 @@ INLINE void run(struct job *job) {
         for (int64_t done = 0; done < row[2]; done += BLOCK) {
             int n = row[2] - done < BLOCK ? (int)(row[2] - done) : BLOCK;
             int64_t at = row[0] + done;
-            gather(job, row[1] + done, n, sum);
+            gather(job, row, done, n, sum);
             if (job->rule == SUM) {
                 job->squares += put(job, sum, row[4] + done, n);
                 continue;
@@ -179,7 +186,7 @@ static int choose(int level, void (**chosen)(struct job *)) {
 #endif
 }
 
-/* reduce(rule, table, rows, sources, count, half_grads, scale, hyper, param, first, second, half, level)
+/* reduce(rule, table, rows, sources, count, own, half_grads, scale, hyper, param, first, second, half, level)
  * -> sum of squares of the output (rule SUM), else 0.0 */
 static PyObject *reduce(PyObject *self, PyObject *args) {
     (void)self;
@@ -190,8 +197,8 @@ static PyObject *reduce(PyObject *self, PyObject *args) {
     double scale;
     void (*go)(struct job *);
     memset(&job, 0, sizeof job);
-    if (!PyArg_ParseTuple(args, "iKLKiidKKKKKi", &job.rule, &table, &rows, &sources, &job.sources,
-                          &job.half_grads, &scale, &hyper, &param, &first, &second, &half, &level))
+    if (!PyArg_ParseTuple(args, "iKLKiiidKKKKKi", &job.rule, &table, &rows, &sources, &job.sources,
+                          &job.own, &job.half_grads, &scale, &hyper, &param, &first, &second, &half, &level))
         return NULL;
     if (!choose(level, &go)) {
         PyErr_SetString(PyExc_ValueError, "this processor lacks the instruction set that was asked for");

@@ -59,7 +59,6 @@ class Engine:
         self._helper = _Helper() if helper else None
         self.order: list[int] = []
         self.last_order: list[int] = []
-        self.on_begin: Callable[[], None] = lambda: None
         self._reset()
         control.phase = self.phase
 
@@ -90,8 +89,7 @@ class Engine:
     def begin(self) -> None:
         if not self._begun:
             self._begun = True
-            self.on_begin()
-            self.sink.begin(self._base, self.step)
+            self.sink.begin(self._base, self.step, self.grads)
 
     def ready(self, slot: int, grad: torch.Tensor) -> None:
         """The gradient of a slot is complete on this worker; stages what has become stageable."""
@@ -145,28 +143,35 @@ class Engine:
         mine = self._presence[self.step % 2][self.control.node.local_rank]
         for piece in chunk.pieces:
             mine[piece.slot] = self.grads[piece.slot] is not None
-        self.ring.stage(number, chunk, self.slots, self.grads)
+        cut = self.sink.cuts[index][self.control.node.local_rank]
+        self.ring.stage(number, chunk, cut, self.grads)
         if not self._keep:
-            self._let_go(index)
+            self._seal(index)
         self.control.post(Field.STAGED, number + 1)
         self._staged += 1
         if self._helper:
             self._helper.run(lambda: self._take(index))
 
-    def _let_go(self, index: int) -> None:
-        """Drop staged gradients; from now on the graph must not read these parameters again."""
+    def _seal(self, index: int) -> None:
+        """From now on this worker's graph must not read the chunk's parameters: others may write them."""
         members = {piece.slot for piece in self.plan.chunks[index].pieces}
         torch.autograd.graph.increment_version([self.params[slot] for slot in members])
         for slot in members:
-            if self._last_chunk[slot] == index:
-                self.grads[slot] = None
-                self.params[slot].grad = None
+            self.params[slot].grad = None  # `grads` keeps it until its last slice has been summed
 
     def _take(self, index: int) -> None:
         self.control.wait(Field.STAGED, self._base + index + 1)
         self.sink.arrive(index)
         if self._keep:
             self.sink.settle(index + 1)
+        else:
+            self._let_go(index)
+
+    def _let_go(self, index: int) -> None:
+        """Drop the gradients whose last chunk has been summed here."""
+        for slot in {piece.slot for piece in self.plan.chunks[index].pieces}:
+            if self._last_chunk[slot] == index:
+                self.grads[slot] = None
 
     def _arrive(self, until: int) -> None:
         """Block until the chunks before `until` have arrived and their slice is summed here."""
@@ -176,6 +181,8 @@ class Engine:
         while self._arrived < until:
             self.control.wait(Field.STAGED, self._base + self._arrived + 1)
             self.sink.arrive(self._arrived)
+            if not self._keep:
+                self._let_go(self._arrived)
             self._arrived += 1
 
     def _drain(self) -> None:
@@ -187,6 +194,8 @@ class Engine:
             Field.STAGED, self._base + self._arrived + 1
         ):
             self.sink.arrive(self._arrived)
+            if not self._keep:
+                self._let_go(self._arrived)
             self._arrived += 1
 
 

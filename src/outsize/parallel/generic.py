@@ -124,7 +124,7 @@ class GenericRule(Rule):
         self._before = self._scalars.clone()
 
     @torch.no_grad()
-    def update(self, rows: Table, sources: Addresses, half: bool, scale: float) -> None:
+    def update(self, rows: Table, sources: Addresses, own: int, half: bool, scale: float) -> None:
         """See `Rule`. There is one source, of the master's type: sums are made before."""
         if len(rows) == 0:
             return

@@ -17,7 +17,7 @@ import torch
 from .. import native
 from .arena import Arena
 from .chunks import Chunk, ChunkPlan, Slot
-from .rules import FLAT, HYPER, LENGTH, OUT, STAGED, Addresses, Table
+from .rules import FLAT, HYPER, LENGTH, OUT, OWN, STAGED, Addresses, Table
 
 
 @final
@@ -48,15 +48,35 @@ class Ring:
         """Where each worker's copy of chunk `number` lies."""
         return self._places[number % self.depth]
 
-    def stage(self, number: int, chunk: Chunk, slots: Sequence[Slot], grads: Sequence[torch.Tensor | None]) -> None:
-        """Copy this worker's gradients of a chunk to their place; a missing gradient counts as zeros."""
-        item = chunk.itemsize
-        rows = np.empty((len(chunk.pieces), 3), dtype=np.int64)
-        for row, piece in zip(rows, chunk.pieces):
-            grad = grads[piece.slot]
-            row[0] = 0 if grad is None else grad.data_ptr() + piece.start * item
-            row[1], row[2] = piece.staged * item, piece.length * item
-        self._copy(rows, int(self.sources(number)[self._worker]))
+    def stage(
+        self, number: int, chunk: Chunk, cut: tuple[int, int], grads: Sequence[torch.Tensor | None]
+    ) -> None:
+        """Copy this worker's gradients of a chunk to their place; a missing gradient counts as zeros.
+
+        Its own slice `cut` stays where it is: only this worker reads it.
+        """
+        item, rows = chunk.itemsize, []
+        for part in ((0, cut[0]), (cut[1], chunk.length)):
+            for slot, start, staged, length in chunk.runs(*part):
+                grad = grads[slot]
+                source = 0 if grad is None else grad.data_ptr() + start * item
+                rows.append((source, staged * item, length * item))
+        if rows:
+            self._copy(np.array(rows, dtype=np.int64), int(self.sources(number)[self._worker]))
+
+    def own(self, number: int, chunk: Chunk, rows: Table, slots: Sequence[Slot], grads: Sequence[torch.Tensor | None]) -> Table:
+        """The rows of this worker's slice, told where its own gradients lie; zeros are staged for missing ones."""
+        item, place, rows = chunk.itemsize, int(self.sources(number)[self._worker]), rows.copy()
+        missing = []
+        for row in rows:
+            grad = grads[row[HYPER]]
+            if grad is None:
+                missing.append((0, row[STAGED] * item, row[LENGTH] * item))
+            else:
+                row[OWN] = grad.data_ptr() + (row[FLAT] - slots[row[HYPER]].offset) * item
+        if missing:
+            self._copy(np.array(missing, dtype=np.int64), place)
+        return rows
 
     def collect(
         self, number: int, chunk: Chunk, cuts: Sequence[tuple[int, int]], grads: Sequence[torch.Tensor | None]
@@ -81,19 +101,22 @@ class Ring:
 
 def table(chunk: Chunk, slots: Sequence[Slot], start: int, stop: int) -> Table:
     """Rows for the part `[start, stop)` of a chunk: read where it is staged, write at the same offset."""
-    runs = chunk.runs(start, stop)
-    rows = np.empty((len(runs), 5), dtype=np.int64)
-    for row, (slot, at, staged, length) in zip(rows, runs):
-        row[FLAT], row[STAGED], row[LENGTH] = slots[slot].offset + at, staged, length
-        row[HYPER], row[OUT] = slot, staged
-    return rows
+    rows = [
+        (slots[slot].offset + at, staged, length, slot, staged, 0)
+        for slot, at, staged, length in chunk.runs(start, stop)
+    ]
+    return np.array(rows, dtype=np.int64).reshape(-1, 6)
 
 
 def redirect(rows: Table, *, read: int | None = None, write: int | None = None, shift: int = 0) -> Table:
-    """The same runs, read from (or written to) the offsets of another column minus `shift`."""
+    """The same runs, read from (or written to) the offsets of another column minus `shift`.
+
+    Rows that are read elsewhere lose their `OWN` address: what they read then is a sum.
+    """
     changed = rows.copy()
     if read is not None:
         changed[:, STAGED] = rows[:, read] - shift
+        changed[:, OWN] = 0
     if write is not None:
         changed[:, OUT] = rows[:, write] - shift
     return changed

@@ -22,8 +22,8 @@ from ..errors import ParallelError
 Table = npt.NDArray[np.int64]
 Addresses = npt.NDArray[np.uint64]
 
-#: Columns of a table row, in elements; `HYPER` is the slot.
-FLAT, STAGED, LENGTH, HYPER, OUT = range(5)
+#: Columns of a table row, in elements; `HYPER` is the slot; `OWN` an address (0: read what was staged).
+FLAT, STAGED, LENGTH, HYPER, OUT, OWN = range(6)
 _RULES = {torch.optim.SGD: 0, torch.optim.Adam: 1, torch.optim.AdamW: 2}
 _SUM = 3
 #: Options that mean something only for torch's own loops over tensors.
@@ -67,8 +67,11 @@ class Rule(ABC):
         """Take the hyperparameters for the step after `steps[slot]` updates of each slot."""
 
     @abstractmethod
-    def update(self, rows: Table, sources: Addresses, half: bool, scale: float) -> None:
-        """Update the runs from `scale` times the sum of the gradients at `sources` (one per worker)."""
+    def update(self, rows: Table, sources: Addresses, own: int, half: bool, scale: float) -> None:
+        """Update the runs from `scale` times the sum of the gradients at `sources` (one per worker).
+
+        `own` is the place of this worker among the sources, for rows with an `OWN` address.
+        """
 
 
 @final
@@ -91,25 +94,28 @@ class NativeRule(Rule):
             else:
                 self._hyper[mine] = _adam_rows(group, steps[mine])
 
-    def update(self, rows: Table, sources: Addresses, half: bool, scale: float) -> None:
+    def update(self, rows: Table, sources: Addresses, own: int, half: bool, scale: float) -> None:
         if len(rows) == 0:
             return
         memory, states = self._memory, [t.data_ptr() for t in self._memory.state.values()]
         first, second = (states + [0, 0])[:2]
         assert native.kernels is not None
         native.kernels.reduce(
-            _RULES[self._kind], rows.ctypes.data, len(rows), sources.ctypes.data, len(sources), half, scale,
+            _RULES[self._kind], rows.ctypes.data, len(rows), sources.ctypes.data, len(sources), own, half, scale,
             self._hyper.ctypes.data, memory.master.data_ptr(), first, second,
             memory.param.data_ptr() if memory.half else 0, self._level,
         )  # fmt: skip
 
 
-def add_up(rows: Table, sources: Addresses, dtype: torch.dtype, scale: float, out: torch.Tensor) -> float:
+def add_up(
+    rows: Table, sources: Addresses, own: int, dtype: torch.dtype, scale: float, out: torch.Tensor
+) -> float:
     """Write `scale` times the sum over `sources` of each run to `out[row[OUT]:]`; return its sum of squares.
 
     Args:
         rows: runs; `STAGED` is the offset in every source, `OUT` the one in `out`.
         sources: one address per worker.
+        own: this worker's place among them, for rows with an `OWN` address.
         dtype: of the sources. fp32 and bf16 are summed in fp32 by the C module, others by torch.
         out: flat; bf16 only if the sources are.
     """
@@ -120,13 +126,16 @@ def add_up(rows: Table, sources: Addresses, dtype: torch.dtype, scale: float, ou
         half_out = out.dtype == torch.bfloat16
         return float(
             native.kernels.reduce(
-                _SUM, rows.ctypes.data, len(rows), sources.ctypes.data, len(sources), dtype == torch.bfloat16,
+                _SUM, rows.ctypes.data, len(rows), sources.ctypes.data, len(sources), own, dtype == torch.bfloat16,
                 scale, 0, 0 if half_out else out.data_ptr(), 0, 0, out.data_ptr() if half_out else 0, -1,
             )
         )  # fmt: skip
     squares = 0.0
     for row in rows.tolist():
-        parts = [borrow(int(s) + row[STAGED] * dtype.itemsize, row[LENGTH], dtype) for s in sources]
+        starts = [int(source) + row[STAGED] * dtype.itemsize for source in sources]
+        if row[OWN]:
+            starts[own] = row[OWN]
+        parts = [borrow(start, row[LENGTH], dtype) for start in starts]
         total = parts[0].to(master_type(dtype))
         for part in parts[1:]:
             total = total + part

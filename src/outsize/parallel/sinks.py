@@ -67,9 +67,9 @@ class Sink(ABC):
         ]
         self.members = [sorted({piece.slot for piece in chunk.pieces}) for chunk in plan.chunks]
 
-    def begin(self, base: int, step: int) -> None:
-        """A new step whose first chunk has number `base`."""
-        self.base, self.step = base, step
+    def begin(self, base: int, step: int, grads: list[torch.Tensor | None]) -> None:
+        """A new step whose first chunk has number `base`; `grads` fills up with this worker's gradients."""
+        self.base, self.step, self.grads = base, step, grads
         self.used = np.zeros(len(self.slots), dtype=bool)
         self.pending: deque[Letter] = deque()
 
@@ -104,9 +104,14 @@ class Sink(ABC):
     def mark(self, index: int, used: np.ndarray) -> None:
         self.used[np.asarray(self.members[index])[used]] = True
 
-    def rows(self, index: int) -> Table:
+    def own_rows(self, index: int) -> Table:
+        """This worker's runs of chunk `index`, reading its own gradients where they are."""
+        chunk = self.plan.chunks[index]
+        return self.ring.own(self.base + index, chunk, self.tables[index], self.slots, self.grads)
+
+    def rows(self, index: int, own: bool = False) -> Table:
         """This worker's runs of chunk `index` without parameters that no worker used."""
-        rows = self.tables[index]
+        rows = self.own_rows(index) if own else self.tables[index]
         keep = self.used[rows[:, HYPER]]
         return rows if keep.all() else np.ascontiguousarray(rows[keep])
 
@@ -118,9 +123,9 @@ class Sink(ABC):
         assert self.relay is not None
         start, stop = self.cuts[index][self.worker]
         letter = self.relay.write(index, stop - start, self.local_use(index), self.active(), self.dtype(index))
-        rows = redirect(self.tables[index], write=STAGED, shift=start)
+        rows = redirect(self.own_rows(index), write=STAGED, shift=start)
         number = self.base + index
-        add_up(rows, self.ring.sources(number), self.dtype(index), 1.0, letter.slice)
+        add_up(rows, self.ring.sources(number), self.worker, self.dtype(index), 1.0, letter.slice)
         self.relay.send(letter)
         self.pending.append(letter)
 
@@ -170,8 +175,8 @@ class UpdateSink(Sink):
         self.skipped = False
         self.prepare: Callable[[], None] = lambda: None
 
-    def begin(self, base: int, step: int) -> None:
-        super().begin(base, step)
+    def begin(self, base: int, step: int, grads: list[torch.Tensor | None]) -> None:
+        super().begin(base, step, grads)
         self.squares = 0.0
         if not self.deferred:
             self.prepare()
@@ -184,22 +189,22 @@ class UpdateSink(Sink):
             self.peek_mail()
             return
         self.mark(index, self.local_use(index))
-        rows, sources, rule = self.rows(index), self.ring.sources(number), self.rules[chunk.space]
+        rows, sources, rule = self.rows(index, own=True), self.ring.sources(number), self.rules[chunk.space]
         if self.deferred:
             total = self.memories[chunk.space].total
             assert total is not None
             into = redirect(rows, write=FLAT)
-            self.squares += add_up(into, sources, self.dtype(index), self.scale(), total)
+            self.squares += add_up(into, sources, self.worker, self.dtype(index), self.scale(), total)
             self.control.post(Field.SUMMED, number + 1)
         elif rule.fuses:
-            rule.update(rows, sources, chunk.itemsize == 2, self.scale())
+            rule.update(rows, sources, self.worker, chunk.itemsize == 2, self.scale())
             self.control.post(Field.SUMMED, number + 1)
             self.control.post(Field.DONE, number + 1)
         else:
             start, stop = self.cuts[index][self.worker]
             scratch = torch.empty(stop - start, dtype=master_type(self.dtype(index)))
             into = redirect(rows, write=STAGED, shift=start)
-            add_up(into, sources, self.dtype(index), self.scale(), scratch)
+            add_up(into, sources, self.worker, self.dtype(index), self.scale(), scratch)
             self.control.post(Field.SUMMED, number + 1)
             self._apply(index, rows, scratch, start, 1.0)
 
@@ -213,11 +218,11 @@ class UpdateSink(Sink):
         total = self.memories[self.plan.chunks[index].space].total
         assert total is not None
         into = redirect(redirect(rows, write=FLAT), read=STAGED, shift=start)
-        self.squares += add_up(into, _address(letter.slice), letter.slice.dtype, scale, total)
+        self.squares += add_up(into, _address(letter.slice), 0, letter.slice.dtype, scale, total)
 
     def _apply(self, index: int, rows: Table, grads: torch.Tensor, start: int, scale: float) -> None:
         rule = self.rules[self.plan.chunks[index].space]
-        rule.update(redirect(rows, read=STAGED, shift=start), _address(grads), False, scale)
+        rule.update(redirect(rows, read=STAGED, shift=start), _address(grads), 0, False, scale)
         self.control.post(Field.DONE, self.base + index + 1)
 
     def settle(self, until: int) -> None:
@@ -244,7 +249,7 @@ class UpdateSink(Sink):
                 total = self.memories[chunk.space].total
                 assert total is not None
                 rows = redirect(self.rows(index), read=FLAT)
-                self.rules[chunk.space].update(rows, _address(total), False, factor)
+                self.rules[chunk.space].update(rows, _address(total), 0, False, factor)
         self.control.post(Field.DONE, self.base + len(self.plan))
 
 
@@ -254,13 +259,12 @@ class ReturnSink(Sink):
 
     frees = Field.DONE
 
-    def begin(self, base: int, step: int) -> None:
-        super().begin(base, step)
+    def begin(self, base: int, step: int, grads: list[torch.Tensor | None]) -> None:
+        super().begin(base, step, grads)
         self.collected = 0
 
-    def give(self, params: Sequence[torch.nn.Parameter], grads: list[torch.Tensor | None]) -> None:
-        """Where the sums go: gradients in the parameters' memory order; filled in for unused parameters."""
-        self.params, self.grads = params, grads
+    #: Shapes for gradients of parameters that only other workers used.
+    params: Sequence[torch.nn.Parameter]
 
     def arrive(self, index: int) -> None:
         number = self.base + index
@@ -270,7 +274,8 @@ class ReturnSink(Sink):
             return
         self.mark(index, self.local_use(index))
         sources = self.ring.sources(number)
-        add_up(self.rows(index), sources, self.dtype(index), self.scale(), self._place(number, index))
+        place = self._place(number, index)
+        add_up(self.rows(index, own=True), sources, self.worker, self.dtype(index), self.scale(), place)
         self.control.post(Field.SUMMED, number + 1)
 
     def open(self, letter: Letter) -> None:
@@ -278,7 +283,7 @@ class ReturnSink(Sink):
         start, _ = self.cuts[index][self.worker]
         rows = redirect(self.rows(index), read=STAGED, shift=start)
         place = self._place(self.base + index, index)
-        add_up(rows, _address(letter.slice), letter.slice.dtype, self.scale(letter.active), place)
+        add_up(rows, _address(letter.slice), 0, letter.slice.dtype, self.scale(letter.active), place)
         self.control.post(Field.SUMMED, self.base + index + 1)
 
     def _place(self, number: int, index: int) -> torch.Tensor:

@@ -76,7 +76,6 @@ class Worker:
             presence=self.arena.tensor("presence", torch.uint8).view(2, self.node.local_world, -1),
             sink=self.sink, keep=template is None, helper=self._wants_helper(),
         )  # fmt: skip
-        self.engine.on_begin = self._on_begin
         self.adopt(self.form(chunk_mb or settings.search.first_mb, self.default_order()))
         self.control.barrier()
 
@@ -230,7 +229,9 @@ class Worker:
         presence = self.arena.tensor("presence", torch.uint8).view(2, self.node.local_world, -1)
         relay = Relay(self.groups.peers, self.timeout) if self.groups.peers is not None else None
         if self.template is None:
-            return ReturnSink(self.control, self.slots, presence, relay)
+            sink = ReturnSink(self.control, self.slots, presence, relay)
+            sink.params = self.params
+            return sink
         rules: dict[str, Rule] = {}
         scalars = self.arena.tensor("scalars", torch.float64).view(len(self.slots), 8)
         for space, memory in self.memories.items():
@@ -240,12 +241,12 @@ class Worker:
             else:
                 rules[space] = GenericRule(self.template, memory, schema, scalars)
         norms = self.arena.tensor("norms", torch.float64)
-        sink = UpdateSink(
+        update = UpdateSink(
             self.control, self.slots, presence, relay,
             rules=rules, memories=self.memories, norms=norms, deferred=self.deferred, max_norm=max_norm,
         )  # fmt: skip
-        sink.prepare = self._prepare_rules
-        return sink
+        update.prepare = self._prepare_rules
+        return update
 
     def _wants_helper(self) -> bool:
         if self.settings.helper is not None:
@@ -289,10 +290,6 @@ class Worker:
     groups_now: Sequence[Mapping[str, Any]] = ()
     flush: Callable[[], None]
     after_shadow: Callable[[], None]
-
-    def _on_begin(self) -> None:
-        if isinstance(self.sink, ReturnSink):
-            self.sink.give(self.params, self.engine.grads)
 
     def _prepare_rules(self) -> None:
         assert isinstance(self.sink, UpdateSink)
