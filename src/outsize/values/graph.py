@@ -67,6 +67,7 @@ class Storage:
         uses: positions of the ops that read it, ascending.
         dtype: of the tensor that created it (`float32`).
         zeros: it comes out of a ReLU or a dropout, so a zero-removing codec is worth trying.
+        held: somebody outside the graph holds it too, so no action frees it.
     """
 
     index: int
@@ -77,6 +78,7 @@ class Storage:
     uses: tuple[int, ...]
     dtype: str = "float32"
     zeros: bool = False
+    held: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,4 +122,4 @@ class StepGraph:
 
     def candidates(self) -> Iterator[Storage]:
         """The storages that a plan may act on."""
-        return (s for s in self.storages if s.kind == "activation" and s.nbytes > 0)
+        return (s for s in self.storages if s.kind == "activation" and s.nbytes > 0 and not s.held)
