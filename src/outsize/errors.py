@@ -24,6 +24,10 @@ class CaptureError(OutsizeError):
     """The step could not be captured as a graph (graph break, uncaptured module, unknown size)."""
 
 
+class WorkloadError(OutsizeError):
+    """A model, a data set or a `build()` file that was named for training cannot be used."""
+
+
 class BudgetError(OutsizeError):
     """No plan keeps the step under the budget.
 
@@ -58,6 +62,10 @@ class RewriteError(OutsizeError):
 
 class TierError(OutsizeError, OSError):
     """A tier cannot hold or return a block (missing or read-only directory, full disk, I/O error)."""
+
+
+class TierFullError(TierError):
+    """A tier has no room: the disk is full, or the host refuses to pin more."""
 
 
 class ChecksumError(TierError):
