@@ -141,8 +141,11 @@ class LocalizedTreeConv(nn.Module):
 
     def _act(self, layer: int, state: Tensor, z: Tensor) -> Tensor:
         out = F.relu(z) if self.residual else torch.tanh(z)
-        normed: Tensor = self.norms[layer](state + out if self.residual else out)
-        return normed
+        out = state + out if self.residual else out
+        norm = self.norms[layer]
+        if not isinstance(norm, nn.LayerNorm):
+            return out
+        return F.layer_norm(out, (self.width,), norm.weight.to(out.dtype), norm.bias.to(out.dtype), norm.eps)
 
     # Every pivot in one pass.
 
@@ -169,12 +172,12 @@ class LocalizedTreeConv(nn.Module):
         every = len(pivots) == t.nodes
         for layer in range(self.layers):
             below, above = self.below[layer], self.above[layer]
-            still, left, right = below(up).chunk(3, -1)
+            still, left, right = _linear(below, up).chunk(3, -1)
             child = torch.lerp(left, right, t.rho.to(left.dtype))
             total = t.child_sum(child)
-            near, far = above(down).chunk(2, -1)
+            near, far = _linear(above, down).chunk(2, -1)
             context = torch.lerp(near, far, t.rho.to(near.dtype)) * t.has_parent.to(near.dtype)
-            weight, bias = below.weight[: self.width], below.bias[: self.width]
+            weight, bias = (p[: self.width].to(x.dtype) for p in (below.weight, below.bias))
             inside = total * whole.to(total.dtype)
             beside = (total.index_select(0, t.parent) - child) * share.to(child.dtype)
             from_above = beside + context.index_select(0, t.parent)
@@ -197,8 +200,8 @@ class LocalizedTreeConv(nn.Module):
         for layer in range(self.layers):
             # After this layer only rows within the remaining hops can still reach a pivot.
             keep = rows.within(self.layers - layer - 1)
-            still, left, right = self.below[layer](state).chunk(3, -1)
-            near, far = self.above[layer](state).chunk(2, -1)
+            still, left, right = _linear(self.below[layer], state).chunk(3, -1)
+            near, far = _linear(self.above[layer], state).chunk(2, -1)
             known = len(state)
             child, parent = flow.child.upto(known), flow.parent.upto(known)
             source, target = child.tensors()
@@ -209,6 +212,12 @@ class LocalizedTreeConv(nn.Module):
             total = total.index_add(0, target, received)
             state = self._act(layer, state[:keep], (still + total)[:keep])
         return state[: rows.pivots]
+
+
+def _linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer in the precision of its input: parameters stay in single precision, activations may be half."""
+    weight, bias = layer.weight, layer.bias
+    return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 
 class TreeConv(nn.Module):
