@@ -15,6 +15,8 @@ from rich.markup import escape
 
 from .. import __version__
 from ..errors import OutsizeError
+from .report import report
+from .train import train
 
 app = typer.Typer(
     name="outsize",
@@ -24,6 +26,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+app.command()(train)
+app.command()(report)
 
 
 @app.callback()
