@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,7 @@ def _install(module: torch.nn.Module, session: Session) -> torch.nn.Module:
             session.capture_seconds = time.perf_counter() - start
         return result
 
-    module._compiled_call_impl = call  # type: ignore[assignment]
+    module._compiled_call_impl = call
     _SESSIONS[module] = session
     return module
 
@@ -215,7 +215,7 @@ def _prepare(
     rewritten = rewrite_step(step, schedule, OPS)
     verify_step(step, rewritten, OPS)
     clock.append(time.perf_counter())
-    times = [b - a for a, b in zip(clock, clock[1:])]
+    times = [end - start for start, end in itertools.pairwise(clock)]
     peaks: dict[str, int] = {}
     for entry, nbytes in zip(schedule.entries, timeline.residency):
         if entry.op >= 0:

@@ -165,7 +165,7 @@ def compiled_call(module: torch.nn.Module, backend: Backend) -> Callable[..., An
     from torch._dynamo.external_utils import wrap_inline
 
     call = wrap_inline(module._call_impl)
-    return torch.compile(call, backend=backend, dynamic=False, fullgraph=True)  # type: ignore[arg-type, no-any-return, call-overload]
+    return torch.compile(call, backend=backend, dynamic=False, fullgraph=True)
 
 
 @contextlib.contextmanager

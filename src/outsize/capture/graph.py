@@ -83,11 +83,11 @@ def _split(
             late.add(node)
     needed = [n for n in forward_outputs if isinstance(n, Node) and n in place]
     last = max((place[n] for n in needed), default=-1)
-    forward, backward = [], []
+    forward: list[Node] = []
     for node in computing:
         writes_input = _mutates(node) and node not in late and node.args and node.args[0] in set(primals)
-        is_forward = node not in late and (place[node] <= last or writes_input)
-        (forward if is_forward else backward).append(node)
+        if node not in late and (place[node] <= last or writes_input):
+            forward.append(node)
     # A mutation of an input at the graph's end may need nodes that stand between: pull them forward too.
     wanted, front = [n for n in forward if _mutates(n)], set(forward)
     while wanted:

@@ -31,13 +31,15 @@ class MeasureSettings:
     """How long to look.
 
     Attributes:
-        repeats: timed runs of a signature; the fastest counts. Three agreed with ten to 5 % on convolutions.
+        repeats: timed runs of a signature, after one that is not; the fastest counts.
+        long_seconds: an operator slower than this is timed once: its noise is small beside it.
         quick_seconds: an operator faster than this is run `quick_repeats` times, to get under the timer's noise.
         quick_repeats: see above.
         cache: where measurements are kept; None keeps nothing.
     """
 
     repeats: int = 2
+    long_seconds: float = 2e-2
     quick_seconds: float = 2e-3
     quick_repeats: int = 5
     cache: Path | None = None
@@ -98,6 +100,8 @@ def _measure(node: Node, meter: PeakMeter, settings: MeasureSettings) -> OpCost:
         del result
         if seconds == float("inf") and took < settings.quick_seconds:
             runs += settings.quick_repeats
+        elif took > settings.long_seconds:
+            runs = 0
         seconds, workspace = min(seconds, took), max(workspace, peak - before - made)
     return OpCost(seconds=seconds, workspace_bytes=max(0, workspace))
 

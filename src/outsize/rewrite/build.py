@@ -192,12 +192,12 @@ class _Builder:
         return self._here(new)
 
     def _derive(self, node: Node, storage: int | None, version: int) -> Node:
-        if version == 0:  # a view, a constant or a number: replayed where it is needed
+        if storage is None or version == 0:  # a view, a constant or a number: replayed where it is needed
             return self._emit(node)
         base, leaf = self._here(self.restored[storage, version]), tensor_leaves(node.meta["val"])[0]
         if _same_geometry(base.meta.get("val"), leaf):
             return base
-        if leaf.dtype != self._dtype(storage):  # type: ignore[arg-type]
+        if leaf.dtype != self._dtype(storage):
             base = self._place(node, torch.ops.aten.view.dtype, (base, leaf.dtype), {})
         geometry = (list(leaf.shape), list(leaf.stride()), int(leaf.storage_offset()))
         return self._place(node, torch.ops.aten.as_strided.default, (base, *geometry), {})

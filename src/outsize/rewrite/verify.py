@@ -48,7 +48,7 @@ class _Verifier:
             )
 
     def _inputs(self) -> None:
-        crossing = [n for n in self.new.forward.graph.nodes if n.op == "output"][0].args[0]
+        crossing = next(n for n in self.new.forward.graph.nodes if n.op == "output").args[0]
         self.crossing = crossing[len(self.step.forward_outputs) :]
         twins = [n for n in self.new.backward.graph.nodes if n.op == "placeholder"][1:]
         self.twin = dict(zip(twins[: len(self.crossing)], self.crossing))

@@ -22,7 +22,7 @@ _NUMBERS = itertools.count(1)
 _FRAMES: weakref.WeakValueDictionary[int, Frame] = weakref.WeakValueDictionary()
 
 
-class _Owner(np.ndarray):  # type: ignore[type-arg]
+class _Owner(np.ndarray):
     """An array that keeps its frame alive."""
 
     frame: Frame

@@ -5,8 +5,6 @@ Each works on the storage behind a tensor, as flat bytes, under the storage's nu
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 

@@ -1,0 +1,35 @@
+"""The codecs by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from ..errors import CodecError
+from .contract import Backend, Compressed
+from .mask import compress_mask
+from .relu import compress_relu
+
+__all__ = ["CODECS", "compress"]
+
+CODECS: dict[str, Callable[[torch.Tensor, str | Backend | None], Compressed]] = {
+    "relu": compress_relu,
+    "mask": compress_mask,
+}
+
+
+def compress(tensor: torch.Tensor, codec: str = "relu", backend: str | Backend | None = None) -> Compressed:
+    """Encodes a tensor.
+
+    Args:
+        tensor: dense, of 1, 2, 4 or 8-byte elements, any shape and strides, on the CPU or a GPU.
+        codec: a key of `CODECS`.
+        backend: `"reference"`, `"native"`, `"triton"`, or None for the fastest on the tensor's device.
+
+    Raises:
+        CodecError: unknown codec or back end, or a tensor that it does not take.
+    """
+    if codec not in CODECS:
+        raise CodecError(f"there is no codec {codec!r}: choose one of {', '.join(map(repr, CODECS))}")
+    return CODECS[codec](tensor, backend)
