@@ -14,7 +14,6 @@ extern PyMethodDef outsize_memory_methods[]; /* memory.c: bytes in use and their
 size_t outsize_arena_in_use(void);    /* bytes of the blocks handed out */
 size_t outsize_arena_shadow(void);    /* the part of them that glibc's own count includes */
 size_t outsize_arena_take_high(void); /* highest in_use since the previous call */
-extern PyMethodDef outsize_memory_methods[]; /* memory.c: bytes in use, page facts */
 extern PyMethodDef outsize_codec_methods[];  /* codec_python.c: zero suppression and bit masks */
 extern PyMethodDef outsize_sync_methods[];   /* sync.c: futex waits in shared memory */
 extern PyMethodDef outsize_update_methods[]; /* update.c: sum over workers + update */
