@@ -112,17 +112,28 @@ def meter(module: torch.nn.Module, *, optimizer: torch.optim.Optimizer | None = 
     )
 
 
-def report(module: torch.nn.Module) -> RunRecord:
+def report(module: torch.nn.Module, *, timelines: bool = True) -> RunRecord:
     """What was planned for the module and what its steps measured.
+
+    Args:
+        module: compiled here, and run for a step.
+        timelines: simulate the step without and with the plan as well, for the curves of the report page.
 
     Raises:
         OutsizeError: the module is not compiled here, or has not run a step yet.
     """
     session = _SESSIONS.get(module)
     record = session.record() if session is not None else None
-    if record is None:
+    if session is None or record is None:
         raise OutsizeError("there is nothing to report: call outsize.compile(module) and run a step first")
-    return record
+    made = session.prepared
+    if not timelines or made is None:
+        return record
+    plain, planned = (
+        simulate(made.graph, made.profile, lower(made.graph, chosen))
+        for chosen in (replace(made.plan, decisions=()), made.plan)
+    )
+    return replace(record, plain_timeline=plain, timeline=planned)
 
 
 def plan(

@@ -129,6 +129,11 @@ class Session(Host):
     def tiers(self) -> dict[str, Tier]:
         return self._tiers
 
+    @property
+    def prepared(self) -> Prepared | None:
+        """What the latest step ran with; None before the first."""
+        return self._latest.prepared if self._latest is not None else None
+
     # The step, phase by phase.
 
     def begin(self, step: CapturedStep, args: list[Any]) -> RewrittenStep:
