@@ -160,11 +160,8 @@ def plan(
     """
     device = load_hardware(hardware) if isinstance(hardware, str) else hardware
     whole = memory.total_bytes() if device is None else device.memory_bytes
-    limit = (
-        (device.memory_bytes if device else memory.free_bytes())
-        if budget is None
-        else parse_bytes(budget, whole=whole)
-    )
+    free = memory.free_bytes() if device is None else device.memory_bytes
+    limit = free if budget is None else parse_bytes(budget, whole=whole)
     options = _Options(
         budget_bytes=limit, actions=tuple(actions), planner=planner, lossy=lossy, hardware=device
     )
@@ -282,13 +279,13 @@ def _profile(step: CapturedStep, graph: StepGraph, learned: Learned, options: _O
     if options.hardware is not None:
         profile = estimate(graph, options.hardware)
     else:
-        costs = learned.costs or measure_ops(graph.ops, step.nodes, MeasureSettings(cache=default_cache()))
+        known = learned.costs or measure_ops(graph.ops, step.nodes, MeasureSettings(cache=default_cache()))
         codecs = (
             storage_rates(graph, learned.densities)
             if learned.densities and "encode" in options.actions
             else {}
         )
-        profile = Profile(ops=costs, links=options.links or _LINKS, codecs=codecs)
+        profile = Profile(ops=known, links=options.links or _LINKS, codecs=codecs)
     costs = list(profile.ops)
     costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=_outside_bytes(step, learned))
     return replace(profile, ops=tuple(costs))

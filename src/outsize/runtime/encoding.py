@@ -68,8 +68,8 @@ def encode_storage(tensor: Tensor, codec: str, reserved: int, overflow: Tier | N
         return Form(compressed=compressed)
     if overflow is None:
         raise CodecError(
-            f"a tensor is denser than planned ({compressed.density:.3f}: {compressed.nbytes} bytes, {reserved} reserved) and "
-            "there is no tier to take it: allow the action 'swap', or give disk="
+            f"a tensor is denser than planned ({compressed.density:.3f}: {compressed.nbytes} bytes, "
+            f"{reserved} reserved) and there is no tier to take it: allow the action 'swap', or give disk="
         )
     block = overflow.write(tensor.untyped_storage())
     block.settle()
