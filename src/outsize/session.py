@@ -243,8 +243,10 @@ class Session(Host):
             track.outside = max(0, outside + run.peaks["outside"] - made.phase_peaks.get("outside", 0))
             inside = max(run.peaks.get(p, 0) - made.phase_peaks.get(p, 0) for p in ("forward", "backward"))
             track.bias += max(0, inside)
-            track.stale = f"a step reached {worst} bytes, over the budget of {self.budget_bytes}: "
+            track.stale = (
+                f"a step reached {worst} bytes, over the budget of {self.budget_bytes}: "
                 "planned again with what was measured"
+            )
 
     def _counters(self) -> tuple[int, int, float]:
         seen = [tier.counters() for tier in self._tiers.values()]
