@@ -14,6 +14,7 @@ PyMODINIT_FUNC PyInit__native(void) {
         outsize_sync_methods,
         outsize_update_methods,
     };
+    PyMethodDef *tables[] = {outsize_memory_methods, outsize_arena_methods};
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL) return NULL;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
