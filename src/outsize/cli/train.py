@@ -148,7 +148,7 @@ def progress(console: Console, steps: int, limit: int | None) -> Iterator[Any]:
     """A progress bar on stderr; gives the function to call after each step.
 
     The bytes alive are read from the meter whenever the bar is drawn, so they move within a step. What the process
-    held beside the step's residents (the interpreter, the libraries) is taken off, as known after the first step.
+    holds beside the step (the interpreter, the libraries) is taken off, as counted between steps.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
     from rich.text import Text
@@ -177,8 +177,7 @@ def progress(console: Console, steps: int, limit: int | None) -> Iterator[Any]:
         task = bar.add_task("planning, first step", total=steps, peak="")
 
         def on_step(step: Step) -> None:
-            if not beside:
-                beside.append(memory.bytes_in_use() - step.record.resident_bytes)
+            beside[:] = [memory.bytes_in_use() - step.alive_bytes]
             bar.update(
                 task,
                 completed=step.index + 1,
