@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import time
 import weakref
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,43 @@ from .capture import Backend, check_version, compiled_call, dynamo_settings
 from .device import memory
 from .errors import CaptureError, OutsizeError
 from .fx import CapturedStep
-from .measure import MeasureSettings, default_cache, measure_ops
+from .measure import (
+    Hardware,
+    MeasureSettings,
+    default_cache,
+    estimate,
+    load_hardware,
+    measure_ops,
+    storage_rates,
+)
 from .plan import PlanSettings, check, lower, make_plan, simulate
 from .rewrite import rewrite_step, verify_step
 from .runtime.executor import StepProgram, plain_forward
 from .runtime.ops import OPS
 from .runtime.tiers import DiskTier, Tier
-from .session import Prepared, Session, with_resident
+from .session import Learned, Prepared, Session, with_resident
 from .slack import compute_slack
 from .units import parse_bytes
-from .values import LinkRate, OpCost, Plan, Profile, RunRecord
+from .values import LinkRate, Plan, Profile, RunRecord, Schedule, StepGraph
 
-__all__ = ["compile", "meter", "plan", "report"]
+__all__ = ["capture", "compile", "meter", "plan", "report"]
 
 _SESSIONS: weakref.WeakKeyDictionary[torch.nn.Module, Session] = weakref.WeakKeyDictionary()
+_ACTIONS = ("swap", "recompute", "encode")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    """What was asked of `compile` or `plan`."""
+
+    budget_bytes: int
+    actions: tuple[str, ...] = _ACTIONS
+    planner: str = "slack"
+    lossy: dict[str, float] | None = None
+    host_budget: int | None = None
+    disk_budget: int | None = None
+    hardware: Hardware | None = None
+    links: dict[str, LinkRate] | None = None
 
 
 def compile(
@@ -39,8 +61,11 @@ def compile(
     *,
     optimizer: torch.optim.Optimizer | None = None,
     disk: str | Path | None = None,
-    actions: Sequence[str] = ("swap", "recompute", "encode"),
+    actions: Sequence[str] = _ACTIONS,
     planner: str = "slack",
+    lossy: dict[str, float] | None = None,
+    host_budget: int | str | None = None,
+    disk_budget: int | str | None = None,
 ) -> torch.nn.Module:
     """Keep the module's training step under a budget; the training loop stays as it is.
 
@@ -55,38 +80,60 @@ def compile(
         disk: directory of the disk tier; None picks a real disk.
         actions: what a plan may do: `swap`, `recompute`, `encode`.
         planner: `search`, `slack`, `distance`, `units` or `exact`.
+        lossy: codecs that may lose bits and their bound on the relative error; none unless given.
+        host_budget, disk_budget: most bytes that the plan may hold in that tier.
 
     Raises:
-        UnitError: the budget cannot be read.
+        UnitError: a budget cannot be read.
         VersionError: this torch is not supported.
         TierError: the disk directory is missing, read-only or too small.
         BudgetError: (at the first forward) no plan fits; it names the smallest budget that does.
         CaptureError: (at the first forward) the module is not one graph.
     """
-    budget_bytes = _budget(budget)
-    settings = functools.partial(_prepare, budget_bytes=budget_bytes, planner=planner, actions=tuple(actions))
-    tiers: dict[str, Tier] = {"disk": DiskTier(disk)} if "swap" in actions else {}
-    return _install(module, Session(module, optimizer, tiers, settings, budget_bytes))
+    options = _Options(
+        budget_bytes=_budget(budget),
+        actions=tuple(actions),
+        planner=planner,
+        lossy=lossy,
+        host_budget=None if host_budget is None else parse_bytes(host_budget, whole=memory.total_bytes()),
+        disk_budget=None if disk_budget is None else parse_bytes(disk_budget),
+    )
+    tiers: dict[str, Tier] = {"disk": DiskTier(disk)} if {"swap", "encode"} & set(actions) else {}
+    return _install(
+        module, Session(module, optimizer, tiers, functools.partial(_prepare, options), options.budget_bytes)
+    )
 
 
 def meter(module: torch.nn.Module, *, optimizer: torch.optim.Optimizer | None = None) -> torch.nn.Module:
     """The plain step in the same executor and under the same meter: what a plan is compared with."""
-    unbounded = 2**62
-    prepare = functools.partial(_prepare, budget_bytes=unbounded, planner="slack", actions=())
-    return _install(module, Session(module, optimizer, {}, prepare, unbounded))
+    options = _Options(budget_bytes=2**62, actions=())
+    return _install(
+        module, Session(module, optimizer, {}, functools.partial(_prepare, options), options.budget_bytes)
+    )
 
 
-def report(module: torch.nn.Module) -> RunRecord:
+def report(module: torch.nn.Module, *, timelines: bool = True) -> RunRecord:
     """What was planned for the module and what its steps measured.
+
+    Args:
+        module: compiled here, and run for a step.
+        timelines: simulate the step without and with the plan as well, for the curves of the report page.
 
     Raises:
         OutsizeError: the module is not compiled here, or has not run a step yet.
     """
     session = _SESSIONS.get(module)
     record = session.record() if session is not None else None
-    if record is None:
+    if session is None or record is None:
         raise OutsizeError("there is nothing to report: call outsize.compile(module) and run a step first")
-    return record
+    made = session.prepared
+    if not timelines or made is None:
+        return record
+    plain, planned = (
+        simulate(made.graph, made.profile, lower(made.graph, chosen))
+        for chosen in (replace(made.plan, decisions=()), made.plan)
+    )
+    return replace(record, plain_timeline=plain, timeline=planned)
 
 
 def plan(
@@ -94,23 +141,39 @@ def plan(
     args: tuple[Any, ...],
     *,
     budget: int | str | None = None,
+    hardware: str | Hardware | None = None,
     optimizer: torch.optim.Optimizer | None = None,
-    actions: Sequence[str] = ("swap", "recompute", "encode"),
+    actions: Sequence[str] = _ACTIONS,
     planner: str = "slack",
+    lossy: dict[str, float] | None = None,
 ) -> Plan:
     """The plan that `compile` would make for `module(*args)`, without running the step.
+
+    Args:
+        budget: as for `compile`; a percentage is of the hardware's memory.
+        hardware: a name that `outsize.measure.known_hardware()` lists, a TOML file, or None for this machine.
+            With it the figures are estimates, and module and args may be fake tensors.
 
     Raises:
         BudgetError: no plan fits the budget.
         CaptureError: the module is not one graph.
     """
-    step = capture(module, args)
-    prepare = functools.partial(
-        _prepare, budget_bytes=_budget(budget), planner=planner, actions=tuple(actions)
+    device = load_hardware(hardware) if isinstance(hardware, str) else hardware
+    whole = memory.total_bytes() if device is None else device.memory_bytes
+    free = memory.free_bytes() if device is None else device.memory_bytes
+    limit = free if budget is None else parse_bytes(budget, whole=whole)
+    options = _Options(
+        budget_bytes=limit, actions=tuple(actions), planner=planner, lossy=lossy, hardware=device
     )
-    session = Session(module, optimizer, {}, prepare, _budget(budget))
-    extra = max(0, session._resident(args) - step.graph.resident_bytes)
-    return prepare(step, extra, 0, 0).plan
+    step = capture(module, args)
+    extra = max(
+        0, Session(module, optimizer, {}, _unused, limit).resident_bytes(args) - step.graph.resident_bytes
+    )
+    return _decide(step, Learned(resident=extra), options).plan
+
+
+def _unused(*_: Any) -> Prepared:
+    raise OutsizeError("a session that only counts was asked to plan")
 
 
 class _Captured(OutsizeError):
@@ -167,67 +230,103 @@ def _budget(budget: int | str | None) -> int:
     return memory.free_bytes() if budget is None else parse_bytes(budget, whole=memory.total_bytes())
 
 
-def _prepare(
-    step: CapturedStep,
-    extra: int,
-    outside: int,
-    bias: int,
-    *,
-    budget_bytes: int,
-    planner: str,
-    actions: tuple[str, ...],
-    measure: MeasureSettings | None = None,
-    settings: PlanSettings | None = None,
-) -> Prepared:
+@dataclass(frozen=True, kw_only=True)
+class _Decided:
+    """A plan and what it was made from."""
+
+    graph: StepGraph
+    profile: Profile
+    plan: Plan
+    schedule: Schedule
+    peaks: dict[str, int]
+    seconds: tuple[float, float]
+
+
+def _decide(step: CapturedStep, learned: Learned, options: _Options) -> _Decided:
+    """measure → slack → plan → check."""
     clock = [time.perf_counter()]
-    graph = with_resident(step.graph, extra + bias)
-    costs = measure_ops(graph.ops, step.nodes, measure or MeasureSettings(cache=default_cache()))
-    profile = Profile(
-        ops=_with_outside(step, costs, outside),
-        links={"disk": LinkRate(out_bytes_per_second=8e8, in_bytes_per_second=8e8, shared=True)},
-    )
+    graph = with_resident(step.graph, learned.resident + learned.bias)
+    profile = _profile(step, graph, learned, options)
     clock.append(time.perf_counter())
-    slack = compute_slack(graph, profile)
     made = make_plan(
         graph,
         profile,
-        slack,
-        budget_bytes=budget_bytes,
-        planner=planner,
-        actions=actions,
-        settings=settings or PlanSettings(),
+        compute_slack(graph, profile),
+        budget_bytes=options.budget_bytes,
+        planner=options.planner,
+        actions=options.actions,
+        tiers=tuple(t for t in ("host", "disk") if t in profile.links),
+        lossy=options.lossy,
+        host_budget=options.host_budget,
+        disk_budget=options.disk_budget,
+        settings=PlanSettings(),
     )
     schedule = lower(graph, made)
     timeline = simulate(graph, profile, schedule)
-    check(graph, profile, schedule, budget_bytes)
+    check(graph, profile, schedule, options.budget_bytes)
     clock.append(time.perf_counter())
-    rewritten = rewrite_step(step, schedule, OPS)
-    verify_step(step, rewritten, OPS)
-    clock.append(time.perf_counter())
-    times = [end - start for start, end in itertools.pairwise(clock)]
     peaks: dict[str, int] = {}
     for entry, nbytes in zip(schedule.entries, timeline.residency):
         if entry.op >= 0:
             phase = graph.ops[entry.op].phase
             peaks[phase] = max(nbytes, peaks.get(phase, 0))
-    return Prepared(
-        graph=graph, profile=profile, plan=made, rewritten=rewritten, phase_peaks=peaks,
-        measure_seconds=times[0], planning_seconds=times[1], rewrite_seconds=times[2],
-    )  # fmt: skip
+    seconds = (clock[1] - clock[0], clock[2] - clock[1])
+    return _Decided(graph=graph, profile=profile, plan=made, schedule=schedule, peaks=peaks, seconds=seconds)
 
 
-def _with_outside(step: CapturedStep, costs: Sequence[OpCost], outside: int) -> tuple[OpCost, ...]:
-    """The costs with the bytes that the loss needs outside the module.
+def _profile(step: CapturedStep, graph: StepGraph, learned: Learned, options: _Options) -> Profile:
+    """Costs of this machine, or estimates for the hardware asked for."""
+    if options.hardware is not None:
+        profile = estimate(graph, options.hardware)
+    else:
+        known = learned.costs or measure_ops(graph.ops, step.nodes, MeasureSettings(cache=default_cache()))
+        codecs = (
+            storage_rates(graph, learned.densities)
+            if learned.densities and "encode" in options.actions
+            else {}
+        )
+        profile = Profile(ops=known, links=options.links or _LINKS, codecs=codecs)
+    costs = list(profile.ops)
+    costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=_outside_bytes(step, learned))
+    return replace(profile, ops=tuple(costs))
+
+
+_LINKS = {
+    "disk": LinkRate(out_bytes_per_second=8e8, in_bytes_per_second=8e8, latency_seconds=1e-4, shared=True)
+}
+
+
+def _outside_bytes(step: CapturedStep, learned: Learned) -> int:
+    """Bytes that the loss needs outside the module.
 
     Before a step was measured, twice the bytes of the results that carry gradients are kept free: a loss such as
     cross-entropy makes one tensor of that size and its backward another.
     """
-    guess = outside
-    op = step.graph.ops[step.boundary]
-    if not outside:
-        guess = 2 * sum(
-            step.graph.storages[s].nbytes for s in op.writes if step.graph.storages[s].nbytes > 4096
+    if learned.outside is not None:
+        return learned.outside
+    sizes = (step.graph.storages[s].nbytes for s in step.graph.ops[step.boundary].writes)
+    return 2 * sum(size for size in sizes if size > 4096)
+
+
+def _prepare(options: _Options, step: CapturedStep, learned: Learned) -> Prepared:
+    """Decide, then rewrite and verify."""
+    made = _decide(step, learned, options)
+    start = time.perf_counter()
+    observe = frozenset[int]()
+    if "encode" in options.actions and made.plan.decisions and not learned.densities:
+        observe = frozenset(
+            s.index for s in made.graph.candidates() if s.zeros and s.nbytes >= PlanSettings().min_bytes
         )
-    made = list(costs)
-    made[step.boundary] = replace(made[step.boundary], workspace_bytes=guess)
-    return tuple(made)
+    rewritten = rewrite_step(step, made.schedule, OPS, observe=observe)
+    verify_step(step, rewritten, OPS)
+    return Prepared(
+        graph=made.graph,
+        profile=made.profile,
+        plan=made.plan,
+        rewritten=rewritten,
+        phase_peaks=made.peaks,
+        observes=bool(observe),
+        measure_seconds=made.seconds[0],
+        planning_seconds=made.seconds[1],
+        rewrite_seconds=time.perf_counter() - start,
+    )

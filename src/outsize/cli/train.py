@@ -151,7 +151,7 @@ def progress(console: Console, steps: int, limit: int | None) -> Iterator[Any]:
     from rich.text import Text
 
     from ..device import memory
-    from ..units import format_bytes, format_seconds
+    from ..units import format_seconds
 
     beside: list[int] = []
 
@@ -159,15 +159,18 @@ def progress(console: Console, steps: int, limit: int | None) -> Iterator[Any]:
         max_refresh = 0.2
 
         def render(self, task: Any) -> Text:
-            alive = format_bytes(max(0, memory.bytes_in_use() - beside[0])) if beside else "–"
-            return Text(f"alive {alive}", style="cyan")
+            alive = f"alive {mib(max(0, memory.bytes_in_use() - beside[0]))}" if beside else ""
+            return Text(alive, style="cyan")
 
-    of_budget = "" if limit is None else f" of {format_bytes(limit)}"
+    def mib(nbytes: int) -> str:
+        return f"{nbytes / 2**20:.{0 if nbytes > 2**24 else 2}f}"
+
+    of_budget = "" if limit is None else f" of {mib(limit)}"
     columns = (
-        TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=None), TextColumn("{task.description}"),
+        TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=12), TextColumn("{task.description}"),
         Alive(), TextColumn("{task.fields[peak]}"),
     )  # fmt: skip
-    with Progress(*columns, console=console, expand=True) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task("planning, first step", total=steps, peak="")
 
         def on_step(step: Step) -> None:
@@ -176,8 +179,8 @@ def progress(console: Console, steps: int, limit: int | None) -> Iterator[Any]:
             bar.update(
                 task,
                 completed=step.index + 1,
-                description=f"loss {step.loss:.3f}  {format_seconds(step.seconds)}/step",
-                peak=f"peak {format_bytes(step.record.measured_peak_bytes)}{of_budget}",
+                description=f"loss {step.loss:.3f} {format_seconds(step.seconds)}/step",
+                peak=f"peak {mib(step.record.measured_peak_bytes)}{of_budget} MiB",
             )
 
         yield on_step

@@ -7,8 +7,11 @@ from collections.abc import Callable
 import torch
 
 from ..errors import CodecError
+from .bits import compress_bits
 from .contract import Backend, Compressed
+from .lossy import compress_lossy
 from .mask import compress_mask
+from .planes import compress_planes
 from .relu import compress_relu
 
 __all__ = ["CODECS", "compress"]
@@ -16,6 +19,11 @@ __all__ = ["CODECS", "compress"]
 CODECS: dict[str, Callable[[torch.Tensor, str | Backend | None], Compressed]] = {
     "relu": compress_relu,
     "mask": compress_mask,
+    "bits": compress_bits,
+    "planes": compress_planes,
+    "bf16": compress_lossy("bf16"),
+    "fp8": compress_lossy("fp8"),
+    "int8": compress_lossy("int8"),
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 
@@ -121,12 +121,16 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def mark(self, x: torch.Tensor, bitmap: torch.Tensor, *, mark: Mark, neg_inf: int) -> int:
-        """Writes one bit per element (padded with zeros to the region's end) and returns its digest."""
+    def mark(self, x: torch.Tensor, bitmap: torch.Tensor, *, mark: Mark, neg_inf: int) -> Encoded:
+        """Writes one bit per element (padded with zeros to the region's end); only the digest is returned."""
 
     @abstractmethod
-    def select(self, bitmap: torch.Tensor, x: torch.Tensor | int, y: torch.Tensor) -> int:
-        """y = x where the bit is set, else zero; `x` may be one bit pattern. Returns the bitmap's digest."""
+    def select(self, bitmap: torch.Tensor, x: torch.Tensor | int, y: torch.Tensor) -> Encoded:
+        """y = x where the bit is set, else zero; `x` may be one bit pattern. Only the digest is returned."""
+
+    @abstractmethod
+    def digest(self, buffer: torch.Tensor) -> Encoded:
+        """Only the digest of a flat uint8 buffer, a multiple of 4 bytes long."""
 
 
 class Compressed(ABC):
@@ -134,6 +138,8 @@ class Compressed(ABC):
 
     codec: str
     spec: Spec
+    #: Whether `decompress` gives back the very bits.
+    lossless: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -188,6 +194,13 @@ class Compressed(ABC):
             )
         buffer = buffer.contiguous()
         return buffer if buffer.data_ptr() % 16 == 0 else buffer.clone()
+
+    def _into(self, dense: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+        """`dense`, in `out` if given."""
+        if out is None:
+            return dense
+        self.spec.check(out)
+        return out.copy_(dense)
 
     def _moved(self, buffer: torch.Tensor) -> Spec:
         return self.spec if buffer.device == self.spec.device else replace(self.spec, device=buffer.device)

@@ -13,7 +13,7 @@ import torch
 
 from ..errors import CodecError
 from .choose import choose
-from .contract import Backend, Compressed, Mark
+from .contract import Backend, Compressed, Encoded, Mark
 from .dense import Spec, bits_of, flatten
 from .layout import align
 from .relu import NEG_INF, ReluCompressed
@@ -28,7 +28,7 @@ _SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 @final
 @dataclass(frozen=True, kw_only=True)
 class MaskCompressed(Compressed):
-    """The bits `not (x <= 0)`: above zero, or NaN.
+    """The bits `not (x <= 0)`: above zero, or NaN. Lossless for uses that read nothing else.
 
     `decompress` gives ones and zeros of the tensor's dtype: a boolean mask comes back exactly, and in place
     of a ReLU's saved result they give `threshold_backward` bitwise the same gradient.
@@ -37,7 +37,7 @@ class MaskCompressed(Compressed):
     codec: str = field(default="mask", init=False)
     spec: Spec
     bitmap: torch.Tensor = field(repr=False)
-    digest: int = field(repr=False)
+    encoded: Encoded = field(repr=False)
     backend: Backend = field(repr=False)
 
     @property
@@ -57,8 +57,8 @@ class MaskCompressed(Compressed):
         buffer = self._received(buffer)
         return replace(self, bitmap=buffer, spec=self._moved(buffer))
 
-    def _check(self, digest: int, verify: bool) -> None:
-        if verify and digest != self.digest:
+    def _check(self, found: Encoded, verify: bool) -> None:
+        if verify and found.digest != self.encoded.digest:
             raise CodecError(f"the digest of the bitmap ({self.nbytes} bytes) is not that of the encoding")
 
 
@@ -74,8 +74,8 @@ def compress_mask(tensor: torch.Tensor, backend: str | Backend | None = None) ->
     chosen = choose(backend, tensor.device)
     bitmap = torch.empty(align(-(-flat.numel() // 8)), dtype=torch.uint8, device=tensor.device)
     mark = Mark.NONZERO if tensor.dtype in _UNSIGNED else Mark.GATE
-    digest = chosen.mark(flat, bitmap, mark=mark, neg_inf=NEG_INF.get(tensor.dtype, -1))
-    return MaskCompressed(spec=spec, bitmap=bitmap, digest=digest, backend=chosen)
+    encoded = chosen.mark(flat, bitmap, mark=mark, neg_inf=NEG_INF.get(tensor.dtype, -1))
+    return MaskCompressed(spec=spec, bitmap=bitmap, encoded=encoded, backend=chosen)
 
 
 def mask_backward(
@@ -112,7 +112,7 @@ def mask_backward(
     flat, wanted = flatten(grad, "mask_backward")
     dense = out if out is not None and out.stride() == spec.stride else wanted.empty()
     wanted.check(dense)
-    digest = saved.backend.select(saved.bitmap, flat, bits_of(dense.detach().as_strided((spec.numel,), (1,))))
+    found = saved.backend.select(saved.bitmap, flat, bits_of(dense.detach().as_strided((spec.numel,), (1,))))
     if isinstance(saved, MaskCompressed):
-        saved._check(digest, verify)
+        saved._check(found, verify)
     return dense if out is None or dense is out else out.copy_(dense)

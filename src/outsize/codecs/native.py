@@ -98,20 +98,23 @@ class Native(Backend):
                 f"the digest of the buffer ({layout.nbytes(nnz)} bytes) is not that of the encoding"
             )
 
-    def mark(self, x: torch.Tensor, bitmap: torch.Tensor, *, mark: Mark, neg_inf: int) -> int:
+    def mark(self, x: torch.Tensor, bitmap: torch.Tensor, *, mark: Mark, neg_inf: int) -> Encoded:
         base = _address(bitmap)
         _, digest, _ = _module().codec_encode(
             *self._common(x, x.numel()), mark, neg_inf % 2**64, x.data_ptr(), 0, base, 0, base, 0, 0
         )
-        return signed(digest)
+        return Encoded.of(0, digest, 0)
 
-    def select(self, bitmap: torch.Tensor, x: torch.Tensor | int, y: torch.Tensor) -> int:
+    def select(self, bitmap: torch.Tensor, x: torch.Tensor | int, y: torch.Tensor) -> Encoded:
         address, one = (x.data_ptr(), 0) if isinstance(x, torch.Tensor) else (0, x % 2**64)
         digest = _module().codec_select(
             *self._common(y, y.numel()), address, one,
             _address(bitmap), y.data_ptr(),
         )  # fmt: skip
-        return signed(digest)
+        return Encoded.of(0, digest, 0)
+
+    def digest(self, buffer: torch.Tensor) -> Encoded:
+        return Encoded.of(0, _module().codec_digest(self.level, buffer.data_ptr(), buffer.numel()), 0)
 
     def _common(self, x: torch.Tensor, numel: int) -> tuple[int, int, int, int]:
         threads = torch.get_num_threads() if numel * x.element_size() >= PARALLEL_BYTES else 1

@@ -76,14 +76,17 @@ class Reference(Backend):
         y.zero_()
         y[bits[: layout.numel]] = values
 
-    def mark(self, x: torch.Tensor, bitmap: torch.Tensor, *, mark: Mark, neg_inf: int) -> int:
+    def mark(self, x: torch.Tensor, bitmap: torch.Tensor, *, mark: Mark, neg_inf: int) -> Encoded:
         _pack(marked(x, mark, neg_inf), bitmap)
-        return digest_of(bitmap, 0)
+        return Encoded.of(0, digest_of(bitmap, 0), 0)
 
-    def select(self, bitmap: torch.Tensor, x: torch.Tensor | int, y: torch.Tensor) -> int:
+    def select(self, bitmap: torch.Tensor, x: torch.Tensor | int, y: torch.Tensor) -> Encoded:
         bits = _unpacked(bitmap)[: y.numel()]
         y.copy_(torch.where(bits, torch.as_tensor(x, dtype=y.dtype, device=y.device), 0))
-        return digest_of(bitmap, 0)
+        return Encoded.of(0, digest_of(bitmap, 0), 0)
+
+    def digest(self, buffer: torch.Tensor) -> Encoded:
+        return Encoded.of(0, digest_of(buffer, 0), 0)
 
     def _head(self, layout: Layout, buffer: torch.Tensor, table: torch.Tensor, bits: torch.Tensor) -> None:
         buffer[: layout.head_bytes].zero_()

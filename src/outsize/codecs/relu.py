@@ -105,7 +105,7 @@ class ReluCompressed(Compressed):
     def _refuse_overflow(self) -> None:
         if self.overflowed:
             raise CodecError(
-                f"{self.nnz} of {self.layout.numel} elements are nonzero: the encoding needs {self.nbytes} bytes, "
+                f"{self.nnz} of {self.layout.numel} elements are nonzero and need {self.nbytes} bytes, "
                 f"the buffer that was planned has {self.storage.numel()}: plan a density of "
                 f"{self.density:.3f} or more, or keep the tensor"
             )
@@ -198,7 +198,7 @@ def _into(
         )
     if layout.room(buffer.numel()) < 0:
         raise CodecError(
-            f"table and bitmap of {layout.numel} elements take {layout.head_bytes} bytes before the first value, "
+            f"table and bitmap of {layout.numel} elements take {layout.head_bytes} bytes before any value, "
             f"the buffer has {buffer.numel()}"
         )
     encoded = backend.encode(flat, layout, buffer, y=y, neg_inf=neg_inf)

@@ -136,10 +136,27 @@ static PyObject *codec_select(PyObject *self, PyObject *args) {
     Py_END_ALLOW_THREADS return end(status, PyLong_FromUnsignedLongLong(job.digest));
 }
 
+/* codec_digest(level, address, bytes) -> digest */
+static PyObject *codec_digest(PyObject *self, PyObject *args) {
+    (void)self;
+    int level;
+    address at;
+    long long bytes;
+    codec_job job = {.threads = 1};
+    uint64_t digest;
+    if (!PyArg_ParseTuple(args, "iKL", &level, &at, &bytes)) return NULL;
+    if (begin(&job, level)) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    digest = codec_digest_bytes(job.level, AT(at), (size_t)bytes, 0);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromUnsignedLongLong(digest);
+}
+
 PyMethodDef outsize_codec_methods[] = {
     {"codec_levels", codec_levels, METH_NOARGS, "Instruction sets usable here, best first."},
     {"codec_encode", codec_encode, METH_VARARGS, "Bitmap, table and values in one pass over the input."},
     {"codec_copy", codec_copy, METH_VARARGS, "Values only, from a table and bitmap made before."},
     {"codec_decode", codec_decode, METH_VARARGS, "Dense output from the three regions."},
     {"codec_select", codec_select, METH_VARARGS, "Keep the elements whose bit is set, zero the others."},
+    {"codec_digest", codec_digest, METH_VARARGS, "The digest of a buffer."},
     {NULL, NULL, 0, NULL}};

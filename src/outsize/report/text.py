@@ -33,18 +33,16 @@ def summary(record: RunRecord, *, title: str = "") -> Table:
 def decisions(record: RunRecord, *, shown: int = _SHOWN) -> Table:
     """The largest decisions, one per line."""
     table = Table(title=f"largest of {len(record.decisions)} decisions", title_justify="left", pad_edge=False)
-    for column in ("storage", "bytes", "action", "idle from", "to", "lane time", "reason"):
-        table.add_column(
-            column, justify="right" if column in ("bytes", "idle from", "to", "lane time") else "left"
-        )
+    for column in ("storage", "bytes", "action", "idle", "lane time", "reason"):
+        right = column in ("bytes", "idle", "lane time")
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
     ranked = sorted(record.decisions, key=lambda d: -storage_bytes(record, d.storage))
     for d in ranked[:shown]:
         table.add_row(
             escape(storage_name(record, d.storage)),
             format_bytes(storage_bytes(record, d.storage)),
             action_words(d),
-            str(d.after),
-            str(d.before),
+            f"{d.after}–{d.before}",
             format_seconds(d.seconds),
             escape(d.reason),
         )

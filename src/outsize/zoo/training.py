@@ -62,7 +62,8 @@ def fit(workload: Workload, optimizer: torch.optim.Optimizer, *, steps: int) -> 
         value = loss.item()
         if not value - value == 0:
             raise OutsizeError(f"the loss is {value} after {index + 1} steps: try a smaller --lr")
-        yield Step(index=index, loss=value, seconds=time.perf_counter() - start, record=api.report(module))
+        seconds, record = time.perf_counter() - start, api.report(module, timelines=False)
+        yield Step(index=index, loss=value, seconds=seconds, record=record)
 
 
 def run(
@@ -79,15 +80,14 @@ def run(
     Raises:
         OutsizeError: no batch, or a loss that is not finite.
     """
-    before, losses, record = mean_loss(workload), [], None
+    before, losses = mean_loss(workload), []
     for step in fit(workload, optimizer, steps=steps):
         losses.append(step.loss)
-        record = step.record
         on_step(step)
-    if record is None:
+    if not losses:
         raise OutsizeError(f"{workload.name}: no step was run, the batches are empty")
     return replace(
-        record,
+        api.report(workload.module),
         losses=tuple(losses),
         validation_loss_before=before,
         validation_loss=mean_loss(workload),
