@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outsize.parallel.chunks import ALIGN, ChunkPlan, Slot, form, lay_out
+import itertools
 
 sizes = st.lists(
     st.tuples(st.integers(1, 900), st.sampled_from(["float32", "bfloat16"]), st.integers(0, 3)),
@@ -44,7 +45,7 @@ def test_every_element_once(entries, chunk_bytes, random) -> None:
         spans = sorted(seen[index])
         assert spans[0][0] == 0
         assert spans[-1][1] == slot.length
-        assert all(a[1] == b[0] for a, b in zip(spans, spans[1:]))
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(spans))
 
 
 @given(sizes, st.integers(1, 5000), st.integers(1, 7))
@@ -55,7 +56,7 @@ def test_slices_partition_a_chunk(entries, chunk_bytes, workers) -> None:
         cuts = [chunk.cut(w, workers) for w in range(workers)]
         assert cuts[0][0] == 0
         assert cuts[-1][1] == chunk.length
-        assert all(a[1] == b[0] for a, b in zip(cuts, cuts[1:]))
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(cuts))
         assert all(start % ALIGN == 0 for start, _ in cuts)
         covered = sum(length for cut in cuts for _, _, _, length in chunk.runs(*cut))
         assert covered == sum(piece.length for piece in chunk.pieces)

@@ -21,7 +21,8 @@ from .chunks import ChunkPlan, Slot, form, lay_out
 from .engine import Engine
 from .faults import HEADER, Control, Field, gone, lines_bytes, watch
 from .generic import GenericRule, Schema
-from .node import Groups, Node, discover, exchange, fetch, hand_out, listen
+from .heap import keep_heap
+from .node import Groups, discover, exchange, fetch, hand_out, listen
 from .relay import Relay
 from .ring import Ring
 from .rules import Memory, NativeRule, Rule, check_options, hyperparameters, master_type, native_state
@@ -56,6 +57,8 @@ class Worker:
     ) -> None:
         self.module, self.template, self.settings, self.timeout = module, template, settings, timeout
         self.names, self.params, self.slots = _slots(module)
+        if settings.keep_heap:
+            keep_heap()
         self.groups = _open_groups(timeout)
         self.node = discover(self.groups.everyone, settings.nodes)
         self._agree_on_model()
