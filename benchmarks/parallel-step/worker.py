@@ -7,6 +7,7 @@ Prints, on rank 0, one JSON line per variant: seconds per step (slowest worker) 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import time
@@ -18,7 +19,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from outsize.parallel import Search, Settings, distribute
-import itertools
 
 
 def mlp() -> nn.Module:

@@ -1,11 +1,12 @@
 """Chunks cover every element exactly once, whatever the sizes; slices partition a chunk on cache lines."""
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outsize.parallel.chunks import ALIGN, ChunkPlan, Slot, form, lay_out
-import itertools
 
 sizes = st.lists(
     st.tuples(st.integers(1, 900), st.sampled_from(["float32", "bfloat16"]), st.integers(0, 3)),
