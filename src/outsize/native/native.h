@@ -10,6 +10,8 @@
 
 extern PyMethodDef outsize_memory_methods[]; /* memory.c: bytes in use and their peak */
 
+extern PyMethodDef outsize_npi_methods[];    /* npi.c: programs/npi over compiled tables */
+
 /* arena.c: all zero while the arena is not installed. */
 size_t outsize_arena_in_use(void);    /* bytes of the blocks handed out */
 size_t outsize_arena_shadow(void);    /* the part of them that glibc's own count includes */

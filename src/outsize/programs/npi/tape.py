@@ -1,17 +1,19 @@
 """Tapes and pointers: the only vocabulary a reference program needs.
 
 A program that is to be learned is an ordinary Python function over pointers. Run as it is, it computes on
-plain integers (`Head`); run by `npi.trace`, the same calls go to a recorder (`Probe`) and become a log of system
-calls. The controller later issues the same calls to the machine, so this file is the list of what it may do.
+plain integers (`Head`); run by `npi.trace`, the same calls go to a recorder (`Probe`) and become a log of
+system calls. The controller later issues the same calls to the machine, so this file is the list of what it
+may do.
 
-A position lies between -1 (before the start) and `len(tape)` (past the end); reading or writing there is an error.
+A position lies between -1 (before the start) and `len(tape)` (past the end); reading or writing there is an
+error.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 from ...errors import NpiError
 
@@ -56,8 +58,8 @@ class Pointer(ABC):
     """A position on a tape. Passed to a function it is passed by reference, as any Python object."""
 
     @abstractmethod
-    def read(self) -> int | Value:
-        """The value of the cell under the pointer."""
+    def read(self) -> Any:
+        """The value of the cell under the pointer: an integer, or under a recorder a `Value`."""
 
     @abstractmethod
     def write(self, value: int | Value) -> None:

@@ -1,7 +1,8 @@
 """From traces to a template: the higher-order function, and a data set for each of its primitives.
 
     trace(program, examples)  →  Traces        system calls of real executions
-    parameterize(traces)      →  Template      rows over actions, no datum left; primitive sites with their data
+    parameterize(traces)      →  Template      rows over actions, no datum left; primitive sites with their
+    data
 
 Method 3, claims 2 to 6 and 10. Nothing here is learned.
 """
@@ -109,7 +110,9 @@ class Template:
         return tuple(row for row in self.closure.rows if row not in known)
 
     def fingerprint(self) -> str:
-        """Hash of the verification set with programs and slots numbered: equal for two programs of one template."""
+        """Hash of the verification set with programs and slots numbered: equal for two programs of one
+        template.
+        """
         return fingerprint(self.closure.rows)
 
 
@@ -140,7 +143,8 @@ def trace(program: Program, examples: Iterable[Example]) -> Traces:
         examples: each makes the pointers of one execution on fresh tapes.
 
     Raises:
-        NpiError: no example; control that depends on an unbounded value; a value or pointer that crosses calls.
+        NpiError: no example; control that depends on an unbounded value; a value or pointer that crosses
+            calls.
     """
     linker, slots, examples = Linker(program), Slots(), tuple(examples)
     if not examples:

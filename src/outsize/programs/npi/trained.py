@@ -1,7 +1,7 @@
 """Train, keep and run: the parts put together.
 
-train(template)            primitives first, each on its own data; then the controller, on traces made with them
-run(trained, executions)   the network, or the tables read off it, in numpy or in C
+train(template)            primitives first, each on its own data; then the controller, on traces made with
+them run(trained, executions)   the network, or the tables read off it, in numpy or in C
 save / load                safetensors with the vocabulary as metadata; nothing in the file is ever executed
 """
 
@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 from ...errors import NpiError
 from .brains import NetworkBrain, PrimitiveCaller, TableBrain
 from .calls import Action
+from .compiled import Compiled, can_compile
 from .controller import Controller, ControllerSettings, restore, train_controller
 from .machine import Limits, Machine, Stats
 from .primitive import Primitive, PrimitiveCheck, PrimitiveSettings, train_primitive
@@ -30,7 +30,7 @@ from .template import Template, retrace
 
 __all__ = ["Engine", "Trained", "load", "run", "save", "train", "train_site"]
 
-Engine = Literal["network", "tables"]
+Engine = Literal["network", "tables", "native"]
 _KEY = "outsize.npi"
 
 
@@ -52,6 +52,7 @@ class Trained:
     checks: Mapping[str, PrimitiveCheck]
     traces: int
     _tables: list[Tables] = field(default_factory=list, repr=False, compare=False)
+    _compiled: list[Compiled] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def tables(self) -> Tables:
@@ -59,6 +60,18 @@ class Trained:
         if not self._tables:
             self._tables.append(compile_tables(self.controller))
         return self._tables[0]
+
+    @property
+    def compiled(self) -> Compiled:
+        """Tables and primitives laid out for the C machine, at the first use."""
+        if not self._compiled:
+            self._compiled.append(Compiled(self.tables, self.primitives))
+        return self._compiled[0]
+
+    @property
+    def fastest(self) -> Engine:
+        """`native` where the C machine can run this, else `tables`."""
+        return "native" if can_compile(self.primitives) else "tables"
 
     def fill(self, slot: str, model: Primitive, check: PrimitiveCheck) -> Trained:
         """The same controller with another primitive in a slot.
@@ -133,7 +146,8 @@ def run(
     Args:
         trained: controller and primitives.
         executions: the entry's pointers, for each input of the batch.
-        engine: `network` asks the LSTM at every step; `tables` walks the automaton that was read off it.
+        engine: `network` asks the LSTM at every step; `tables` walks the automaton that was read off it, and
+            calls the primitives' networks; `native` does so in C, with the primitives tabulated.
         limits: steps and depth.
         strict: least margin of a decision (network only).
         hear: told of each system call.
@@ -141,6 +155,8 @@ def run(
     Raises:
         NpiError: see `Machine.run`.
     """
+    if engine == "native":
+        return trained.compiled.run(executions, limits)
     brain = NetworkBrain(trained.controller, strict) if engine == "network" else TableBrain(trained.tables)
     callers = {slot: PrimitiveCaller(model) for slot, model in trained.primitives.items()}
     return Machine(brain, callers, limits, hear).run(executions)
@@ -200,8 +216,3 @@ def load(path: Path) -> Trained:
 
 def _fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str) -> None:
     module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-
-
-def tables_of(primitive: Primitive) -> np.ndarray:
-    """All answers of a finite primitive."""
-    return primitive.table()

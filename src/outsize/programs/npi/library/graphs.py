@@ -135,7 +135,8 @@ def _graph(word: str) -> Graph:
     shaped = isinstance(graph, list) and all(isinstance(s, list) for s in graph)
     if not shaped or any(type(v) is not int or not 0 <= v < len(graph) for s in graph for v in s):
         raise NpiError(
-            "a graph is a JSON list with, for each vertex, the list of its successors' numbers, such as [[1, 2], [2], []]"
+            "a graph is a JSON list with, for each vertex, the list of its successors' numbers, such as "
+            "[[1, 2], [2], []]"
         )
     return graph  # type: ignore[no-any-return]
 
