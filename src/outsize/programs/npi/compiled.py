@@ -119,7 +119,8 @@ class Compiled:
         position = np.ascontiguousarray(memory.position[:, :arity])
         block = np.zeros(_WORDS, dtype=np.int64)
         block[:_OUT] = [
-            len(executions), arity, *(a.ctypes.data for a in (memory.cells, memory.offset, memory.length, tape, position)),
+            len(executions), arity,
+            *(a.ctypes.data for a in (memory.cells, memory.offset, memory.length, tape, position)),
             *(a.ctypes.data for a in (self.tables.start, self.tables.act, self.tables.follow, self.ops)),
             self.ops.shape[1], self.slots.ctypes.data, self.slots.shape[1],
             -1 if limits.steps is None else limits.steps, limits.depth, max(self.pointers, arity), self.values,
@@ -140,8 +141,8 @@ class Compiled:
                 1: f"execution {execution} goes to position {a}, off a tape whose last one here is {b}",
                 2: f"primitive {slot} is called on {b} in execution {execution}, outside of its domain; train it on a "
                 f"wider domain (`outsize npi swap … --primitive {slot}=FILE`) or keep the input inside",
-                3: f"execution {execution} has made {a} system calls and not ended; the limit is --max-steps: raise it if "
-                "the input is long, else run verify",
+                3: f"execution {execution} has made {a} system calls and not ended; the limit is --max-steps: raise it "
+                "if the input is long, else run verify",
                 4: f"the stack of execution {execution} is {a} frames deep, the limit is {b}",
                 5: "the tables have no answer to an observation: they were read off an untrained network",
             }.get(error, "no memory is left for the stacks")

@@ -79,7 +79,8 @@ class Memory:
     # -- positions and cells
 
     def positions(self, who: np.ndarray, register: int) -> np.ndarray:
-        return self.position[who, self.registers[who, register]]
+        result: np.ndarray = self.position[who, self.registers[who, register]]
+        return result
 
     def at_end(self, who: np.ndarray, register: int) -> np.ndarray:
         row = self.registers[who, register]

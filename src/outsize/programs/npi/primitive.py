@@ -288,7 +288,7 @@ def _fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, settings.max_steps, eta_min=settings.rate / 10
     )
-    whole = len(features) <= settings.batch
+    whole, order = len(features) <= settings.batch, torch.arange(len(features))
     hard = torch.arange(min(len(features), settings.batch // 2))
     for step in range(settings.max_steps):
         if step % 50 == 0:
@@ -297,8 +297,8 @@ def _fit(
             if float(gaps.min()) >= settings.margin:
                 return
             hard = gaps.topk(min(len(gaps), settings.batch // 2), largest=False).indices
-        rows = slice(None) if whole else None
-        if rows is None:
+        rows = order
+        if not whole:
             rows = torch.cat(
                 [hard, torch.randint(len(features), (settings.batch // 2,), generator=generator)]
             )

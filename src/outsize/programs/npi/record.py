@@ -229,8 +229,11 @@ class Probe(Pointer):
     def read(self) -> Value:
         self._tell("read")
         frame, number = self.session.frame, None if self.head is None else self.head.read()
+        domain = None if self.head is None else self.head.tape.domain
+        if domain is not None and number is not None and number not in domain:
+            raise NpiError(f"{number} is read at {_caller()}, outside of the tape's domain {_brief(domain)}")
         frame.numbers.append(number)
-        frame.domains.append(None if self.head is None else self.head.tape.domain)
+        frame.domains.append(domain)
         expr = ("v", len(frame.numbers) - 1)
         return Value(expr, number, id(frame), f"read at {_caller()}", self.session.test)
 
@@ -253,7 +256,7 @@ class Probe(Pointer):
                 )
             self.head.write(number)
 
-    def move(self, steps: int = 1) -> None:
+    def move(self, steps: int | Value = 1) -> None:
         if isinstance(steps, Value):
             steps._refuse("a distance is made")
         for _ in range(abs(steps)):
@@ -307,7 +310,8 @@ class Probe(Pointer):
 
 
 def _bare(pointer: Pointer) -> Head:
-    assert isinstance(pointer, Probe) and pointer.head is not None
+    assert isinstance(pointer, Probe)
+    assert pointer.head is not None
     return pointer.head
 
 

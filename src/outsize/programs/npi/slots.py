@@ -9,7 +9,7 @@ by the program's own expression.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from typing import final
 
@@ -91,7 +91,7 @@ class Slots:
         self._sites: dict[tuple[str, str, str, str], Site] = {}
         self.frozen = False
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Site]:
         return iter(self._sites.values())
 
     def by_name(self) -> Mapping[str, Site]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import final
 
 from ...errors import NpiError
+from .abstract import Layout
 from .calls import COPY, Action, Row
 from .closure import Closure, check_consistent, close
 from .record import Recorder
@@ -102,6 +103,12 @@ class Template:
     @property
     def vocabulary(self) -> Vocabulary:
         return Vocabulary.of(self.name, self.rows + self.closure.rows)
+
+    @property
+    def layout(self) -> Layout:
+        """Which of the entry's pointers share a tape, as in the first example."""
+        tapes = [id(head.tape) for head in self.traces.examples[0]()]
+        return Layout(tapes=tuple(tapes.index(t) for t in tapes))
 
     @property
     def uncovered(self) -> tuple[Row, ...]:
