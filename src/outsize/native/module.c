@@ -15,6 +15,7 @@ PyMODINIT_FUNC PyInit__native(void) {
         outsize_update_methods,
     };
     PyMethodDef *tables[] = {outsize_memory_methods, outsize_arena_methods};
+    PyMethodDef *tables[] = {outsize_memory_methods, outsize_npi_methods};
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL) return NULL;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
