@@ -139,6 +139,7 @@ def plan(
         BudgetError: no plan fits the budget.
         CaptureError: the module is not one graph.
     """
+    allocator.install()
     options = _plan_options(budget, hardware, actions=actions, planner=planner, lossy=lossy)
     step = capture(module, args)
     return decide(step, _unlearned(module, args, step, optimizer), options).plan
@@ -162,6 +163,7 @@ def sweep(
     Raises:
         CaptureError: the module is not one graph.
     """
+    allocator.install()
     options = _plan_options(2**62, hardware, actions=(), planner=planner, lossy=lossy)
     step = capture(module, args)
     learned = _unlearned(module, args, step, optimizer)

@@ -84,17 +84,15 @@ def _profile(step: CapturedStep, graph: StepGraph, learned: Learned, options: Op
         profile = estimate(graph, options.hardware)
     else:
         known = learned.costs or measure_ops(graph.ops, step.nodes, MeasureSettings(cache=default_cache()))
-        codecs = (
-            storage_rates(graph, learned.densities)
-            if learned.densities and "encode" in options.actions
-            else {}
-        )
-        fits = max(graph.plain_residency(tuple(c.workspace_bytes for c in known))) < options.budget_bytes
-        links = {} if fits or "swap" not in options.actions else {"disk": disk_link(options.disk)}
-        profile = Profile(ops=known, links=links, codecs=codecs)
+        sampled = learned.densities if "encode" in options.actions else {}
+        profile = Profile(ops=known, codecs=storage_rates(graph, sampled) if sampled else {})
     costs = list(profile.ops)
     costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=_outside_bytes(step, learned))
-    return replace(profile, ops=tuple(costs))
+    profile = replace(profile, ops=tuple(costs))
+    fits = max(graph.plain_residency(profile.workspace)) <= options.budget_bytes
+    if options.hardware is None and not fits and "swap" in options.actions:
+        profile = replace(profile, links={"disk": disk_link(options.disk)})
+    return profile
 
 
 @functools.cache
