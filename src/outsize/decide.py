@@ -105,13 +105,13 @@ def disk_link(directory: str | None) -> LinkRate:
 def _outside_bytes(step: CapturedStep, learned: Learned) -> int:
     """Bytes that the loss needs outside the module.
 
-    Before a step was measured, twice the bytes of the results that carry gradients are kept free: a loss such as
-    cross-entropy makes one tensor of that size and its backward another.
+    Before a step was measured, three times the bytes of the results that carry gradients are kept free, beside the
+    gradient itself: a cross-entropy and its backward make two tensors of that size, a mean square four.
     """
     if learned.outside is not None:
         return learned.outside
     sizes = (step.graph.storages[s].nbytes for s in step.graph.ops[step.boundary].writes)
-    return 2 * sum(size for size in sizes if size > 4096)
+    return 3 * sum(size for size in sizes if size > 4096)
 
 
 def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:
