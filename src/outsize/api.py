@@ -166,10 +166,9 @@ def plan(
         budget_bytes=limit, actions=tuple(actions), planner=planner, lossy=lossy, hardware=device
     )
     step = capture(module, args)
-    extra = max(
-        0, Session(module, optimizer, {}, _unused, limit).resident_bytes(args) - step.graph.resident_bytes
-    )
-    return _decide(step, Learned(resident=extra), options).plan
+    counts = Session(module, optimizer, {}, _unused, limit)
+    extra = max(0, counts.resident_bytes(args) - step.graph.resident_bytes)
+    return _decide(step, Learned(resident=extra, update=counts.update_workspace), options).plan
 
 
 def _unused(*_: Any) -> Prepared:
@@ -288,6 +287,7 @@ def _profile(step: CapturedStep, graph: StepGraph, learned: Learned, options: _O
         profile = Profile(ops=known, links=options.links or _LINKS, codecs=codecs)
     costs = list(profile.ops)
     costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=_outside_bytes(step, learned))
+    costs[-1] = replace(costs[-1], workspace_bytes=learned.update)
     return replace(profile, ops=tuple(costs))
 
 

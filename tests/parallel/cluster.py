@@ -20,7 +20,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _enter(rank: int, world: int, port: int, body: Callable[..., Any], args: tuple[Any, ...], out: Any) -> None:
+def _enter(
+    rank: int, world: int, port: int, body: Callable[..., Any], args: tuple[Any, ...], out: Any
+) -> None:
     import torch
     import torch.distributed as dist
 
