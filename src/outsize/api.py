@@ -14,7 +14,7 @@ import torch
 
 from .capture import Backend, check_version, compiled_call, dynamo_settings
 from .device import memory
-from .errors import CaptureError, OutsizeError
+from .errors import BudgetError, CaptureError, OutsizeError
 from .fx import CapturedStep
 from .measure import (
     Hardware,
@@ -35,7 +35,7 @@ from .slack import compute_slack
 from .units import parse_bytes
 from .values import LinkRate, Plan, Profile, RunRecord, Schedule, StepGraph
 
-__all__ = ["capture", "compile", "meter", "plan", "report"]
+__all__ = ["capture", "compile", "meter", "plan", "report", "sweep"]
 
 _SESSIONS: weakref.WeakKeyDictionary[torch.nn.Module, Session] = weakref.WeakKeyDictionary()
 _ACTIONS = ("swap", "recompute", "encode")
@@ -158,17 +158,73 @@ def plan(
         BudgetError: no plan fits the budget.
         CaptureError: the module is not one graph.
     """
+    options = _plan_options(budget, hardware, actions=actions, planner=planner, lossy=lossy)
+    step = capture(module, args)
+    return _decide(step, _unlearned(module, args, step, optimizer), options).plan
+
+
+def sweep(
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    *,
+    points: int = 8,
+    hardware: str | Hardware | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    actions: Sequence[str] = _ACTIONS,
+    planner: str = "slack",
+    lossy: dict[str, float] | None = None,
+) -> tuple[Plan, ...]:
+    """Plans at `points` budgets, evenly spread from the smallest feasible one to the plain peak; nothing is run.
+
+    The rest of the arguments as for `plan`.
+
+    Raises:
+        CaptureError: the module is not one graph.
+    """
+    options = _plan_options(2**62, hardware, actions=(), planner=planner, lossy=lossy)
+    step = capture(module, args)
+    learned = _unlearned(module, args, step, optimizer)
+    top = _decide(step, learned, options).plan
+    options = replace(options, actions=tuple(actions))
+    low = top.plain_peak_bytes
+    try:
+        _decide(step, learned, replace(options, budget_bytes=1))
+    except BudgetError as error:
+        low = error.smallest_feasible_bytes
+    budgets = sorted({low + (top.plain_peak_bytes - low) * i // max(1, points - 1) for i in range(points)})
+    return tuple(_decide(step, learned, replace(options, budget_bytes=b)).plan for b in budgets)
+
+
+def _plan_options(
+    budget: int | str | None,
+    hardware: str | Hardware | None,
+    *,
+    actions: Sequence[str],
+    planner: str,
+    lossy: dict[str, float] | None,
+) -> _Options:
     device = load_hardware(hardware) if isinstance(hardware, str) else hardware
     whole = memory.total_bytes() if device is None else device.memory_bytes
     free = memory.free_bytes() if device is None else device.memory_bytes
-    limit = free if budget is None else parse_bytes(budget, whole=whole)
-    options = _Options(
-        budget_bytes=limit, actions=tuple(actions), planner=planner, lossy=lossy, hardware=device
+    return _Options(
+        budget_bytes=free if budget is None else parse_bytes(budget, whole=whole),
+        actions=tuple(actions),
+        planner=planner,
+        lossy=lossy,
+        hardware=device,
     )
-    step = capture(module, args)
-    counts = Session(module, optimizer, {}, _unused, limit)
-    extra = max(0, counts.resident_bytes(args) - step.graph.resident_bytes)
-    return _decide(step, Learned(resident=extra, update=counts.update_workspace), options).plan
+
+
+def _unlearned(
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    step: CapturedStep,
+    optimizer: torch.optim.Optimizer | None,
+) -> Learned:
+    """What is known of a step that has not run: the resident bytes that its graph does not hold."""
+    counts = Session(module, optimizer, {}, _unused, 0)
+    resident = max(0, counts.resident_bytes(args) - step.graph.resident_bytes)
+    return Learned(resident=resident, update=counts.update_workspace)
 
 
 def _unused(*_: Any) -> Prepared:

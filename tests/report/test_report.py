@@ -39,6 +39,13 @@ def test_a_broken_promise_is_marked() -> None:
     assert 'class="card bad"' not in page(record())
 
 
+def test_a_plain_run_shows_no_budget() -> None:
+    plain = record(budget_bytes=2**62, decisions=(), refusals=(), planner="slack")
+    assert "budget" not in render(plain)
+    assert "57.00 MiB" in render(plain)
+    assert "budget 4" not in charts.residency(plain)
+
+
 class Page(HTMLParser):
     """Collects tags and checks that they close in order."""
 

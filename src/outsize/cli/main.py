@@ -17,6 +17,7 @@ from .. import __version__
 from ..errors import OutsizeError
 from .report import report
 from .train import train
+from . import npi
 
 app = typer.Typer(
     name="outsize",
@@ -26,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+app.add_typer(npi.app, name="npi")
 
 
 app.command()(train)

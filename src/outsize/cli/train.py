@@ -71,12 +71,15 @@ def train(
     from rich.console import Console
 
     from .. import api
+    from ..errors import WorkloadError
     from ..report import page, renderable
     from ..zoo import training
     from .report import check_writable, write
 
     for path in (json, html):
         check_writable(path)
+    if target and model:
+        raise WorkloadError(f"two models were named, {target!r} and --model {model}: name one")
     console = Console(stderr=True)
     with console.status("loading"):
         workload = load(target or model, data=data, batch=batch, size=size, tiny=tiny, seed=seed)
@@ -145,7 +148,7 @@ def progress(console: Console, steps: int, limit: int | None) -> Iterator[Any]:
     """A progress bar on stderr; gives the function to call after each step.
 
     The bytes alive are read from the meter whenever the bar is drawn, so they move within a step. What the process
-    held beside the step's residents (the interpreter, the libraries) is taken off, as known after the first step.
+    holds beside the step (the interpreter, the libraries) is taken off, as counted between steps.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
     from rich.text import Text
@@ -160,7 +163,7 @@ def progress(console: Console, steps: int, limit: int | None) -> Iterator[Any]:
 
         def render(self, task: Any) -> Text:
             alive = f"alive {mib(max(0, memory.bytes_in_use() - beside[0]))}" if beside else ""
-            return Text(alive, style="cyan")
+            return Text(alive, style="cyan", no_wrap=True)
 
     def mib(nbytes: int) -> str:
         return f"{nbytes / 2**20:.{0 if nbytes > 2**24 else 2}f}"
@@ -174,8 +177,7 @@ def progress(console: Console, steps: int, limit: int | None) -> Iterator[Any]:
         task = bar.add_task("planning, first step", total=steps, peak="")
 
         def on_step(step: Step) -> None:
-            if not beside:
-                beside.append(memory.bytes_in_use() - step.record.resident_bytes)
+            beside[:] = [memory.bytes_in_use() - step.alive_bytes]
             bar.update(
                 task,
                 completed=step.index + 1,

@@ -13,6 +13,8 @@ PyMODINIT_FUNC PyInit__native(void) {
         outsize_codec_methods,
         outsize_sync_methods,
         outsize_update_methods,
+        outsize_arena_methods,
+        outsize_npi_methods,
     };
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL) return NULL;

@@ -30,7 +30,9 @@ def residency(record: RunRecord) -> str:
     if not shown:
         return ""
     right = max(timeline.seconds for timeline in shown)
-    top = 1.06 * max([record.budget_bytes, *(timeline.peak_bytes for timeline in shown)])
+    highest = max(timeline.peak_bytes for timeline in shown)
+    near = record.budget_bytes <= 1.5 * highest  # a budget far above would flatten the curves
+    top = 1.06 * max(highest, record.budget_bytes if near else 0)
     axes = Axes(right=right, top=top, height=330)
     body = ""
     for timeline, css in ((plain, "plain"), (planned, "planned")):
@@ -42,7 +44,8 @@ def residency(record: RunRecord) -> str:
     body += rule(
         axes, record.resident_bytes, f"resident {format_bytes(record.resident_bytes)}", css="resident"
     )
-    body += rule(axes, record.budget_bytes, f"budget {format_bytes(record.budget_bytes)}", css="budget")
+    if near:
+        body += rule(axes, record.budget_bytes, f"budget {format_bytes(record.budget_bytes)}", css="budget")
     return frame(
         axes,
         body=body,

@@ -24,8 +24,12 @@ def figures(record: RunRecord) -> list[Figure]:
     return [*_memory(record), *_traffic(record), *_time(record), *_loss(record)]
 
 
+#: From here on a budget binds nothing: the plain step under the meter.
+_UNBOUNDED = 2**60
+
+
 def _memory(r: RunRecord) -> list[Figure]:
-    held = r.measured_peak_bytes <= r.budget_bytes
+    bound = r.budget_bytes < _UNBOUNDED
     rows = [
         Figure(
             label="budget",
@@ -37,11 +41,13 @@ def _memory(r: RunRecord) -> list[Figure]:
         Figure(
             label="measured peak",
             value=format_bytes(r.measured_peak_bytes),
-            note=_of(r.measured_peak_bytes, r.budget_bytes, "of the budget"),
-            good=held if r.planner else None,
+            note=_of(r.measured_peak_bytes, r.budget_bytes, "of the budget") if bound else "",
+            good=r.measured_peak_bytes <= r.budget_bytes if bound else None,
         ),
         Figure(label="resident bytes", value=format_bytes(r.resident_bytes), note="alive for the whole step"),
     ]
+    if not bound:
+        rows = rows[1:2] + rows[3:]
     if r.rss_peak_bytes:
         rows.append(
             Figure(

@@ -19,7 +19,7 @@ _SHOWN = 8
 
 def summary(record: RunRecord, *, title: str = "") -> Table:
     """The summary table: one figure per line."""
-    table = Table(title=title or None, title_justify="left", show_header=False, pad_edge=False)
+    table = Table(title=title or None, title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
     table.add_column(style="dim")
@@ -32,10 +32,11 @@ def summary(record: RunRecord, *, title: str = "") -> Table:
 
 def decisions(record: RunRecord, *, shown: int = _SHOWN) -> Table:
     """The largest decisions, one per line."""
-    table = Table(title=f"largest of {len(record.decisions)} decisions", title_justify="left", pad_edge=False)
-    for column in ("storage", "bytes", "action", "idle", "lane time", "reason"):
-        right = column in ("bytes", "idle", "lane time")
-        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    table = Table(title=f"largest of {len(record.decisions)} decisions", title_justify="left")
+    table.add_column("storage", max_width=22, overflow="fold")
+    for column in ("bytes", "action", "idle", "lane time"):
+        table.add_column(column, justify="left" if column == "action" else "right", no_wrap=True)
+    table.add_column("reason")
     ranked = sorted(record.decisions, key=lambda d: -storage_bytes(record, d.storage))
     for d in ranked[:shown]:
         table.add_row(

@@ -18,12 +18,16 @@ from .workload import Workload, mean_loss
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What one step gave: its number from 0, its loss, its seconds with the update, the highest peak so far."""
+    """What one step gave: its number from 0, its loss, its seconds with the update, the figures so far.
+
+    `alive_bytes` are held at its end: the residents and the gradients that the next step will drop.
+    """
 
     index: int
     loss: float
     seconds: float
     record: RunRecord
+    alive_bytes: int
 
 
 def make_optimizer(workload: Workload, *, learning_rate: float | None = None) -> torch.optim.AdamW:
@@ -63,7 +67,9 @@ def fit(workload: Workload, optimizer: torch.optim.Optimizer, *, steps: int) -> 
         if not value - value == 0:
             raise OutsizeError(f"the loss is {value} after {index + 1} steps: try a smaller --lr")
         seconds, record = time.perf_counter() - start, api.report(module, timelines=False)
-        yield Step(index=index, loss=value, seconds=seconds, record=record)
+        gradients = sum(p.grad.nbytes for p in module.parameters() if p.grad is not None)
+        alive = record.resident_bytes + gradients
+        yield Step(index=index, loss=value, seconds=seconds, record=record, alive_bytes=alive)
 
 
 def run(
