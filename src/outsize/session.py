@@ -15,6 +15,7 @@ from typing import Any, final
 
 import torch
 
+from .device import allocator
 from .device.memory import PeakMeter, bytes_in_use, peak_rss_bytes
 from .errors import BudgetError
 from .fx import CapturedStep, RewrittenStep
@@ -23,7 +24,6 @@ from .runtime.executor import Host
 from .runtime.frame import Frame
 from .runtime.tiers import Tier
 from .values import OpCost, Plan, Profile, RunRecord, StepGraph
-
 
 #: A step's own Python objects (frames, autograd nodes) are in the allocator's count too: 20 to 300 KB were seen.
 NOISE_BYTES = 512 * 1024
@@ -238,6 +238,7 @@ class Session(Host):
     def _finish(self) -> None:
         run, self._running = self._running, None
         self._stop_meter()
+        allocator.trim()
         if run is None or run.track.prepared is None:
             return
         self._learn(run.track, run)
