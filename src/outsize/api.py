@@ -205,8 +205,9 @@ def _unlearned(
     optimizer: torch.optim.Optimizer | None,
 ) -> Learned:
     """What is known of a step that has not run: the resident bytes that its graph does not hold."""
-    resident = Session(module, optimizer, {}, _unused, 0).resident_bytes(args)
-    return Learned(resident=max(0, resident - step.graph.resident_bytes))
+    counts = Session(module, optimizer, {}, _unused, 0)
+    resident = max(0, counts.resident_bytes(args) - step.graph.resident_bytes)
+    return Learned(resident=resident, update=counts.update_workspace)
 
 
 def _unused(*_: Any) -> Prepared:

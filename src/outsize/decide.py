@@ -93,6 +93,8 @@ def _profile(step: CapturedStep, graph: StepGraph, learned: Learned, options: Op
     if options.hardware is None and not fits and "swap" in options.actions:
         profile = replace(profile, links={"disk": disk_link(options.disk)})
     return profile
+    costs[-1] = replace(costs[-1], workspace_bytes=learned.update)
+    return replace(profile, ops=tuple(costs))
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from .device import allocator
 from .device.memory import PeakMeter, bytes_in_use, peak_rss_bytes
 from .errors import BudgetError
 from .fx import CapturedStep, RewrittenStep
-from .measure.optimizer import state_bytes
+from .measure.optimizer import UpdateBytes, update_bytes
 from .runtime.executor import Host
 from .runtime.frame import Frame
 from .runtime.tiers import Tier
@@ -55,6 +55,7 @@ class Learned:
     Attributes:
         resident: resident bytes that no op touches.
         outside: bytes that the loss took outside the module, None before the first step.
+        update: bytes that the optimizer's step needs for a moment.
         bias: bytes that the first step took beyond the prediction.
         densities: storage → share of nonzero elements.
         costs: of the ops, where they were measured before.
@@ -62,6 +63,7 @@ class Learned:
 
     resident: int
     outside: int | None = None
+    update: int = 0
     bias: int = 0
     densities: dict[int, float] = field(default_factory=dict)
     costs: tuple[OpCost, ...] = ()
@@ -97,10 +99,11 @@ class _Measured:
 
 @dataclass(kw_only=True)
 class _Running:
-    """The step under way."""
+    """The step under way. `unborn` are the bytes of optimizer state that its update is yet to make."""
 
     track: _Track
     resident: int
+    unborn: int
     base: int
     start: float
     counters: tuple[int, int, float]
@@ -130,7 +133,7 @@ class Session(Host):
         self.notes: list[str] = []
         self._frame: Frame | None = None
         self._waiting: weakref.WeakSet[Frame] = weakref.WeakSet()
-        self._promised = state_bytes(optimizer) if optimizer is not None else 0
+        self._update = update_bytes(optimizer) if optimizer is not None else UpdateBytes()
         if optimizer is not None:
             optimizer.register_step_post_hook(self._after_update)
 
@@ -142,6 +145,11 @@ class Session(Host):
     def prepared(self) -> Prepared | None:
         """What the latest step ran with; None before the first."""
         return self._latest.prepared if self._latest is not None else None
+
+    @property
+    def update_workspace(self) -> int:
+        """Bytes that the optimizer's step needs for a moment."""
+        return self._update.workspace
 
     # The step, phase by phase.
 
@@ -162,6 +170,7 @@ class Session(Host):
         learned = Learned(
             resident=max(0, track.resident - step.graph.resident_bytes),
             outside=track.outside,
+            update=self.update_workspace,
             bias=track.bias,
             densities=track.densities,
             costs=track.prepared.profile.ops if track.prepared is not None else (),
@@ -175,9 +184,11 @@ class Session(Host):
     def _start(self, track: _Track, resident: int) -> None:
         self._stop_meter()
         self._meter = PeakMeter().start()
+        unborn = max(0, self._update.state - self._state_bytes())
         self._running = _Running(
             track=track,
-            resident=resident,
+            resident=resident - unborn,
+            unborn=unborn,
             base=bytes_in_use(),
             start=time.perf_counter(),
             counters=self._counters(),
@@ -250,6 +261,16 @@ class Session(Host):
         if worst > self.budget_bytes + NOISE_BYTES and track.corrections < MOST_CORRECTIONS:
             track.corrections += 1
             inside = max(run.peaks.get(p, 0) - made.phase_peaks.get(p, 0) for p in ("forward", "backward"))
+        if track.corrected or "outside" not in run.peaks:
+            return
+        # The plan counts the optimizer's state from the start; a first step has it from its update only.
+        peaks = {p: n + (run.unborn if p != "update" else 0) for p, n in run.peaks.items()}
+        worst = max(peaks.values())
+        if worst > self.budget_bytes + NOISE_BYTES:
+            track.corrected = True
+            outside = made.profile.ops[_boundary(made.graph)].workspace_bytes
+            track.outside = max(0, outside + peaks["outside"] - made.phase_peaks.get("outside", 0))
+            inside = max(peaks.get(p, 0) - made.phase_peaks.get(p, 0) for p in ("forward", "backward"))
             track.bias += max(0, inside)
             track.stale = (
                 f"a step reached {worst} bytes, over the budget of {self.budget_bytes}: "
@@ -283,7 +304,7 @@ class Session(Host):
                 held[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
         # Forwards whose backward has yet to come keep their saved values meanwhile.
         waiting = sum(frame.held_bytes for frame in self._waiting)
-        return sum(held.values()) + max(self._promised, self._state_bytes()) + waiting
+        return sum(held.values()) + max(self._update.state, self._state_bytes()) + waiting
 
     def _owned(self) -> Iterable[torch.Tensor]:
         module = self._module()
