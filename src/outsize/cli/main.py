@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from .. import __version__
 from ..errors import OutsizeError
+from .plan import plan
 from .report import report
 from .train import train
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 
 
 app.command()(train)
+app.command()(plan)
 app.command()(report)
 
 
