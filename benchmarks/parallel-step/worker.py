@@ -7,6 +7,7 @@ Prints, on rank 0, one JSON line per variant: seconds per step (slowest worker) 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import time
@@ -37,7 +38,7 @@ def block(inside: int, outside: int, stride: int) -> nn.Module:
 def conv() -> nn.Module:
     """Eighteen convolutions on 32 x 32 images, 11 M parameters: time goes into the convolutions."""
     widths = [64, 64, 64, 128, 128, 256, 256, 512, 512]
-    blocks = [block(a, b, 2 if b > a else 1) for a, b in zip(widths, widths[1:])]
+    blocks = [block(a, b, 2 if b > a else 1) for a, b in itertools.pairwise(widths)]
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)]
     return nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), *blocks, *head)
 

@@ -1,4 +1,4 @@
-"""The public calls. `_prepare` is the picture: capture → measure → slack → plan → rewrite → runtime."""
+"""The public calls. `decide.py` is the picture: capture → measure → slack → plan → rewrite → runtime."""
 
 from __future__ import annotations
 
@@ -6,53 +6,31 @@ import functools
 import time
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .capture import Backend, check_version, compiled_call, dynamo_settings
-from .device import memory
+from .decide import ACTIONS, Options, decide, prepare
+from .device import allocator, memory
 from .errors import BudgetError, CaptureError, OutsizeError
 from .fx import CapturedStep
 from .measure import (
     Hardware,
-    MeasureSettings,
-    default_cache,
-    estimate,
     load_hardware,
-    measure_ops,
-    storage_rates,
 )
-from .plan import PlanSettings, check, lower, make_plan, simulate
-from .rewrite import rewrite_step, verify_step
+from .plan import lower, simulate
 from .runtime.executor import StepProgram, plain_forward
-from .runtime.ops import OPS
 from .runtime.tiers import DiskTier, Tier
-from .session import Learned, Prepared, Session, with_resident
-from .slack import compute_slack
+from .session import Learned, Prepared, Session
 from .units import parse_bytes
-from .values import LinkRate, Plan, Profile, RunRecord, Schedule, StepGraph
+from .values import Plan, RunRecord
 
 __all__ = ["capture", "compile", "meter", "plan", "report", "sweep"]
 
 _SESSIONS: weakref.WeakKeyDictionary[torch.nn.Module, Session] = weakref.WeakKeyDictionary()
-_ACTIONS = ("swap", "recompute", "encode")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Options:
-    """What was asked of `compile` or `plan`."""
-
-    budget_bytes: int
-    actions: tuple[str, ...] = _ACTIONS
-    planner: str = "slack"
-    lossy: dict[str, float] | None = None
-    host_budget: int | None = None
-    disk_budget: int | None = None
-    hardware: Hardware | None = None
-    links: dict[str, LinkRate] | None = None
 
 
 def compile(
@@ -61,7 +39,7 @@ def compile(
     *,
     optimizer: torch.optim.Optimizer | None = None,
     disk: str | Path | None = None,
-    actions: Sequence[str] = _ACTIONS,
+    actions: Sequence[str] = ACTIONS,
     planner: str = "slack",
     lossy: dict[str, float] | None = None,
     host_budget: int | str | None = None,
@@ -90,25 +68,28 @@ def compile(
         BudgetError: (at the first forward) no plan fits; it names the smallest budget that does.
         CaptureError: (at the first forward) the module is not one graph.
     """
-    options = _Options(
+    options = Options(
         budget_bytes=_budget(budget),
         actions=tuple(actions),
         planner=planner,
         lossy=lossy,
         host_budget=None if host_budget is None else parse_bytes(host_budget, whole=memory.total_bytes()),
         disk_budget=None if disk_budget is None else parse_bytes(disk_budget),
+        disk=None if disk is None else str(disk),
     )
+    allocator.install()
     tiers: dict[str, Tier] = {"disk": DiskTier(disk)} if {"swap", "encode"} & set(actions) else {}
     return _install(
-        module, Session(module, optimizer, tiers, functools.partial(_prepare, options), options.budget_bytes)
+        module, Session(module, optimizer, tiers, functools.partial(prepare, options), options.budget_bytes)
     )
 
 
 def meter(module: torch.nn.Module, *, optimizer: torch.optim.Optimizer | None = None) -> torch.nn.Module:
     """The plain step in the same executor and under the same meter: what a plan is compared with."""
-    options = _Options(budget_bytes=2**62, actions=())
+    allocator.install()
+    options = Options(budget_bytes=2**62, actions=())
     return _install(
-        module, Session(module, optimizer, {}, functools.partial(_prepare, options), options.budget_bytes)
+        module, Session(module, optimizer, {}, functools.partial(prepare, options), options.budget_bytes)
     )
 
 
@@ -143,7 +124,7 @@ def plan(
     budget: int | str | None = None,
     hardware: str | Hardware | None = None,
     optimizer: torch.optim.Optimizer | None = None,
-    actions: Sequence[str] = _ACTIONS,
+    actions: Sequence[str] = ACTIONS,
     planner: str = "slack",
     lossy: dict[str, float] | None = None,
 ) -> Plan:
@@ -160,7 +141,7 @@ def plan(
     """
     options = replace(_plan_options(budget, hardware), actions=tuple(actions), planner=planner, lossy=lossy)
     step = capture(module, args)
-    return _decide(step, _unlearned(module, args, step, optimizer), options).plan
+    return decide(step, _unlearned(module, args, step, optimizer), options).plan
 
 
 def sweep(
@@ -191,12 +172,12 @@ def sweep(
     def attempt(planner: str, actions: Sequence[str], budget: int) -> Plan | int:
         asked = replace(options, planner=planner, actions=tuple(actions), budget_bytes=budget)
         try:
-            return _decide(step, learned, asked).plan
+            return decide(step, learned, asked).plan
         except BudgetError as error:
             return error.smallest_feasible_bytes
 
     lows = [low for chosen in techniques.values() if isinstance(low := attempt(*chosen, 1), int)]
-    top = _decide(step, learned, options).plan.plain_peak_bytes
+    top = decide(step, learned, options).plan.plain_peak_bytes
     low = min(lows, default=top)
     budgets = sorted({low + (top - low) * i // max(1, points - 1) for i in range(points)})
     return {
@@ -205,12 +186,12 @@ def sweep(
     }
 
 
-def _plan_options(budget: int | str | None, hardware: str | Hardware | None) -> _Options:
+def _plan_options(budget: int | str | None, hardware: str | Hardware | None) -> Options:
     device = load_hardware(hardware) if isinstance(hardware, str) else hardware
     whole = memory.total_bytes() if device is None else device.memory_bytes
     free = memory.free_bytes() if device is None else device.memory_bytes
     limit = free if budget is None else parse_bytes(budget, whole=whole)
-    return _Options(budget_bytes=limit, hardware=device)
+    return Options(budget_bytes=limit, hardware=device)
 
 
 def _unlearned(
@@ -280,105 +261,3 @@ def _install(module: torch.nn.Module, session: Session) -> torch.nn.Module:
 
 def _budget(budget: int | str | None) -> int:
     return memory.free_bytes() if budget is None else parse_bytes(budget, whole=memory.total_bytes())
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Decided:
-    """A plan and what it was made from."""
-
-    graph: StepGraph
-    profile: Profile
-    plan: Plan
-    schedule: Schedule
-    peaks: dict[str, int]
-    seconds: tuple[float, float]
-
-
-def _decide(step: CapturedStep, learned: Learned, options: _Options) -> _Decided:
-    """measure → slack → plan → check."""
-    clock = [time.perf_counter()]
-    graph = with_resident(step.graph, learned.resident + learned.bias)
-    profile = _profile(step, graph, learned, options)
-    clock.append(time.perf_counter())
-    made = make_plan(
-        graph,
-        profile,
-        compute_slack(graph, profile),
-        budget_bytes=options.budget_bytes,
-        planner=options.planner,
-        actions=options.actions,
-        tiers=tuple(t for t in ("host", "disk") if t in profile.links),
-        lossy=options.lossy,
-        host_budget=options.host_budget,
-        disk_budget=options.disk_budget,
-        settings=PlanSettings(),
-    )
-    schedule = lower(graph, made)
-    timeline = simulate(graph, profile, schedule)
-    check(graph, profile, schedule, options.budget_bytes)
-    clock.append(time.perf_counter())
-    peaks: dict[str, int] = {}
-    for entry, nbytes in zip(schedule.entries, timeline.residency):
-        if entry.op >= 0:
-            phase = graph.ops[entry.op].phase
-            peaks[phase] = max(nbytes, peaks.get(phase, 0))
-    seconds = (clock[1] - clock[0], clock[2] - clock[1])
-    return _Decided(graph=graph, profile=profile, plan=made, schedule=schedule, peaks=peaks, seconds=seconds)
-
-
-def _profile(step: CapturedStep, graph: StepGraph, learned: Learned, options: _Options) -> Profile:
-    """Costs of this machine, or estimates for the hardware asked for."""
-    if options.hardware is not None:
-        profile = estimate(graph, options.hardware)
-    else:
-        known = learned.costs or measure_ops(graph.ops, step.nodes, MeasureSettings(cache=default_cache()))
-        codecs = (
-            storage_rates(graph, learned.densities)
-            if learned.densities and "encode" in options.actions
-            else {}
-        )
-        profile = Profile(ops=known, links=options.links or _LINKS, codecs=codecs)
-    costs = list(profile.ops)
-    costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=_outside_bytes(step, learned))
-    return replace(profile, ops=tuple(costs))
-
-
-_LINKS = {
-    "disk": LinkRate(out_bytes_per_second=8e8, in_bytes_per_second=8e8, latency_seconds=1e-4, shared=True)
-}
-
-
-def _outside_bytes(step: CapturedStep, learned: Learned) -> int:
-    """Bytes that the loss needs outside the module.
-
-    Before a step was measured, twice the bytes of the results that carry gradients are kept free: a loss such as
-    cross-entropy makes one tensor of that size and its backward another.
-    """
-    if learned.outside is not None:
-        return learned.outside
-    sizes = (step.graph.storages[s].nbytes for s in step.graph.ops[step.boundary].writes)
-    return 2 * sum(size for size in sizes if size > 4096)
-
-
-def _prepare(options: _Options, step: CapturedStep, learned: Learned) -> Prepared:
-    """Decide, then rewrite and verify."""
-    made = _decide(step, learned, options)
-    start = time.perf_counter()
-    observe = frozenset[int]()
-    if "encode" in options.actions and made.plan.decisions and not learned.densities:
-        observe = frozenset(
-            s.index for s in made.graph.candidates() if s.zeros and s.nbytes >= PlanSettings().min_bytes
-        )
-    rewritten = rewrite_step(step, made.schedule, OPS, observe=observe)
-    verify_step(step, rewritten, OPS)
-    return Prepared(
-        graph=made.graph,
-        profile=made.profile,
-        plan=made.plan,
-        rewritten=rewritten,
-        phase_peaks=made.peaks,
-        observes=bool(observe),
-        measure_seconds=made.seconds[0],
-        planning_seconds=made.seconds[1],
-        rewrite_seconds=time.perf_counter() - start,
-    )

@@ -25,7 +25,7 @@ def test_the_contract_in_the_interpreter() -> None:
     """The suite of the other back ends, in a process of its own: the interpreter is chosen when triton
     loads."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "triton", *map(str, SUITE)],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "triton", *map(str, SUITE)],
         env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

@@ -194,5 +194,7 @@ def dynamo_settings() -> Iterator[None]:
 
 
 def _short(message: str) -> str:
-    """Dynamo's message without its developer appendix."""
-    return message.split("Set TORCHDYNAMO_VERBOSE")[0].split("Developer debug context")[0].strip()
+    """Dynamo's message without its developer appendix: what it met, and where in the user's code."""
+    what, _, where = message.split("Set TORCHDYNAMO_VERBOSE")[0].partition("from user code:")
+    what = what.split("Developer debug context")[0].strip()
+    return f"{what}\n{where.strip()}" if where.strip() else what

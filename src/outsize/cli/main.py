@@ -18,6 +18,7 @@ from ..errors import OutsizeError
 from .plan import plan
 from .report import report
 from .train import train
+from . import npi
 
 app = typer.Typer(
     name="outsize",
@@ -27,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+app.add_typer(npi.app, name="npi")
 
 
 app.command()(train)

@@ -50,6 +50,8 @@ class Settings:
             whether this worker has a core to spare (None).
         deferred: sum during the backward pass but update in `step()`; implied by `clip_grad_norm`. Choose it
             when the learning rate is set between `backward()` and `step()`, or with a gradient scaler.
+        keep_heap: let the C allocator keep the memory of freed gradients for the next ones (`heap`); the whole
+            process is affected. False leaves the allocator alone.
         nodes: treat the workers of this machine as that many nodes (for tests of several nodes on one).
         search: how the chunk size is searched; unused where `chunk_mb` is given.
     """
@@ -59,6 +61,7 @@ class Settings:
     broadcast_buffers: bool = True
     helper: bool | None = None
     deferred: bool = False
+    keep_heap: bool = True
     nodes: int | None = None
     search: Search = field(default_factory=Search)
 

@@ -45,7 +45,7 @@ class Climb:
         if self._search.claim:
             if (better and not first) or not self._try(1):
                 self._end(self.size if better else min(self.seen, key=self.seen.__getitem__))
-            return
+            return None
         if len(self.seen) >= self._search.limit:
             return self._end()
         if better and self._try(self._direction):

@@ -57,6 +57,10 @@ class _Verifier:
         for node, original in outer:
             if original in self.step.storage:
                 self.bytes_of[node] = self.step.storage[original]
+        constants = {n.target: s for n, s in self.step.storage.items() if n.op == "get_attr"}
+        for node in (*self.new.forward.graph.nodes, *self.new.backward.graph.nodes):
+            if node.op == "get_attr" and node.target in constants:
+                self.bytes_of[node] = constants[node.target]
 
     def _visit(self, node: Node) -> None:
         if node in self.new.origin:

@@ -37,6 +37,7 @@ class Frame:
         tiers: by name.
         blocks: storage → its bytes in a tier.
         arrivals: storage → its read under way.
+        dtypes: storage → dtype of the tensor that went away.
         forms: storage → its encoded form.
         densities: storage → share of nonzero elements, where observed.
         overflowed: storages that were denser than planned and went to a tier instead.
@@ -50,6 +51,7 @@ class Frame:
         self.tiers = tiers
         self.blocks: dict[int, tuple[Tier, Block]] = {}
         self.arrivals: dict[int, Arrival] = {}
+        self.dtypes: dict[int, torch.dtype] = {}
         self.forms: dict[int, Form] = {}
         self.densities: dict[int, float] = {}
         self.overflowed: list[int] = []

@@ -17,6 +17,7 @@ def swap_out(frame: Frame, tensor: Tensor | None, slot: int, tier: str) -> None:
     """Start writing the storage (or, for `tensor` None, its encoded form) to a tier."""
     target = frame.tiers[tier]
     if tensor is not None:
+        frame.dtypes[slot] = tensor.dtype
         frame.blocks[slot] = (target, target.write(tensor.untyped_storage()))
         return
     form = frame.forms[slot]
@@ -41,9 +42,13 @@ def fetch(frame: Frame, slot: int, nbytes: int) -> None:
 
 
 def wait(frame: Frame, slot: int, dtype: torch.dtype | None) -> Tensor | None:
-    """Wait for the read. Gives the flat tensor; an encoded form (dtype None) stays in the frame."""
+    """Wait for the read. Gives the flat tensor; an encoded form (dtype None) stays in the frame.
+
+    The dtype is the one that went out: a recorded one can be wrong (torch 2.13 records a group norm's statistics under
+    autocast as bfloat16, and its kernel makes float32).
+    """
     if dtype is not None:
-        return frame.arrivals.pop(slot).wait().view(dtype)
+        return frame.arrivals.pop(slot).wait().view(frame.dtypes[slot])
     if slot in frame.arrivals:
         frame.forms[slot].arrive(frame.arrivals.pop(slot).wait())
     return None
@@ -54,6 +59,7 @@ def encode(frame: Frame, tensor: Tensor, slot: int, codec: str, nbytes: int) -> 
     overflow = next(iter(frame.tiers.values()), None)
     form = encode_storage(tensor, codec, nbytes, overflow)
     frame.forms[slot] = form
+    frame.dtypes[slot] = tensor.dtype
     if form.dense is not None:
         frame.overflowed.append(slot)
 
@@ -61,7 +67,7 @@ def encode(frame: Frame, tensor: Tensor, slot: int, codec: str, nbytes: int) -> 
 def decode(frame: Frame, slot: int, dtype: torch.dtype, last: bool) -> Tensor:
     """Give the storage back from its encoded form; `last` frees that form."""
     form: Form = frame.forms.pop(slot) if last else frame.forms[slot]
-    return decode_storage(form, dtype)
+    return decode_storage(form, frame.dtypes.get(slot, dtype))
 
 
 def observe(frame: Frame, tensor: Tensor, slot: int) -> None:

@@ -1,8 +1,9 @@
 """Execution on explicit stacks, many inputs at once.
 
-The controller says what to do; the machine does it: it owns tapes, pointers, frames and calls the primitives. All
-executions of a batch advance together, one system call each; those that do the same thing are done in one go. Frames are
-rows of arrays, so depth costs memory and no recursion, and a tail call takes its caller's frame over.
+The controller says what to do; the machine does it: it owns tapes, pointers, frames and calls the
+primitives. All executions of a batch advance together, one system call each; those that do the same thing
+are done in one go. Frames are rows of arrays, so depth costs memory and no recursion, and a tail call takes
+its caller's frame over.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """What a run took: system calls in all, rounds of the batch, deepest stack, network calls of primitives."""
+    """What a run took: system calls in all, rounds of the batch, deepest stack, network calls of
+    primitives.
+    """
 
     steps: int
     rounds: int
@@ -75,8 +78,8 @@ class Machine:
         """Run the entry program on each tuple of pointers; tapes and pointers are changed in place.
 
         Raises:
-            NpiError: a position off a tape, a primitive outside of its domain, the step or depth limit, a low margin
-                under a strict brain.
+            NpiError: a position off a tape, a primitive outside of its domain, the step or depth limit, a
+                low margin under a strict brain.
         """
         self.memory = memory = Memory(executions, self.brain.width, self.brain.kind)
         self._does.clear()

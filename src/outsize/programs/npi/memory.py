@@ -1,8 +1,9 @@
 """Tapes, pointers and frames of a batch of executions, as arrays.
 
-All tapes lie in one flat array. A pointer is a row of `(tape, position)` in its execution's stack of pointers; a frame's
-registers name such rows, which is what passes pointers by reference. `base` is where a frame's own pointers begin, and
-returning drops them. A tail call keeps those of its own pointers that it passes on, moved down to `base`.
+All tapes lie in one flat array. A pointer is a row of `(tape, position)` in its execution's stack of
+pointers; a frame's registers name such rows, which is what passes pointers by reference. `base` is where a
+frame's own pointers begin, and returning drops them. A tail call keeps those of its own pointers that it
+passes on, moved down to `base`.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class Memory:
     # -- positions and cells
 
     def positions(self, who: np.ndarray, register: int) -> np.ndarray:
-        return self.position[who, self.registers[who, register]]
+        result: np.ndarray = self.position[who, self.registers[who, register]]
+        return result
 
     def at_end(self, who: np.ndarray, register: int) -> np.ndarray:
         row = self.registers[who, register]

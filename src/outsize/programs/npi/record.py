@@ -1,8 +1,8 @@
 """Hear a program run: pointers that report each call, and the log of one execution.
 
-`Session` owns what recording and exploring share: frames, registers, primitive sites. `Recorder` runs on real tapes,
-optionally with trained primitives answering in place of the program's own arithmetic, so that the training data is what
-the machine will see. `Explorer` (closure.py) runs without data.
+`Session` owns what recording and exploring share: frames, registers, primitive sites. `Recorder` runs on
+real tapes, optionally with trained primitives answering in place of the program's own arithmetic, so that
+the training data is what the machine will see. `Explorer` (closure.py) runs without data.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class Session(ABC):
     def close(self, result: object) -> tuple[Row, bool | None]:
         if result is not None and not isinstance(result, bool):
             raise NpiError(
-                f"{self.frame.program} returns {type(result).__name__}: a program returns nothing, True or False; "
+                f"{self.frame.program} returns {type(result).__name__}: a program returns nothing, True or "
+                f"False; "
                 "leave data on a tape and positions in a pointer that was passed in"
             )
         self.emit(Action({None: "return", False: "return no", True: "return yes"}[result]), None)
@@ -101,7 +102,8 @@ class Session(ABC):
     def own(self, value: Value) -> None:
         if value.frame != id(self.frame):
             raise NpiError(
-                f"a value {value.line} in another call is used in {self.frame.program}; write it to a tape cell"
+                f"a value {value.line} in another call is used in {self.frame.program}; write it to a tape "
+                f"cell"
             )
 
     def test(self, value: Value) -> bool:
@@ -227,8 +229,11 @@ class Probe(Pointer):
     def read(self) -> Value:
         self._tell("read")
         frame, number = self.session.frame, None if self.head is None else self.head.read()
+        domain = None if self.head is None else self.head.tape.domain
+        if domain is not None and number is not None and number not in domain:
+            raise NpiError(f"{number} is read at {_caller()}, outside of the tape's domain {_brief(domain)}")
         frame.numbers.append(number)
-        frame.domains.append(None if self.head is None else self.head.tape.domain)
+        frame.domains.append(domain)
         expr = ("v", len(frame.numbers) - 1)
         return Value(expr, number, id(frame), f"read at {_caller()}", self.session.test)
 
@@ -251,7 +256,7 @@ class Probe(Pointer):
                 )
             self.head.write(number)
 
-    def move(self, steps: int = 1) -> None:
+    def move(self, steps: int | Value = 1) -> None:
         if isinstance(steps, Value):
             steps._refuse("a distance is made")
         for _ in range(abs(steps)):
@@ -305,7 +310,8 @@ class Probe(Pointer):
 
 
 def _bare(pointer: Pointer) -> Head:
-    assert isinstance(pointer, Probe) and pointer.head is not None
+    assert isinstance(pointer, Probe)
+    assert pointer.head is not None
     return pointer.head
 
 
