@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from .. import __version__
 from ..errors import OutsizeError
+from .plan import plan
 from .report import report
 from .train import train
 from . import npi
@@ -32,6 +33,7 @@ app.add_typer(npi.app, name="npi")
 
 
 app.command()(train)
+app.command()(plan)
 app.command()(report)
 
 
