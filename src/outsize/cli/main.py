@@ -15,6 +15,9 @@ from rich.markup import escape
 
 from .. import __version__
 from ..errors import OutsizeError
+from .report import report
+from .train import train
+from . import npi
 
 app = typer.Typer(
     name="outsize",
@@ -24,6 +27,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+app.add_typer(npi.app, name="npi")
+
+
+app.command()(train)
+app.command()(report)
 
 
 @app.callback()
