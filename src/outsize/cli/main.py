@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from .. import __version__
 from ..errors import OutsizeError
+from . import trees
 
 app = typer.Typer(
     name="outsize",
@@ -24,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+app.add_typer(trees.app, name="trees")
 
 
 @app.callback()
