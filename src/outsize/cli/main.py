@@ -19,6 +19,7 @@ from .plan import plan
 from .report import report
 from .train import train
 from . import npi
+from . import trees
 
 app = typer.Typer(
     name="outsize",
@@ -35,6 +36,7 @@ app.add_typer(npi.app, name="npi")
 app.command()(train)
 app.command()(plan)
 app.command()(report)
+app.add_typer(trees.app, name="trees")
 
 
 @app.callback()
