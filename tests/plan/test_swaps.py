@@ -28,7 +28,7 @@ def smallest(graph: StepGraph, profile: Profile, planner: str) -> int:
     return caught.value.smallest_feasible_bytes
 
 
-@pytest.mark.parametrize("planner", ["slack"])
+@pytest.mark.parametrize("planner", ["slack", "distance"])
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), share=st.floats(0, 1))
 def test_random_steps_fit_every_feasible_budget(planner: str, seed: int, share: float) -> None:

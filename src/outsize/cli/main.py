@@ -15,6 +15,8 @@ from rich.markup import escape
 
 from .. import __version__
 from ..errors import OutsizeError
+from .report import report
+from .train import train
 from . import npi
 
 app = typer.Typer(
@@ -27,6 +29,10 @@ app = typer.Typer(
 )
 
 app.add_typer(npi.app, name="npi")
+
+
+app.command()(train)
+app.command()(report)
 
 
 @app.callback()

@@ -22,6 +22,7 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
     """
     if optimizer.state:
         return _held(optimizer)
+    kind: Any = type(optimizer)
     with FakeTensorMode():
         groups = [group | {"params": [_twin(p) for p in group["params"]]} for group in optimizer.param_groups]
         for group in groups:
@@ -29,12 +30,12 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> int:
                 if parameter.requires_grad:
                     parameter.grad = torch.empty_like(parameter)
         try:
-            twin: Any = type(optimizer)(groups)
+            twin = kind(groups)
             twin.step()
         except Exception as error:
             raise CaptureError(
                 f"the state of {type(optimizer).__name__} cannot be sized before its first step ({error}); "
-                "take one optimizer step before outsize.compile, or leave optimizer= out and lower the budget by its state"
+                "take one optimizer step before outsize.compile, or leave optimizer= out and lower the budget"
             ) from error
         return _held(twin)
 

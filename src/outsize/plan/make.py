@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ..errors import PlanError
 from ..values import Decision, Plan, Profile, Refusal, Schedule, Slack, StepGraph, Timeline
 from .check import check
+from .distance import plan_distance
 from .lower import lower_decisions
 from .model import Model, build_model
 from .settings import PlanSettings
@@ -30,9 +31,19 @@ class Request:
     tiers: tuple[str, ...]
     lossy: dict[str, float]
 
+    def tier(self, model: Model) -> str:
+        """The preferred tier."""
+        if "swap" not in self.actions:
+            raise PlanError(f"the planner only swaps, but the actions allowed are {', '.join(self.actions)}")
+        if not self.tiers or self.tiers[0] not in model.profile.links:
+            asked = repr(self.tiers[0]) if self.tiers else "no tier at all"
+            raise PlanError(f"no rate for tier {asked}; the profile has {sorted(model.profile.links)}")
+        return self.tiers[0]
+
 
 _PLANNERS: dict[str, Callable[[Model, Request], list[Decision]]] = {
-    "slack": lambda model, request: plan_slack(model, request.tiers),
+    "slack": lambda model, request: plan_slack(model, request.tier(model)),
+    "distance": lambda model, request: plan_distance(model, request.tier(model)),
 }
 
 

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import PlanError
 from ..units import format_seconds
 from ..values import Decision, LinkRate
 from .lower import lower_decisions
@@ -41,15 +40,13 @@ def _roomy(spans: Spans, thresholds: Floats) -> NDArray[np.bool_]:
     return spans.slack > thresholds
 
 
-def plan_slack(model: Model, tiers: tuple[str, ...]) -> list[Decision]:
-    """Decisions of the slack planner over the first tier.
+def plan_slack(model: Model, tier: str) -> list[Decision]:
+    """Decisions of the slack planner over one tier.
 
     Raises:
         BudgetError: some op needs more than the budget at once.
-        PlanError: the tier has no rate.
     """
-    tier = tiers[0]
-    link = link_of(model, tier)
+    link = model.profile.links[tier]
     floor = floor_curve(model)
     if floor.max(initial=0) > model.budget:
         raise cannot_shrink(model, floor, tools=f"swapping to {tier}")
@@ -66,13 +63,6 @@ def plan_slack(model: Model, tiers: tuple[str, ...]) -> list[Decision]:
             best = (seconds, decisions)
     assert best is not None
     return best[1]
-
-
-def link_of(model: Model, tier: str) -> LinkRate:
-    """The tier's rate."""
-    if tier not in model.profile.links:
-        raise PlanError(f"no rate for tier {tier!r}; the profile has {sorted(model.profile.links)}")
-    return model.profile.links[tier]
 
 
 def _targets(model: Model, floor: Ints) -> Iterator[Ints]:

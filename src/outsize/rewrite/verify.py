@@ -48,7 +48,7 @@ class _Verifier:
             )
 
     def _inputs(self) -> None:
-        crossing = [n for n in self.new.forward.graph.nodes if n.op == "output"][0].args[0]
+        crossing = next(n for n in self.new.forward.graph.nodes if n.op == "output").args[0]
         self.crossing = crossing[len(self.step.forward_outputs) :]
         twins = [n for n in self.new.backward.graph.nodes if n.op == "placeholder"][1:]
         self.twin = dict(zip(twins[: len(self.crossing)], self.crossing))
@@ -57,10 +57,16 @@ class _Verifier:
         for node, original in outer:
             if original in self.step.storage:
                 self.bytes_of[node] = self.step.storage[original]
+        constants = {n.target: s for n, s in self.step.storage.items() if n.op == "get_attr"}
+        for node in (*self.new.forward.graph.nodes, *self.new.backward.graph.nodes):
+            if node.op == "get_attr" and node.target in constants:
+                self.bytes_of[node] = constants[node.target]
 
     def _visit(self, node: Node) -> None:
         if node in self.new.origin:
             self._operator(node, self.new.origin[node])
+        elif node.target is self.ops.observe:
+            return
         elif node.target in vars(self.ops).values():
             self._transfer(node)
         else:  # a view or a part of a result: the bytes of its base
