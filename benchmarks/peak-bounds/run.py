@@ -63,7 +63,9 @@ def train(work: Any, module: Any, optimizer: Any) -> tuple[dict[str, Any], list[
         tensors[f"loss {number}"] = loss.detach().clone()
         del loss
         # Kept on disk pages of numpy's would count as bytes in use, so only a digest of each gradient stays.
-        tensors |= {f"grad {number} {n}": digest(p.grad) for n, p in module.named_parameters() if p.grad is not None}
+        tensors |= {
+            f"grad {number} {n}": digest(p.grad) for n, p in module.named_parameters() if p.grad is not None
+        }
         optimizer.zero_grad()
     tensors |= {f"state {k}": digest(v) for k, v in module.state_dict().items()}
     tensors["random"] = digest(torch.random.get_rng_state())
@@ -163,7 +165,11 @@ def main() -> None:
         print(name, json.dumps(summary(families[-1:])), file=sys.stderr, flush=True)
     result = {
         "summary": summary(families),
-        "machine": {"python": platform.python_version(), "cores": os.cpu_count(), "system": platform.platform()},
+        "machine": {
+            "python": platform.python_version(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+        },
         "seconds": time.perf_counter() - began,
         "families": families,
     }
