@@ -65,7 +65,6 @@ def train(work: Any, module: Any, optimizer: Any) -> tuple[dict[str, Any], list[
         tensors[f"loss {number}"] = loss.detach().clone()
         del loss
         # A copy of each gradient would count among the bytes in use, so a digest stays.
-        # Kept on disk pages of numpy's would count as bytes in use, so only a digest of each gradient stays.
         tensors |= {
             f"grad {number} {n}": digest(p.grad) for n, p in module.named_parameters() if p.grad is not None
         }

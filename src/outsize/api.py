@@ -40,7 +40,7 @@ def compile(
     optimizer: torch.optim.Optimizer | None = None,
     disk: str | Path | None = None,
     actions: Sequence[str] = ACTIONS,
-    planner: str = "slack",
+    planner: str = "search",
     lossy: dict[str, float] | None = None,
     host_budget: int | str | None = None,
     disk_budget: int | str | None = None,
@@ -125,7 +125,7 @@ def plan(
     hardware: str | Hardware | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     actions: Sequence[str] = ACTIONS,
-    planner: str = "slack",
+    planner: str = "search",
     lossy: dict[str, float] | None = None,
 ) -> Plan:
     """The plan that `compile` would make for `module(*args)`, without running the step.
@@ -140,7 +140,6 @@ def plan(
         CaptureError: the module is not one graph.
     """
     allocator.install()
-    options = _plan_options(budget, hardware, actions=actions, planner=planner, lossy=lossy)
     options = replace(_plan_options(budget, hardware), actions=tuple(actions), planner=planner, lossy=lossy)
     step = capture(module, args)
     return decide(step, _unlearned(module, args, step, optimizer), options).plan
@@ -168,7 +167,6 @@ def sweep(
         CaptureError: the module is not one graph.
     """
     allocator.install()
-    options = _plan_options(2**62, hardware, actions=(), planner=planner, lossy=lossy)
     options = _plan_options(2**62, hardware)
     step = capture(module, args)
     learned = _unlearned(module, args, step, optimizer)
