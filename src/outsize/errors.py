@@ -80,6 +80,10 @@ class CodecError(OutsizeError):
     """A compressed buffer is damaged, mismatched or unsupported."""
 
 
+class ParallelError(OutsizeError):
+    """A model, optimizer or machine cannot be trained data-parallel as asked."""
+
+
 class RankFailure(OutsizeError):
     """A worker of a distributed step died, stopped, raised or left early.
 

@@ -165,7 +165,7 @@ def compiled_call(module: torch.nn.Module, backend: Backend) -> Callable[..., An
     from torch._dynamo.external_utils import wrap_inline
 
     call = wrap_inline(module._call_impl)
-    return torch.compile(call, backend=backend, dynamic=False, fullgraph=True)  # type: ignore[arg-type, no-any-return, call-overload]
+    return torch.compile(call, backend=backend, dynamic=False, fullgraph=True)
 
 
 @contextlib.contextmanager
@@ -194,5 +194,7 @@ def dynamo_settings() -> Iterator[None]:
 
 
 def _short(message: str) -> str:
-    """Dynamo's message without its developer appendix."""
-    return message.split("Set TORCHDYNAMO_VERBOSE")[0].split("Developer debug context")[0].strip()
+    """Dynamo's message without its developer appendix: what it met, and where in the user's code."""
+    what, _, where = message.split("Set TORCHDYNAMO_VERBOSE")[0].partition("from user code:")
+    what = what.split("Developer debug context")[0].strip()
+    return f"{what}\n{where.strip()}" if where.strip() else what

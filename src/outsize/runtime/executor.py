@@ -28,8 +28,8 @@ class Host(ABC):
         """A forward begins with these inputs: the rewritten step to run."""
 
     @abstractmethod
-    def forward_done(self) -> None:
-        """The forward has ended."""
+    def forward_done(self, frame: Frame) -> None:
+        """The forward has ended; the frame holds what its backward needs."""
 
     @abstractmethod
     def backward_begins(self) -> None:
@@ -63,7 +63,7 @@ class StepProgram(Program):
         crossing = values[count:]
         del values[count:]
         frame.save(crossing, self._watched(rewritten, crossing))
-        self._host.forward_done()
+        self._host.forward_done(frame)
         return [*values, frame.capsule()]
 
     def backward(self, args: list[Any], *, keep: bool) -> list[Any]:
