@@ -20,11 +20,12 @@ from ..values import Decision, Timeline
 from .chains import Chains, build_chains
 from .lower import lower_placed
 from .model import Ints, Model, Spans, cannot_shrink, floor_curve, held_at
+from .prices import Option, Taste
 from .request import Request, tier_error
 from .simulate import simulate, tier_peaks
 from .slackplan import plan_slack
 from .swaps import Ground, place
-from .walk import Option, Taste, Walk
+from .walk import Walk
 
 
 @dataclass(frozen=True, kw_only=True)
