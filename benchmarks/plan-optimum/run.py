@@ -27,9 +27,9 @@ SETTINGS = PlanSettings(
 )
 STEPS = {
     **{f"chain{n}": chain(n, rate=70.0) for n in (5, 8, 12, 16)},
-    "gpt1": _transformer(V100_PCIE3, 1, 256, 4, 256, 8, dropout=False, pre=True),
-    "unet1": unet(CPU, 1, 8, 64, 2),
-    "vgg-part": vgg(V100_PCIE3, 4, 64),
+    "gpt1": _transformer(V100_PCIE3, 1, 512, 8, 512, 16, dropout=False, pre=True),
+    "unet1": unet(CPU, 1, 16, 128, 4),
+    "vgg-part": vgg(V100_PCIE3, 16, 96),
 }
 rows = []
 for name, (graph, profile) in STEPS.items():

@@ -11,13 +11,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from plan_bench import Case, save
 from tests.plan.families import bert, gpt, resnet, unet, vit
 from tests.plan.nets import Machine
 
 from outsize.plan.lower import lower_decisions
 from outsize.plan.simulate import simulate
 from outsize.values import Decision, StepGraph
+from plan_bench import Case, save
 
 FLOPS_ONLY = Machine(flops=1e12, bandwidth=1e18, launch=0.0, links={})
 STEPS = {
