@@ -10,7 +10,7 @@ from outsize.errors import BudgetError
 from outsize.plan import PlanSettings, check, lower, make_plan, simulate
 from outsize.slack import compute_slack
 from outsize.values import Plan
-from tests.plan.families import _transformer, unet
+from tests.plan.families import _transformer
 from tests.plan.graphs import Builder, chain
 from tests.plan.nets import V100_PCIE3
 
@@ -71,15 +71,27 @@ def test_what_is_recomputed_on_the_way_is_kept_for_its_own_use() -> None:
     assert len(runs) == len(set(runs))
 
 
-def test_a_skip_connection_inside_the_forward_is_a_candidate() -> None:
-    graph, profile = unet(V100_PCIE3, 3, 16, 128, 4)
-    split = next(op.index for op in graph.ops if op.phase == "outside")
-    slack = compute_slack(graph, profile)
-    with pytest.raises(BudgetError) as caught:
-        make_plan(graph, profile, slack, budget_bytes=1, planner="slack", tiers=("host",))
-    smallest = caught.value.smallest_feasible_bytes
-    made = make_plan(graph, profile, slack, budget_bytes=smallest, planner="slack", tiers=("host",))
-    assert any(d.before < split for d in made.decisions)
+@pytest.mark.parametrize("planner", ["slack", "distance", "search"])
+def test_a_skip_connection_inside_the_forward_is_a_candidate(planner: str) -> None:
+    b = Builder()
+    (skip,) = b.op("encode", [], [60], random=True)
+    (low,) = b.op("down", [skip], [10])
+    for i in range(3):
+        (low,) = b.op(f"deep{i}", [low], [10])
+    (wide,) = b.op("wide", [low], [70])
+    (low,) = b.op("narrow", [wide], [10])
+    for i in range(3):
+        (low,) = b.op(f"up{i}", [low], [10])
+    b.op("join", [skip, low], [10])
+    b.op("outside", [], phase="outside", target="outside", effect=True)
+    graph, profile = b.graph(), b.profile(60.0)
+    made = make_plan(
+        graph, profile, compute_slack(graph, profile), budget_bytes=100, planner=planner,
+        settings=PlanSettings(min_bytes=1, walks=5),
+    )  # fmt: skip
+    (decision,) = made.decisions
+    assert (decision.storage, decision.action, decision.after, decision.before) == (skip, "swap", 1, 10)
+    assert graph.ops[decision.before].phase == "forward"
 
 
 def test_one_storage_may_be_recomputed_for_each_of_its_uses() -> None:
