@@ -15,7 +15,7 @@ from .runtime.ops import OPS
 from .runtime.tiers import DiskTier
 from .session import Learned, Prepared, with_resident
 from .slack import compute_slack
-from .values import LinkRate, Plan, Profile, Schedule, StepGraph
+from .values import LinkRate, OpCost, Plan, Profile, Schedule, StepGraph
 
 ACTIONS = ("swap", "recompute", "encode")
 
@@ -82,20 +82,23 @@ def _profile(step: CapturedStep, graph: StepGraph, learned: Learned, options: Op
     """Costs of this machine, or estimates for the hardware asked for."""
     if options.hardware is not None:
         profile = estimate(graph, options.hardware)
-    else:
-        known = learned.costs or measure_ops(graph.ops, step.nodes, MeasureSettings(cache=default_cache()))
-        codecs = (
-            storage_rates(graph, learned.densities)
-            if learned.densities and "encode" in options.actions
-            else {}
-        )
-        fits = max(graph.plain_residency(tuple(c.workspace_bytes for c in known))) < options.budget_bytes
-        links = {} if fits or "swap" not in options.actions else {"disk": disk_link(options.disk)}
-        profile = Profile(ops=known, links=links, codecs=codecs)
-    costs = list(profile.ops)
-    costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=_outside_bytes(step, learned))
-    costs[-1] = replace(costs[-1], workspace_bytes=learned.update)
-    return replace(profile, ops=tuple(costs))
+        return replace(profile, ops=_with_others(step, learned, profile.ops))
+    known = learned.costs or measure_ops(graph.ops, step.nodes, MeasureSettings(cache=default_cache()))
+    costs = _with_others(step, learned, known)
+    codecs = (
+        storage_rates(graph, learned.densities) if learned.densities and "encode" in options.actions else {}
+    )
+    fits = max(graph.plain_residency(tuple(c.workspace_bytes for c in costs))) <= options.budget_bytes
+    links = {} if fits or "swap" not in options.actions else {"disk": disk_link(options.disk)}
+    return Profile(ops=costs, links=links, codecs=codecs)
+
+
+def _with_others(step: CapturedStep, learned: Learned, costs: tuple[OpCost, ...]) -> tuple[OpCost, ...]:
+    """The costs with the bytes that the loss and the optimizer need for a moment."""
+    made = list(costs)
+    made[step.boundary] = replace(made[step.boundary], workspace_bytes=_outside_bytes(step, learned))
+    made[-1] = replace(made[-1], workspace_bytes=learned.update)
+    return tuple(made)
 
 
 @functools.cache
