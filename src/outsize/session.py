@@ -17,7 +17,6 @@ import torch
 
 from .device import allocator
 from .device.memory import PeakMeter, bytes_in_use, peak_rss_bytes
-from .errors import BudgetError
 from .fx import CapturedStep, RewrittenStep
 from .measure.optimizer import UpdateBytes, update_bytes
 from .runtime.executor import Host
@@ -27,6 +26,10 @@ from .values import OpCost, Plan, Profile, RunRecord, StepGraph
 
 #: A step's own Python objects (frames, autograd nodes) are in the allocator's count too: 20 to 300 KB were seen.
 NOISE_BYTES = 512 * 1024
+#: Plans made anew because a step went over its budget. A second one was needed where both ends of a step were over.
+MOST_CORRECTIONS = 3
+#: Share of the budget that must come free before a lower figure for the loss is worth another plan.
+ROOM_WORTH_A_PLAN = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,12 +77,11 @@ class _Track:
 
     prepared: Prepared | None = None
     resident: int = 0
-    planned_for: int = 0
     outside: int | None = None
     bias: int = 0
     densities: dict[int, float] = field(default_factory=dict)
     stale: str = ""
-    corrected: bool = False
+    corrections: int = 0
 
 
 @dataclass(kw_only=True)
@@ -172,14 +174,7 @@ class Session(Host):
             densities=track.densities,
             costs=track.prepared.profile.ops if track.prepared is not None else (),
         )
-        try:
-            prepared = self._prepare(step, learned)
-        except BudgetError:
-            if track.prepared is None or not track.bias or track.resident > track.planned_for:
-                raise
-            self.notes.append("no plan leaves room for that: the plan in force stays")
-            return track.prepared
-        track.planned_for = track.resident
+        prepared = self._prepare(step, learned)
         for tier in self._tiers.values():
             tier.reserve(prepared.plan.swapped_bytes)
         self.measured.peak = 0
@@ -249,7 +244,7 @@ class Session(Host):
             self._meter = None
 
     def _learn(self, track: _Track, run: _Running) -> None:
-        """From the first measured step: bytes outside the module, densities, and whether to plan again."""
+        """From a measured step: bytes outside the module, densities, and whether to plan again."""
         frame, self._frame = self._frame, None
         made = track.prepared
         if made is None:
@@ -259,21 +254,28 @@ class Session(Host):
         if made.observes and frame is not None and frame.densities:
             track.densities = dict(frame.densities)
             track.stale = "planned again with the densities of the first step"
-        if track.corrected or "outside" not in run.peaks:
-            return
+        if track.outside is None:
+            self._learn_outside(track, made, run)
         # The plan counts the optimizer's state from the start; a first step has it from its update only.
         peaks = {p: n + (run.unborn if p != "update" else 0) for p, n in run.peaks.items()}
         worst = max(peaks.values())
-        if worst > self.budget_bytes + NOISE_BYTES:
-            track.corrected = True
-            outside = made.profile.ops[_boundary(made.graph)].workspace_bytes
-            track.outside = max(0, outside + peaks["outside"] - made.phase_peaks.get("outside", 0))
+        if worst > self.budget_bytes + NOISE_BYTES and track.corrections < MOST_CORRECTIONS:
+            track.corrections += 1
             inside = max(peaks.get(p, 0) - made.phase_peaks.get(p, 0) for p in ("forward", "backward"))
             track.bias += max(0, inside)
             track.stale = (
                 f"a step reached {worst} bytes, over the budget of {self.budget_bytes}: "
                 "planned again with what was measured"
             )
+
+    def _learn_outside(self, track: _Track, made: Prepared, run: _Running) -> None:
+        """Replace the guess of what the loss takes by what it took; plan again where that frees room."""
+        if "outside" not in run.peaks:
+            return
+        guess = made.profile.ops[_boundary(made.graph)].workspace_bytes
+        track.outside = max(0, guess + run.unborn + run.peaks["outside"] - made.phase_peaks.get("outside", 0))
+        if made.plan.decisions and guess - track.outside > self.budget_bytes * ROOM_WORTH_A_PLAN:
+            track.stale = "planned again with the bytes that the loss took"
 
     def _counters(self) -> tuple[int, int, float]:
         seen = [tier.counters() for tier in self._tiers.values()]

@@ -71,18 +71,15 @@ def train(
     from rich.console import Console
 
     from .. import api
-    from ..errors import WorkloadError
     from ..report import page, renderable
     from ..zoo import training
     from .report import check_writable, write
 
     for path in (json, html):
         check_writable(path)
-    if target and model:
-        raise WorkloadError(f"two models were named, {target!r} and --model {model}: name one")
     console = Console(stderr=True)
     with console.status("loading"):
-        workload = load(target or model, data=data, batch=batch, size=size, tiny=tiny, seed=seed)
+        workload = load(target, model, data=data, batch=batch, size=size, tiny=tiny, seed=seed)
     console.print(workload.describe(), markup=False, highlight=False)
     torch.manual_seed(seed)
     optimizer = training.make_optimizer(workload, learning_rate=lr)
@@ -102,7 +99,7 @@ def train(
         write(html, page(record, title=f"{workload.name}, {steps} steps"))
 
 
-def load(name: str | None, **wanted: Any) -> Workload:
+def load(target: str | None, model: str | None, **wanted: Any) -> Workload:
     """The named model of the zoo (gpt where none is named), or the user's `file.py:build`.
 
     Raises:
@@ -111,7 +108,9 @@ def load(name: str | None, **wanted: Any) -> Workload:
     from .. import zoo
     from ..errors import WorkloadError
 
-    name = name or "gpt"
+    if target and model:
+        raise WorkloadError(f"two models were named, {target!r} and --model {model}: name one")
+    name = target or model or "gpt"
     if ":" not in name and not name.endswith(".py"):
         return zoo.load(name, **wanted)
     seed = wanted.pop("seed")

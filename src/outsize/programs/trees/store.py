@@ -1,7 +1,7 @@
 """A trained detector as one safetensors file: half-precision weights, and everything needed to use them.
 
-The header holds the sizes, the calibration and the vocabulary's fingerprint, so a model can never be read with another
-meaning of its numbers. Nothing is unpickled.
+The header holds the sizes, the calibration and the vocabulary's fingerprint, so a model can never be read
+with another meaning of its numbers. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Calibration:
     Attributes:
         slope, shift: fitted on the validation split, where one function in two has a bug.
         prior: the share of functions with a bug that the fit saw.
-        threshold: the calibrated probability above which 85 % of the sound functions of the validation split lie below.
+        threshold: the calibrated probability above which 85 % of the sound functions of the validation split
+            lie below.
     """
 
     slope: float = 1.0
