@@ -1,6 +1,27 @@
 """Train PyTorch networks that are too large for the memory at hand, under a byte budget that holds."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .errors import BudgetError, OutsizeError
 
+if TYPE_CHECKING:
+    from .api import compile, meter, plan, report
+
 __version__ = "0.1.0"
-__all__ = ["BudgetError", "OutsizeError", "__version__"]
+__all__ = ["BudgetError", "OutsizeError", "__version__", "compile", "meter", "plan", "report"]
+
+_LAZY = {"compile": "api", "meter": "api", "plan": "api", "report": "api"}
+
+
+def __getattr__(name: str) -> Any:
+    """The calls that need torch are imported when first asked for, so that `outsize --help` answers at once."""
+    if name in _LAZY:
+        value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    if name in ("codecs", "parallel", "programs", "zoo", "device", "values"):
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'outsize' has no attribute {name!r}")

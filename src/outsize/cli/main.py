@@ -15,6 +15,10 @@ from rich.markup import escape
 
 from .. import __version__
 from ..errors import OutsizeError
+from .plan import plan
+from .report import report
+from .train import train
+from . import npi
 from . import trees
 
 app = typer.Typer(
@@ -26,6 +30,12 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+app.add_typer(npi.app, name="npi")
+
+
+app.command()(train)
+app.command()(plan)
+app.command()(report)
 app.add_typer(trees.app, name="trees")
 
 

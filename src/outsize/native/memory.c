@@ -1,25 +1,276 @@
-/* Bytes in use by the C allocator, over all arenas and threads, read without the GIL. */
+/* Bytes in use by the process's C allocator, and their peak between two moments.
+ *
+ * A step's peak lasts for fractions of an operator, so reading the count at operator boundaries misses it and a
+ * Python thread that polls it is held up by the interpreter lock. One native thread samples for every meter that
+ * runs. Reading glibc's count takes some 30 us, so the thread rests `rest` times as long as a reading took: that
+ * bounds its cost whatever the reading costs. Where the arena (arena.c) holds the large blocks it keeps its own
+ * high-water mark, exact to the byte; then only the small remainder is sampled. */
 #include "native.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
 
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
 
-/* bytes_in_use() -> int: small and heap chunks in use plus mapped chunks (glibc's mallinfo2). */
+enum { METERS = 16 };
+
+typedef int (*mallctl_t)(const char *, void *, size_t *, void *, size_t);
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    pthread_t thread;
+    int running;             /* the thread exists */
+    int active;              /* meters that run */
+    unsigned char used[METERS];
+    size_t peak[METERS];
+    size_t small;            /* latest count of what the arena does not hold */
+    int64_t sampled_at;      /* ns */
+    int64_t cost;            /* ns of the latest reading */
+    int64_t interval, rest;  /* ns; multiple of cost */
+    uint64_t samples;
+} meter = {.lock = PTHREAD_MUTEX_INITIALIZER, .interval = 500000, .rest = 100};
+
+static mallctl_t jemalloc_control;
+
+static int64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Everything the C allocator has handed out: jemalloc's count where it serves malloc, else glibc's. */
+static size_t count_bytes(void) {
+    if (jemalloc_control != NULL) {
+        uint64_t epoch = 1;
+        size_t allocated = 0, size = sizeof allocated;
+        jemalloc_control("epoch", NULL, NULL, &epoch, sizeof epoch);
+        if (jemalloc_control("stats.allocated", &allocated, &size, NULL, 0) == 0) return allocated;
+    }
+#ifdef __GLIBC__
+    struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+#else
+    return 0;
+#endif
+}
+
+/* Caller holds the lock. Reads the small remainder unless it was read less than `age` ns ago, then raises peaks. */
+static void sample(int64_t age) {
+    int64_t begin = now_ns();
+    if (begin - meter.sampled_at >= age) {
+        for (int attempt = 0; attempt < 4; attempt++) {
+            size_t before = outsize_arena_shadow();
+            size_t all = count_bytes();
+            if (before == outsize_arena_shadow()) { /* else a block came or went while counting */
+                meter.small = all > before ? all - before : 0;
+                break;
+            }
+        }
+        meter.sampled_at = now_ns();
+        meter.cost = meter.sampled_at - begin;
+        meter.samples++;
+    }
+    size_t high = meter.small + outsize_arena_take_high();
+    for (int i = 0; i < METERS; i++)
+        if (meter.used[i] && high > meter.peak[i]) meter.peak[i] = high;
+}
+
+static void *run_sampler(void *unused) {
+    (void)unused;
+    pthread_mutex_lock(&meter.lock);
+    while (meter.active > 0) {
+        sample(0);
+        int64_t pause = meter.cost * meter.rest > meter.interval ? meter.cost * meter.rest : meter.interval;
+        int64_t until = now_ns() + pause;
+        struct timespec deadline = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
+        pthread_cond_timedwait(&meter.wake, &meter.lock, &deadline);
+    }
+    meter.running = 0;
+    pthread_mutex_unlock(&meter.lock);
+    return NULL;
+}
+
+/* A fork must find both locks free; a reading takes the meter's, then the arena's, so this does as well. */
+static void before_fork(void) {
+    pthread_mutex_lock(&meter.lock);
+    outsize_arena_lock();
+}
+static void after_fork_parent(void) {
+    outsize_arena_unlock();
+    pthread_mutex_unlock(&meter.lock);
+}
+static void after_fork_child(void) { /* the sampler did not come along: meters end here */
+    meter.running = meter.active = 0;
+    memset(meter.used, 0, sizeof meter.used);
+    after_fork_parent();
+}
+static void guard_forks(void) { pthread_atfork(before_fork, after_fork_parent, after_fork_child); }
+
+void outsize_guard_forks(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, guard_forks);
+}
+
+static void prepare(void) {
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&meter.wake, &attributes);
+    pthread_condattr_destroy(&attributes);
+    outsize_guard_forks();
+}
+
+/* meter_start(interval_ns, rest) -> slot: a meter whose peak begins at the bytes in use now. */
+static PyObject *meter_start(PyObject *self, PyObject *args) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    long long interval, rest;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "LL", &interval, &rest)) return NULL;
+    pthread_once(&once, prepare);
+    int slot = 0, failed = 0;
+    Py_BEGIN_ALLOW_THREADS
+    pthread_mutex_lock(&meter.lock);
+    while (slot < METERS && meter.used[slot]) slot++;
+    if (slot < METERS) {
+        meter.interval = interval;
+        meter.rest = rest;
+        sample(0); /* closes the interval of the others, so that the arena's high-water mark starts here */
+        meter.used[slot] = 1;
+        meter.peak[slot] = 0;
+        sample(INT64_MAX);
+        meter.active++;
+        if (!meter.running) {
+            failed = pthread_create(&meter.thread, NULL, run_sampler, NULL);
+            if (!failed) meter.running = 1, pthread_detach(meter.thread);
+            else meter.used[slot] = 0, meter.active--;
+        }
+    }
+    pthread_mutex_unlock(&meter.lock);
+    Py_END_ALLOW_THREADS
+    if (slot == METERS) return PyErr_Format(PyExc_RuntimeError, "more than %d memory meters run", METERS);
+    if (failed) return PyErr_Format(PyExc_RuntimeError, "no thread for the memory meter (error %d)", failed);
+    return PyLong_FromLong(slot);
+}
+
+static int slot_of(PyObject *value) {
+    long slot = PyLong_AsLong(value);
+    if (slot == -1 && PyErr_Occurred()) return -1;
+    if (slot < 0 || slot >= METERS || !meter.used[slot]) {
+        PyErr_Format(PyExc_RuntimeError, "memory meter %ld does not run", slot);
+        return -1;
+    }
+    return (int)slot;
+}
+
+/* meter_mark(): a reading now, unless one was taken within the rest that the sampler keeps. */
+static PyObject *meter_mark(PyObject *self, PyObject *args) {
+    (void)self, (void)args;
+    Py_BEGIN_ALLOW_THREADS
+    pthread_mutex_lock(&meter.lock);
+    if (meter.active > 0) sample(meter.cost * meter.rest / 2);
+    pthread_mutex_unlock(&meter.lock);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+/* meter_read(slot, reset) -> peak so far; with reset the peak begins anew. */
+static PyObject *meter_read(PyObject *self, PyObject *args) {
+    PyObject *which;
+    int reset;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "Op", &which, &reset)) return NULL;
+    int slot = slot_of(which);
+    if (slot < 0) return NULL;
+    size_t peak;
+    Py_BEGIN_ALLOW_THREADS
+    pthread_mutex_lock(&meter.lock);
+    sample(0);
+    peak = meter.peak[slot];
+    if (reset) {
+        meter.peak[slot] = 0;
+        sample(INT64_MAX);
+    }
+    pthread_mutex_unlock(&meter.lock);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromSize_t(peak);
+}
+
+/* meter_stop(slot) -> peak since the start or the latest reset. */
+static PyObject *meter_stop(PyObject *self, PyObject *which) {
+    (void)self;
+    int slot = slot_of(which);
+    if (slot < 0) return NULL;
+    size_t peak;
+    Py_BEGIN_ALLOW_THREADS
+    pthread_mutex_lock(&meter.lock);
+    sample(0);
+    peak = meter.peak[slot];
+    meter.used[slot] = 0;
+    if (--meter.active == 0) pthread_cond_signal(&meter.wake);
+    pthread_mutex_unlock(&meter.lock);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromSize_t(peak);
+}
+
+/* meter_facts() -> (readings taken, ns of the latest). */
+static PyObject *meter_facts(PyObject *self, PyObject *args) {
+    (void)self, (void)args;
+    return Py_BuildValue("KL", (unsigned long long)meter.samples, (long long)meter.cost);
+}
+
+/* bytes_in_use() -> int: small and heap chunks in use plus mapped chunks, over all heaps and threads. */
 static PyObject *bytes_in_use(PyObject *self, PyObject *args) {
     (void)self, (void)args;
-#ifdef __GLIBC__
-    struct mallinfo2 info;
-    Py_BEGIN_ALLOW_THREADS
-    info = mallinfo2();
-    Py_END_ALLOW_THREADS
-    return PyLong_FromSize_t(info.uordblks + info.hblkhd);
-#else
-    PyErr_SetString(PyExc_NotImplementedError, "the C library gives no count of the bytes in use");
-    return NULL;
+#ifndef __GLIBC__
+    if (jemalloc_control == NULL) {
+        PyErr_SetString(PyExc_NotImplementedError, "the C library gives no count of the bytes in use");
+        return NULL;
+    }
 #endif
+    size_t count;
+    Py_BEGIN_ALLOW_THREADS
+    for (int attempt = 0;; attempt++) {
+        size_t shadow = outsize_arena_shadow();
+        count = count_bytes();
+        if (shadow == outsize_arena_shadow() || attempt == 8) {
+            count += outsize_arena_in_use() - shadow; /* what the shadow's granule leaves out */
+            break;
+        }
+    }
+    Py_END_ALLOW_THREADS
+    return PyLong_FromSize_t(count);
+}
+
+/* malloc_owner() -> 'jemalloc' | 'mimalloc' | 'glibc' | 'other': who serves malloc in this process. */
+static PyObject *malloc_owner(PyObject *self, PyObject *args) {
+    (void)self, (void)args;
+    void *control = dlsym(RTLD_DEFAULT, "mallctl");
+    if (control != NULL) {
+        memcpy(&jemalloc_control, &control, sizeof control);
+        return PyUnicode_FromString("jemalloc");
+    }
+    if (dlsym(RTLD_DEFAULT, "mi_malloc") != NULL) return PyUnicode_FromString("mimalloc");
+#ifdef __GLIBC__
+    void *serving = dlsym(RTLD_DEFAULT, "malloc"), *counting = dlsym(RTLD_DEFAULT, "mallinfo2");
+    Dl_info a, b;
+    if (serving && counting && dladdr(serving, &a) && dladdr(counting, &b) && a.dli_fbase == b.dli_fbase)
+        return PyUnicode_FromString("glibc");
+#endif
+    return PyUnicode_FromString("other");
 }
 
 PyMethodDef outsize_memory_methods[] = {
     {"bytes_in_use", bytes_in_use, METH_NOARGS, "Bytes in use by the C allocator."},
+    {"malloc_owner", malloc_owner, METH_NOARGS, "Who serves malloc."},
+    {"meter_start", meter_start, METH_VARARGS, "Start a meter (interval in ns, rest as a multiple of cost)."},
+    {"meter_mark", meter_mark, METH_NOARGS, "Take a reading at an operator boundary."},
+    {"meter_read", meter_read, METH_VARARGS, "Peak so far (slot, reset)."},
+    {"meter_stop", meter_stop, METH_O, "End a meter; its peak."},
+    {"meter_facts", meter_facts, METH_NOARGS, "(readings, ns of the latest)."},
     {NULL, NULL, 0, NULL}};

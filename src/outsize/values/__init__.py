@@ -1,0 +1,32 @@
+"""The frozen values that the stages exchange. Pure Python: no torch here, every value round-trips through JSON."""
+
+from .graph import Op, StepGraph, Storage
+from .json import from_json, to_json
+from .plan import Decision, Plan, Refusal
+from .profile import CodecRate, LinkRate, OpCost, Profile
+from .record import RunRecord
+from .schedule import Entry, Schedule
+from .slack import IdleSpan, Slack
+from .timeline import LaneSpan, Timeline
+
+__all__ = [
+    "CodecRate",
+    "Decision",
+    "Entry",
+    "IdleSpan",
+    "LaneSpan",
+    "LinkRate",
+    "Op",
+    "OpCost",
+    "Plan",
+    "Profile",
+    "Refusal",
+    "RunRecord",
+    "Schedule",
+    "Slack",
+    "StepGraph",
+    "Storage",
+    "Timeline",
+    "from_json",
+    "to_json",
+]

@@ -142,6 +142,7 @@ def _occurring_group(functions: Functions) -> Ints:
     symbol = (
         np.asarray(functions["symbol_ptr"])[functions.owner("occurrence")] + functions["occurrence_symbol"]
     )
+    return functions["symbol_group"][symbol]
     return np.take(functions["symbol_group"], symbol)
 
 

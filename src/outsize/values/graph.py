@@ -1,0 +1,127 @@
+"""The step as a data-flow graph (N, E): nodes (f, I, O) and hyperedges (s, H).  (Method 2, claims 6 to 9.)
+
+A node is an `Op`: f is `target`, I is `reads`, O is `writes`. A hyperedge is a `Storage`: s is its producer's
+output and H its `uses`, so a storage with many uses is one hyperedge. The unit is the storage, not the tensor:
+views cost nothing, have no node, and count as uses of their storage where an operator reads them.
+
+Ops stand in the order in which they run: forward, one `outside` op for what happens between forward and backward
+(the loss, when it is not part of the module), backward, one `update` op for the optimizer. A position is an index
+into `ops`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["forward", "outside", "backward", "update"]
+Kind = Literal["resident", "activation", "output", "gradient"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Op:
+    """One operator of the step.
+
+    Attributes:
+        index: its position.
+        name: unique and readable (`convolution_12`).
+        target: the operator (`aten.convolution.default`), or `outside` / `update`.
+        phase: where it runs.
+        reads: storages it reads, each once, in order of first appearance.
+        writes: storages it creates.
+        mutates: storages that it changes in place (they are in `reads` too).
+        signature: operators with equal signatures cost the same (target, shapes, strides, dtypes, constants).
+        flops: floating-point operations, 0 where they do not matter.
+        random: it draws from a generator, so it may not run twice.
+        effect: it does something besides its outputs (mutation, collective), so it may not run twice.
+        checkpoint: it heads a unit (method 4): convolution, matrix product, attention.
+    """
+
+    index: int
+    name: str
+    target: str
+    phase: Phase
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    mutates: tuple[int, ...] = ()
+    signature: str = ""
+    flops: int = 0
+    random: bool = False
+    effect: bool = False
+    checkpoint: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """Bytes that several tensors may view: one hyperedge.
+
+    Attributes:
+        index: its number.
+        name: unique and readable, the name of the op that makes it.
+        nbytes: its size.
+        kind: `resident` lives for the whole step (parameters, buffers, inputs: never acted on); `output` is
+            handed to the caller and lives from its producer to the end of the step; `gradient` is handed to
+            autograd and lives from its producer to the end; `activation` is everything else.
+        producer: position of the op that creates it, -1 for residents.
+        uses: positions of the ops that read it, ascending.
+        dtype: of the tensor that created it (`float32`).
+        zeros: it comes out of a ReLU or a dropout, so a zero-removing codec is worth trying.
+        mask_from: position from which on only the sign pattern is read (a ReLU's backward), -1 if never.
+        held: somebody outside the graph holds it too, so no action frees it.
+    """
+
+    index: int
+    name: str
+    nbytes: int
+    kind: Kind
+    producer: int
+    uses: tuple[int, ...]
+    dtype: str = "float32"
+    zeros: bool = False
+    mask_from: int = -1
+    held: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepGraph:
+    """Ops in order and the storages they pass on.
+
+    Attributes:
+        ops: the nodes; `ops[i].index == i`.
+        storages: the hyperedges; `storages[s].index == s`.
+        extra_resident_bytes: resident bytes that no op touches (optimizer state, unused parameters).
+    """
+
+    ops: tuple[Op, ...]
+    storages: tuple[Storage, ...]
+    extra_resident_bytes: int = 0
+    name: str = "step"
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes alive for the whole step."""
+        return self.extra_resident_bytes + sum(s.nbytes for s in self.storages if s.kind == "resident")
+
+    def death(self, storage: Storage) -> int:
+        """The last position at which the unplanned step holds the storage."""
+        if storage.kind != "activation":
+            return len(self.ops) - 1
+        return max(storage.uses, default=storage.producer)
+
+    def plain_residency(self, workspace: tuple[int, ...] | None = None) -> list[int]:
+        """Bytes alive while each op runs in the unplanned step, `workspace[i]` of op i included."""
+        change = [0] * (len(self.ops) + 1)
+        for storage in self.storages:
+            if storage.kind != "resident":
+                change[storage.producer] += storage.nbytes
+                change[self.death(storage) + 1] -= storage.nbytes
+        alive, curve = self.resident_bytes, []
+        for position in range(len(self.ops)):
+            alive += change[position]
+            curve.append(alive + (workspace[position] if workspace else 0))
+        return curve
+
+    def candidates(self) -> Iterator[Storage]:
+        """The storages that a plan may act on."""
+        return (s for s in self.storages if s.kind == "activation" and s.nbytes > 0 and not s.held)

@@ -1,0 +1,82 @@
+"""The plan: one decision per storage and idle span, one refusal per candidate that was left alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Action = Literal["swap", "recompute", "encode", "encode_swap"]
+Reason = Literal[
+    "ALIASED", "TOO_SMALL", "NO_SLACK", "RANDOM", "MUTATED", "LOSSY_FORBIDDEN",
+    "NOT_NEEDED", "NOT_ALLOWED", "NO_GAIN", "DENSE",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What happens to one storage during one idle span. Positions are op positions.
+
+    Attributes:
+        storage: the storage acted on.
+        action: what is done.
+        after: the touch before the span; the reduction is inserted right after this op.
+        before: the use that ends the span; the storage is whole again when this op starts.
+        free_before: swap: the write has ended and the bytes are free when this op starts (serialization edge).
+            Other actions free at once: `after + 1`.
+        fetch_before: swap: buffer and read are issued right before this op (prefetching edge). Other actions
+            restore right before op `fetch_before` (normally `before`).
+        tier: swap: `disk` or `host`.
+        codec: encode: its name.
+        encoded_bytes: encode: bytes reserved for the encoded buffer.
+        region: recompute: positions of the ops that run again, in order, right before op `fetch_before`.
+        seconds: predicted cost in lane seconds (transfer, recomputation or codec time, both ways).
+        reason: why, in a few words.
+    """
+
+    storage: int
+    action: Action
+    after: int
+    before: int
+    free_before: int
+    fetch_before: int
+    tier: str = ""
+    codec: str = ""
+    encoded_bytes: int = 0
+    region: tuple[int, ...] = ()
+    seconds: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A candidate that the plan leaves alone, and why."""
+
+    storage: int
+    reason: Reason
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Decisions and what they are predicted to give."""
+
+    budget_bytes: int
+    planner: str
+    decisions: tuple[Decision, ...]
+    refusals: tuple[Refusal, ...]
+    plain_peak_bytes: int
+    predicted_peak_bytes: int
+    plain_step_seconds: float
+    predicted_step_seconds: float
+    resident_bytes: int
+    swapped_bytes: int = 0
+    recomputed_flops: int = 0
+    plain_flops: int = 0
+    planning_seconds: float = 0.0
+    estimated: bool = False
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """The plan as JSON text; `outsize.values.from_json(Plan, text)` reads it back."""
+        from .json import to_json
+
+        return to_json(self, indent=indent)

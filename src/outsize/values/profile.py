@@ -1,0 +1,73 @@
+"""What was measured or estimated: seconds and workspace per op, rates of links and codecs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpCost:
+    """Cost of one op signature.
+
+    Attributes:
+        seconds: time of one run.
+        workspace_bytes: the operator's own temporary bytes at its peak, beyond its inputs and outputs.
+    """
+
+    seconds: float
+    workspace_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkRate:
+    """A tier's link: a transfer of n bytes takes `latency_seconds + n / bytes_per_second`."""
+
+    out_bytes_per_second: float
+    in_bytes_per_second: float
+    latency_seconds: float = 0.0
+    #: True where reads and writes share one lane (a single disk queue), False for full-duplex links.
+    shared: bool = False
+
+    def out_seconds(self, nbytes: int) -> float:
+        return self.latency_seconds + nbytes / self.out_bytes_per_second
+
+    def in_seconds(self, nbytes: int) -> float:
+        return self.latency_seconds + nbytes / self.in_bytes_per_second
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecRate:
+    """A codec on this machine: dense bytes per second each way, encoded ÷ dense bytes as planned for."""
+
+    encode_bytes_per_second: float
+    decode_bytes_per_second: float
+    ratio: float
+    #: The codec gives back every bit.
+    lossless: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Costs by position and rates by name.
+
+    Attributes:
+        ops: one cost per op of the graph, in order.
+        links: by tier name (`disk`, `host`).
+        codecs: by codec name; a rate for one storage alone is under `"{codec}:{storage index}"`.
+        estimated: True where the figures come from a roofline, not from a run.
+    """
+
+    ops: tuple[OpCost, ...]
+    links: dict[str, LinkRate] = field(default_factory=dict)
+    codecs: dict[str, CodecRate] = field(default_factory=dict)
+    estimated: bool = False
+    device: str = "cpu"
+
+    @property
+    def seconds(self) -> float:
+        """Compute seconds of the unplanned step."""
+        return sum(cost.seconds for cost in self.ops)
+
+    @property
+    def workspace(self) -> tuple[int, ...]:
+        return tuple(cost.workspace_bytes for cost in self.ops)

@@ -1,0 +1,65 @@
+"""The record of a run: what was planned and what was measured. `outsize.report(module)` and `--json FILE` give it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .plan import Decision, Refusal
+from .timeline import Timeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """Figures of the latest step and of the run so far. Bytes are device bytes unless said otherwise.
+
+    Attributes:
+        budget_bytes: the budget in force.
+        plain_peak_bytes: predicted peak of the unplanned step.
+        predicted_peak_bytes: predicted peak under the plan.
+        measured_peak_bytes: highest measured peak of the steps under the current plan.
+        resident_bytes: bytes alive for the whole step.
+        swapped_out_bytes, swapped_in_bytes: of the latest step.
+        stall_seconds: time the compute lane waited for transfers in the latest step.
+        predicted_step_seconds, measured_step_seconds: forward, backward and, where known, update.
+        rss_peak_bytes: the process's peak resident set.
+        steps: steps run so far.
+        plain_timeline, timeline: the simulated step without and with the plan, where they are known.
+    """
+
+    budget_bytes: int
+    plain_peak_bytes: int
+    predicted_peak_bytes: int
+    measured_peak_bytes: int
+    resident_bytes: int
+    swapped_out_bytes: int
+    swapped_in_bytes: int
+    stall_seconds: float
+    predicted_step_seconds: float
+    measured_step_seconds: float
+    decisions: tuple[Decision, ...]
+    refusals: tuple[Refusal, ...]
+    planner: str = ""
+    plain_step_seconds: float = 0.0
+    recomputed_flops: int = 0
+    plain_flops: int = 0
+    encoded_bytes: int = 0
+    rss_peak_bytes: int = 0
+    steps: int = 0
+    capture_seconds: float = 0.0
+    measure_seconds: float = 0.0
+    planning_seconds: float = 0.0
+    rewrite_seconds: float = 0.0
+    storage_names: tuple[str, ...] = ()
+    storage_bytes: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+    losses: tuple[float, ...] = ()
+    validation_loss: float | None = None
+    validation_loss_before: float | None = None
+    plain_timeline: Timeline | None = None
+    timeline: Timeline | None = None
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """The record as JSON text; `outsize.values.from_json(RunRecord, text)` reads it back."""
+        from .json import to_json
+
+        return to_json(self, indent=indent)

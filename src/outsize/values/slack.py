@@ -1,0 +1,30 @@
+"""Tensor timing slack: how long each storage lies idle between two uses.  (Method 2.)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdleSpan:
+    """A storage is not touched between two neighbouring touches.
+
+    Attributes:
+        storage: its index.
+        after: position of the touch before the span (its producer or a use).
+        before: position of the use that ends the span.
+        seconds: start(before) - end(after) on the profiled schedule: the slack.
+    """
+
+    storage: int
+    after: int
+    before: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slack:
+    """All idle spans of a step, and the profiled start of each op (seconds from the step's start)."""
+
+    spans: tuple[IdleSpan, ...]
+    starts: tuple[float, ...]
