@@ -15,9 +15,9 @@ from rich.markup import escape
 
 from .. import __version__
 from ..errors import OutsizeError
+from . import npi
 from .report import report
 from .train import train
-from . import npi
 
 app = typer.Typer(
     name="outsize",
