@@ -89,8 +89,8 @@ def _profile(step: CapturedStep, graph: StepGraph, learned: Learned, options: Op
         profile = estimate(graph, options.hardware)
     else:
         known = learned.costs or measure_ops(graph.ops, step.nodes, MeasureSettings(cache=default_cache()))
-        sampled = learned.densities if "encode" in options.actions else {}
-        profile = Profile(ops=known, codecs=storage_rates(graph, sampled) if sampled else {})
+        encodes = "encode" in options.actions and any(s.zeros for s in graph.candidates())
+        profile = Profile(ops=known, codecs=storage_rates(graph, learned.densities) if encodes else {})
     costs = list(profile.ops)
     costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=_outside_bytes(step, learned))
     costs[-1] = replace(costs[-1], workspace_bytes=learned.update)

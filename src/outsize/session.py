@@ -287,6 +287,10 @@ class Session(Host):
 
     # What is resident.
 
+    def updated_by_step(self) -> set[int]:
+        module = self._module()
+        return {b.untyped_storage()._cdata for b in module.buffers()} if module is not None else set()
+
     def resident_bytes(self, args: Iterable[Any]) -> int:
         """Bytes of the module, its gradients, the optimizer's state and the inputs, each storage once."""
         held: dict[int, int] = {}

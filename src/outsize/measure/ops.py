@@ -27,7 +27,6 @@ from ..device.memory import PeakMeter, bytes_in_use
 from ..fx import map_nodes, tensor_leaves
 from ..values import Op, OpCost
 
-
 #: Bytes per second of a memory-bound operator with fresh outputs, at the slow end of what was seen on two cores.
 SLOW_BYTES = 2e9
 
@@ -95,7 +94,8 @@ def _cost(node: Node, meter: PeakMeter, settings: MeasureSettings) -> OpCost:
         values = [n.meta.get("val") for n in (node, *node.all_input_nodes)]
         nbytes = sum(leaf.untyped_storage().nbytes() for value in values for leaf in tensor_leaves(value))
         warnings.warn(
-            f"{node.target} cannot be timed on made-up inputs ({error}); its bytes over {SLOW_BYTES:.0e} bytes/s are taken",
+            f"{node.target} cannot be timed on made-up inputs ({error}); "
+            f"its bytes over {SLOW_BYTES:.0e} bytes/s are taken",
             RuntimeWarning,
             stacklevel=2,
         )
