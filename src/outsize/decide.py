@@ -6,6 +6,8 @@ import functools
 import time
 from dataclasses import dataclass, replace
 
+import torch
+
 from .device.measure import measure_link
 from .fx import CapturedStep
 from .measure import Hardware, MeasureSettings, default_cache, estimate, measure_ops, storage_rates
@@ -104,7 +106,7 @@ def _profile(step: CapturedStep, graph: StepGraph, learned: Learned, options: Op
 @functools.cache
 def disk_link(directory: str | None) -> LinkRate:
     """The disk tier's rates, measured once for the process and directory."""
-    with DiskTier(directory) as tier:
+    with DiskTier(directory) as tier, torch.random.fork_rng(devices=[]):  # training sees none of this
         return measure_link(tier, nbytes=96 * 2**20)
 
 
