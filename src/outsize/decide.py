@@ -35,6 +35,7 @@ class Options:
     disk_budget: int | None = None
     hardware: Hardware | None = None
     disk: str | None = None
+    inner: str = "aten"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +131,10 @@ def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:
         )
     rewritten = rewrite_step(step, made.schedule, OPS, observe=observe)
     verify_step(step, rewritten, OPS)
+    if options.inner == "inductor":
+        from .runtime.inductor import compile_step
+
+        rewritten = compile_step(rewritten, [s.nbytes for s in made.graph.storages])
     return Prepared(
         graph=made.graph,
         profile=made.profile,
