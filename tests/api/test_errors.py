@@ -1,5 +1,7 @@
 """What is asked wrongly is refused with the numbers against it and what works instead."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,13 @@ def test_unreadable_budgets(budget: object) -> None:
 
 @pytest.mark.parametrize(
     ("budget", "expected"),
-    [(123456789, 123456789), ("1.5 GiB", 3 * 2**29), ("300 MB", 300_000_000), ("2GiB", 2**31), ("512 KiB", 2**19)],
+    [
+        (123456789, 123456789),
+        ("1.5 GiB", 3 * 2**29),
+        ("300 MB", 300_000_000),
+        ("2GiB", 2**31),
+        ("512 KiB", 2**19),
+    ],
 )
 def test_budgets_as_they_are_written(budget: object, expected: int) -> None:
     assert api._budget(budget) == expected  # type: ignore[arg-type]
@@ -53,11 +61,6 @@ def test_a_budget_that_is_too_small_names_the_one_that_works() -> None:
     with pytest.raises(BudgetError) as again:
         outsize.plan(Stack(3), (x,), budget=error.smallest_feasible_bytes - 2**20)
     assert again.value.smallest_feasible_bytes == error.smallest_feasible_bytes
-
-
-def test_without_actions_nothing_can_be_done() -> None:
-    with pytest.raises(BudgetError):
-        outsize.compile(Stack(2), "12 MiB", actions=())(torch.randn(BATCH, WIDTH))
 
 
 def test_an_unknown_planner_lists_those_there_are() -> None:
@@ -106,3 +109,14 @@ def test_too_many_shapes_is_said_of_one_module_not_of_all(monkeypatch: pytest.Mo
             module(torch.randn(rows, 4))
     with pytest.raises(CaptureError, match="more than 3 different shapes"):
         module(torch.randn(5, 4))
+
+
+@pytest.mark.parametrize("first", ["outsize.compile", "import outsize.plan.make, outsize.report"])
+def test_the_public_calls_are_calls_whatever_was_imported(first: str) -> None:
+    code = (
+        f"import outsize; {first}; outsize.compile; import outsize.report.text, outsize.plan.make; "
+        + "; ".join(
+            f"assert callable(outsize.{name}), {name!r}" for name in ("compile", "meter", "plan", "report")
+        )
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

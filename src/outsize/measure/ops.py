@@ -89,7 +89,9 @@ def _cost(node: Node, meter: PeakMeter, settings: MeasureSettings) -> OpCost:
     operators want particular values; both run in the step and not here.
     """
     try:
-        return _measure(node, meter, settings)
+        with suppress(RuntimeError):
+            return _measure(node, meter, settings, _example)
+        return _measure(node, meter, settings, _wide_statistics)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         values = [n.meta.get("val") for n in (node, *node.all_input_nodes)]
         nbytes = sum(leaf.untyped_storage().nbytes() for value in values for leaf in tensor_leaves(value))
@@ -102,8 +104,10 @@ def _cost(node: Node, meter: PeakMeter, settings: MeasureSettings) -> OpCost:
         return OpCost(seconds=nbytes / SLOW_BYTES)
 
 
-def _measure(node: Node, meter: PeakMeter, settings: MeasureSettings) -> OpCost:
-    args, kwargs = map_nodes(node.args, _example), map_nodes(node.kwargs, _example)
+def _measure(
+    node: Node, meter: PeakMeter, settings: MeasureSettings, example: Callable[[Node], Any]
+) -> OpCost:
+    args, kwargs = map_nodes(node.args, example), map_nodes(node.kwargs, example)
     target: Callable[..., Any] = node.target  # type: ignore[assignment]
     result = target(*args, **kwargs)
     del result
@@ -138,6 +142,18 @@ def _example(node: Node) -> Any:
         return _tensor_like(value)
     if isinstance(value, (list, tuple)):
         return type(value)(_tensor_like(v) if isinstance(v, torch.Tensor) else v for v in value)
+    return value
+
+
+def _wide_statistics(node: Node) -> Any:
+    """As `_example`, but vectors of 16-bit floats in 32 bits: what a norm's statistics are under autocast."""
+    value = _example(node)
+    if (
+        isinstance(value, torch.Tensor)
+        and value.dim() <= 2
+        and value.dtype in (torch.bfloat16, torch.float16)
+    ):
+        return value.float()
     return value
 
 
