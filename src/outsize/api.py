@@ -40,7 +40,7 @@ def compile(
     optimizer: torch.optim.Optimizer | None = None,
     disk: str | Path | None = None,
     actions: Sequence[str] = ACTIONS,
-    planner: str = "slack",
+    planner: str = "search",
     lossy: dict[str, float] | None = None,
     host_budget: int | str | None = None,
     disk_budget: int | str | None = None,
@@ -125,7 +125,7 @@ def plan(
     hardware: str | Hardware | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     actions: Sequence[str] = ACTIONS,
-    planner: str = "slack",
+    planner: str = "search",
     lossy: dict[str, float] | None = None,
 ) -> Plan:
     """The plan that `compile` would make for `module(*args)`, without running the step.
@@ -139,6 +139,7 @@ def plan(
         BudgetError: no plan fits the budget.
         CaptureError: the module is not one graph.
     """
+    allocator.install()
     options = replace(_plan_options(budget, hardware), actions=tuple(actions), planner=planner, lossy=lossy)
     step = capture(module, args)
     return decide(step, _unlearned(module, args, step, optimizer), options).plan
@@ -165,6 +166,7 @@ def sweep(
     Raises:
         CaptureError: the module is not one graph.
     """
+    allocator.install()
     options = _plan_options(2**62, hardware)
     step = capture(module, args)
     learned = _unlearned(module, args, step, optimizer)
@@ -201,8 +203,9 @@ def _unlearned(
     optimizer: torch.optim.Optimizer | None,
 ) -> Learned:
     """What is known of a step that has not run: the resident bytes that its graph does not hold."""
-    resident = Session(module, optimizer, {}, _unused, 0).resident_bytes(args)
-    return Learned(resident=max(0, resident - step.graph.resident_bytes))
+    counts = Session(module, optimizer, {}, _unused, 0)
+    resident = max(0, counts.resident_bytes(args) - step.graph.resident_bytes)
+    return Learned(resident=resident, update=counts.update_workspace)
 
 
 def _unused(*_: Any) -> Prepared:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ..device import allocator, memory
 from ..device.memory import PeakMeter, bytes_in_use
 from ..fx import map_nodes, tensor_leaves
 from ..values import Op, OpCost
@@ -178,5 +179,6 @@ def _machine() -> str:
     model = ""
     with suppress(OSError):
         model = next(x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name"))
-    facts = f"{torch.__version__}|{model}|{os.cpu_count()}|{torch.get_num_threads()}"
+    allocated_by = "arena" if allocator.installed() else memory.malloc_owner()
+    facts = f"{torch.__version__}|{model}|{os.cpu_count()}|{torch.get_num_threads()}|{allocated_by}"
     return hashlib.sha256(facts.encode()).hexdigest()[:16]

@@ -106,9 +106,7 @@ class _Interpreter:
     def _run_op(self, op: Op, stale: bool) -> None:
         second = 0
         for number, storage in enumerate(op.writes):
-            if storage in self.arriving:
-                raise self.fail(f"op {op.name!r} writes {self.name(storage)} while it arrives")
-            if storage in self.version:
+            if storage in self.version or storage in self.arriving:
                 second += self.graph.storages[storage].nbytes
             else:
                 self._allocate(storage)
@@ -121,7 +119,7 @@ class _Interpreter:
         op = self.graph.ops[entry.op]
         if self._read(op):
             raise self.fail(f"op {op.name!r} reads changed bytes in its first run")
-        if again := [s for s in op.writes if s in self.version]:
+        if again := [s for s in op.writes if s in self.version or s in self.arriving]:
             raise self.fail(f"op {op.name!r} writes {self.name(again[0])}, which is there already")
         for storage in op.mutates:
             if storage in self.writing:

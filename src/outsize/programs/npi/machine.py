@@ -61,6 +61,7 @@ class Machine:
         primitives: by slot name.
         limits: see `Limits`.
         hear: told of every system call, if given.
+        flat: value registers count from the last read, as in `long.py`.
     """
 
     def __init__(
@@ -69,9 +70,10 @@ class Machine:
         primitives: Mapping[str, Primitive],
         limits: Limits | None = None,
         hear: Hear | None = None,
+        flat: bool = False,
     ) -> None:
         self.brain, self.primitives = brain, primitives
-        self.limits, self.hear = limits or Limits(), hear
+        self.limits, self.hear, self.flat = limits or Limits(), hear, flat
         self._does: dict[Action, Callable[[np.ndarray], np.ndarray | int]] = {}
 
     def run(self, executions: Sequence[Sequence[Head]]) -> Stats:
@@ -136,7 +138,7 @@ class Machine:
                 step = 1 if verb == "right" else -1
                 return lambda who: memory.shift(who, pointers, step)
         simple: dict[str, Callable[[np.ndarray], np.ndarray | int]] = {
-            "read": lambda who: memory.read(who, pointers),
+            "read": lambda who: memory.read(who, pointers, self.flat),
             "copy": lambda who: memory.duplicate(who, pointers[0], None),
             "middle": lambda who: memory.duplicate(who, pointers[0], pointers[1]),
             "goto": lambda who: memory.place(who, pointers[0], memory.positions(who, pointers[1])),

@@ -111,7 +111,9 @@ class Memory:
     def _off(self, position: int, high: int) -> None:
         raise NpiError(f"an execution goes to position {position}, off a tape whose last one here is {high}")
 
-    def read(self, who: np.ndarray, registers: list[int]) -> int:
+    def read(self, who: np.ndarray, registers: list[int], flat: bool) -> int:
+        if flat:
+            self.read_count[who] = 0
         for register in registers:
             cell, tape = self._cell(who, register)
             k = self.read_count[who]

@@ -44,8 +44,8 @@ class Frame:
 class Session(ABC):
     """Frames and primitive sites of a program under a listener's ear."""
 
-    def __init__(self, linker: Linker, slots: Slots) -> None:
-        self.linker, self.slots = linker, slots
+    def __init__(self, linker: Linker, slots: Slots, limit: int = CALL_LIMIT) -> None:
+        self.linker, self.slots, self.limit = linker, slots, limit
         self.frames: list[Frame] = []
 
     @abstractmethod
@@ -77,9 +77,9 @@ class Session(ABC):
 
     def emit(self, action: Action, answer: bool | None) -> None:
         frame = self.frame
-        if len(frame.steps) >= CALL_LIMIT:
+        if len(frame.steps) >= self.limit:
             raise NpiError(
-                f"one call of {frame.program} has made {CALL_LIMIT} system calls and not returned; write the "
+                f"one call of {frame.program} has made {self.limit} system calls and not returned; write the "
                 "repetition as a `while` loop or a call, so that each round starts afresh"
             )
         frame.steps.append(Step(frame.seen, action))
@@ -154,6 +154,7 @@ class Recorder(Session):
 
     Args:
         answers: trained primitives by slot name. Where given, they compute what is written and tested.
+        limit: system calls in one call before it is taken to loop.
         hear: called with (depth, program, action, answer) after each system call, in order.
     """
 
@@ -163,8 +164,9 @@ class Recorder(Session):
         slots: Slots,
         answers: Mapping[str, Answer] | None = None,
         hear: Callable[[int, str, Action, bool | None], None] | None = None,
+        limit: int = CALL_LIMIT,
     ) -> None:
-        super().__init__(linker, slots)
+        super().__init__(linker, slots, limit)
         self.answers, self.hear = answers or {}, hear
         self.rows: list[Row] = []
 

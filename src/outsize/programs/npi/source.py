@@ -42,9 +42,10 @@ class Linker:
     hence (part of) a primitive; any other call is left alone.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, lift: bool = True) -> None:
         if not isinstance(program, FunctionType):
             raise NpiError(f"a program is a plain Python function over pointers, not {program!r}")
+        self._lifts = lift
         self.listener: Listener | None = None
         self.functions: dict[str, FunctionType] = {}
         self._originals: dict[str, FunctionType] = {}
@@ -60,7 +61,7 @@ class Linker:
         names = dict(function.__globals__)
         cells = zip(function.__code__.co_freevars, function.__closure__ or ())
         names.update((name, cell.cell_contents) for name, cell in cells)
-        lifted = _lift(function)
+        lifted = _lift(function) if self._lifts else None
         bodies = {function.__name__: function} if lifted is None else _compile(lifted, function, names)
         for name in bodies:
             if name in self.functions:
