@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, final
 
 from .errors import BudgetError, OutsizeError
 
@@ -27,3 +29,19 @@ def __getattr__(name: str) -> Any:
     if name in ("codecs", "parallel", "programs", "zoo", "device", "values"):
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module 'outsize' has no attribute {name!r}")
+
+
+@final
+class _Package(ModuleType):
+    """Keeps `outsize.plan` and `outsize.report` the calls of these names, whoever imports the rooms so called.
+
+    Importing a submodule sets it as an attribute of its package, which would hide the call; the room stays
+    reachable by `from outsize.plan import …`.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _LAZY and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

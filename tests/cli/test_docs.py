@@ -92,6 +92,12 @@ def test_the_example_of_the_library_runs() -> None:
     run(["python", "examples/library.py"])
 
 
+def test_the_table_is_that_of_the_results() -> None:
+    table = runpy.run_path(str(ROOT / "benchmarks/table.py"))
+    text = (ROOT / "README.md").read_text()
+    assert table["updated"](text) == text, "run: python benchmarks/table.py --write"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_and_paths_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text()
