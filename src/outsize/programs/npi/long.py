@@ -5,6 +5,8 @@ recursion, and it is how a plain NPI meets a program as it is. Its trouble is me
 steps keeps 10⁵ steps of activations. `LongTrace` cuts the sequence into segments, each one operator that keeps its
 inputs only, so that `outsize.compile(model, budget=…)` sees a hundred storages to swap or recompute instead of a
 million small ones.
+"""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
