@@ -261,7 +261,10 @@ class Options:
         self.codecs = [
             name
             for name, rate in model.profile.codecs.items()
-            if "encode" in request.actions and ":" not in name and (rate.lossless or name in request.lossy)
+            if "encode" in request.actions
+            and name != "mask"
+            and ":" not in name
+            and (rate.lossless or name in request.lossy)
         ]
         self._known: dict[tuple[int, bool], list[Option]] = {}
 
