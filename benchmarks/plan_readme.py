@@ -59,8 +59,8 @@ def hybrid(r: dict) -> list[str]:
 def mixed(r: dict) -> list[str]:
     return [
         f"{r['cases']} cases (5 machines, 8 families, budgets ≤ 0.5 × plain): mixed slower than the best single "
-        f"action in {r['slower_than_best_single_in']}; {r['median']:.3f} × faster in the median, {r['best']:.2f} × at best; "
-        f"no single action fits in {r['no_single_action_fits_in']}.",
+        f"action in {r['slower_than_best_single_in']}; {r['median']:.3f} × faster in the median, "
+        f"{r['best']:.2f} × at best; no single action fits in {r['no_single_action_fits_in']}.",
         f"Limit: the best single action is itself {r['median_limit_best_single_over_plain']:.3f} × plain in the "
         f"median, so no plan at all could gain more; 1.10 × is possible in "
         f"{r['cases_where_a_gain_of_1.10_is_possible']} cases, and there the median is "
