@@ -38,6 +38,11 @@ class Scored:
     taste: Taste | None = None
 
 
+#: Smaller budgets that are tried before a budget is refused. Walks that failed at one of 16 parts got through at the
+#: next or the one after on the steps where this was seen.
+TIGHTER_BUDGETS = 16
+
+
 def plan_search(model: Model, request: Request) -> list[Decision]:
     """The fastest plan found.
 
@@ -83,9 +88,20 @@ class Search:
         if not starts and not seeds and self.target < self.model.budget:  # better no margin than no plan
             self.target = self.model.budget
             starts = self.starts()
+        if not starts and not seeds and self.floor <= self.model.budget:
+            starts = self._tighter()
         if not starts and not seeds:
             raise self.infeasible()
         return self.improve(sorted([*starts, *seeds], key=lambda scored: scored.seconds))
+
+    def _tighter(self) -> list[Scored]:
+        """Walks under smaller budgets: a greedy walk can fail where one that must be more careful gets through."""
+        room = self.model.budget - self.floor
+        for part in range(1, TIGHTER_BUDGETS + 1):
+            self.target = self.model.budget - room * part // TIGHTER_BUDGETS
+            if starts := self.starts():
+                return starts
+        return []
 
     def starts(self) -> list[Scored]:
         """The best walk of each kind (mixed, no swaps, no recomputation) and the slack planner's plan, best first."""
