@@ -98,10 +98,7 @@ class _Measured:
 
 @dataclass(kw_only=True)
 class _Running:
-    """The step under way. `unborn` are the bytes of optimizer state that its update is yet to make.
-
-    The frame is autograd's to keep: a graph that is dropped frees its blocks at once.
-    """
+    """The step under way. `unborn` are the bytes of optimizer state that its update is yet to make."""
 
     track: _Track
     resident: int
@@ -110,7 +107,6 @@ class _Running:
     start: float
     counters: tuple[int, int, float]
     peaks: dict[str, int] = field(default_factory=dict)
-    frame: weakref.ref[Frame] | None = None
 
 
 @final
@@ -134,6 +130,8 @@ class Session(Host):
         self.measured = _Measured()
         self.capture_seconds = 0.0
         self.notes: list[str] = []
+        self._densities: dict[int, float] = {}
+        self._overflowed = 0
         self._waiting: weakref.WeakSet[Frame] = weakref.WeakSet()
         self._update = update_bytes(optimizer) if optimizer is not None else UpdateBytes()
         if optimizer is not None:
@@ -200,13 +198,15 @@ class Session(Host):
         self._end_phase("forward")
         if self._running is not None:
             frame.held_bytes = max(0, bytes_in_use() - self._running.base)
-            self._running.frame = weakref.ref(frame)
         self._waiting.add(frame)
 
     def backward_begins(self) -> None:
         self._end_phase("outside")
 
-    def backward_done(self) -> None:
+    def backward_done(self, frame: Frame, *, kept: bool) -> None:
+        if not kept:
+            self._waiting.discard(frame)
+        self._densities, self._overflowed = frame.densities, len(frame.overflowed)
         self._end_phase("backward")
         run = self._running
         if run is None:
@@ -216,7 +216,6 @@ class Session(Host):
         self.measured.bytes_out, self.measured.bytes_in, self.measured.stall = int(out), int(into), stall
         self.measured.steps += 1
         self._note_peak(run)
-        self._note_densities(run)
         if self._optimizer is None:
             self._finish()
 
@@ -247,21 +246,16 @@ class Session(Host):
             self._meter.stop()
             self._meter = None
 
-    def _note_densities(self, run: _Running) -> None:
-        frame, made = run.frame() if run.frame is not None else None, run.track.prepared
-        if frame is None or made is None:
-            return
-        if frame.overflowed:
-            self.notes.append(f"{len(frame.overflowed)} tensors were denser than planned and went to a tier")
-        if made.observes and frame.densities:
-            run.track.densities = dict(frame.densities)
-            run.track.stale = "planned again with the densities of the first step"
-
     def _learn(self, track: _Track, run: _Running) -> None:
-        """From a measured step: bytes outside the module, and whether to plan again."""
+        """From a measured step: bytes outside the module, densities, and whether to plan again."""
         made = track.prepared
         if made is None:
             return
+        if self._overflowed:
+            self.notes.append(f"{self._overflowed} tensors were denser than planned and went to a tier")
+        if made.observes and self._densities:
+            track.densities = dict(self._densities)
+            track.stale = "planned again with the densities of the first step"
         if track.outside is None:
             self._learn_outside(track, made, run)
         # The plan counts the optimizer's state from the start; a first step has it from its update only.

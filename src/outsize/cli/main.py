@@ -16,7 +16,6 @@ from rich.markup import escape
 from .. import __version__
 from ..errors import OutsizeError
 from . import npi, trees
-from . import npi
 from .plan import plan
 from .report import report
 from .train import train

@@ -36,8 +36,8 @@ class Host(ABC):
         """The backward begins."""
 
     @abstractmethod
-    def backward_done(self) -> None:
-        """The backward has ended."""
+    def backward_done(self, frame: Frame, *, kept: bool) -> None:
+        """The backward of a frame has ended; `kept` when autograd may ask for another."""
 
     @abstractmethod
     def updated_by_step(self) -> set[int]:
@@ -82,7 +82,7 @@ class StepProgram(Program):
         inputs = [frame, *frame.take(keep=keep), *args[1:]]
         args.clear()
         gradients = list(frame.program.backward.forward(inputs))
-        self._host.backward_done()
+        self._host.backward_done(frame, kept=keep)
         return gradients
 
     def _watched(self, rewritten: RewrittenStep, crossing: list[Any]) -> list[tuple[str, torch.Tensor]]:
