@@ -77,6 +77,7 @@ def train(
 
     for path in (json, html):
         check_writable(path)
+    training.budget_bytes(budget, 2**30)  # a slip of the pen is told before the work begins
     console = Console(stderr=True)
     with console.status("loading"):
         workload = load(target, model, data=data, batch=batch, size=size, tiny=tiny, seed=seed)
@@ -132,7 +133,7 @@ def announce(console: Console, workload: Workload, optimizer: Any, budget: str) 
 
     with console.status("capturing and measuring the plain step (once per machine)"):
         plain = training.plain_plan(workload, optimizer)
-    limit = training.budget_bytes(budget, plain)
+    limit = training.budget_bytes(budget, plain.plain_peak_bytes)
     console.print(
         f"plain step: peak {format_bytes(plain.plain_peak_bytes)}, {format_seconds(plain.plain_step_seconds)}; "
         f"budget: {format_bytes(limit)} ({100 * limit / plain.plain_peak_bytes:.0f} %)",
