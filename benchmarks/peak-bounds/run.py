@@ -31,10 +31,9 @@ FAMILIES = {
     "unet3d": (1, 32),
     "lstm": (16, 48),
     "autoencoder": (32, 64),
-    "bert": (2, 192),
 }
 #: These train with AdamW, the rest with SGD and momentum.
-ADAMW = ("gpt", "gpt-tied", "bert", "vit")
+ADAMW = ("gpt", "gpt-tied", "vit")
 #: Where between the smallest feasible budget (0) and the plain peak (1).
 PLACES = (0.0, 0.2, 0.4, 0.6, 0.8)
 STEPS = 3

@@ -44,6 +44,7 @@ def compile(
     lossy: dict[str, float] | None = None,
     host_budget: int | str | None = None,
     disk_budget: int | str | None = None,
+    inner: str = "aten",
 ) -> torch.nn.Module:
     """Keep the module's training step under a budget; the training loop stays as it is.
 
@@ -60,6 +61,7 @@ def compile(
         planner: `search`, `slack`, `distance`, `units` or `exact`.
         lossy: codecs that may lose bits and their bound on the relative error; none unless given.
         host_budget, disk_budget: most bytes that the plan may hold in that tier.
+        inner: `aten` runs the step operator by operator, to the bit; `inductor` fuses what lies between our calls.
 
     Raises:
         UnitError: a budget cannot be read.
@@ -76,7 +78,10 @@ def compile(
         host_budget=None if host_budget is None else parse_bytes(host_budget, whole=memory.total_bytes()),
         disk_budget=None if disk_budget is None else parse_bytes(disk_budget),
         disk=None if disk is None else str(disk),
+        inner=inner,
     )
+    if inner not in ("aten", "inductor"):
+        raise OutsizeError(f"inner={inner!r} is not known: give 'aten' or 'inductor'")
     allocator.install()
     tiers: dict[str, Tier] = {"disk": DiskTier(disk)} if {"swap", "encode"} & set(actions) else {}
     return _install(
@@ -103,7 +108,8 @@ def report(module: torch.nn.Module, *, timelines: bool = True) -> RunRecord:
     Raises:
         OutsizeError: the module is not compiled here, or has not run a step yet.
     """
-    session = _SESSIONS.get(module)
+    inner = getattr(module, "module", module)  # what `outsize.parallel.distribute` wraps
+    session = _SESSIONS.get(module) or _SESSIONS.get(inner)
     record = session.record() if session is not None else None
     if session is None or record is None:
         raise OutsizeError("there is nothing to report: call outsize.compile(module) and run a step first")

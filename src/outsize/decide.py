@@ -6,6 +6,8 @@ import functools
 import time
 from dataclasses import dataclass, replace
 
+import torch
+
 from .device.measure import measure_link
 from .fx import CapturedStep
 from .measure import Hardware, MeasureSettings, default_cache, estimate, measure_ops, storage_rates
@@ -35,6 +37,7 @@ class Options:
     disk_budget: int | None = None
     hardware: Hardware | None = None
     disk: str | None = None
+    inner: str = "aten"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +91,8 @@ def _profile(step: CapturedStep, graph: StepGraph, learned: Learned, options: Op
         profile = estimate(graph, options.hardware)
     else:
         known = learned.costs or measure_ops(graph.ops, step.nodes, MeasureSettings(cache=default_cache()))
-        sampled = learned.densities if "encode" in options.actions else {}
-        profile = Profile(ops=known, codecs=storage_rates(graph, sampled) if sampled else {})
+        encodes = "encode" in options.actions and any(s.zeros for s in graph.candidates())
+        profile = Profile(ops=known, codecs=storage_rates(graph, learned.densities) if encodes else {})
     costs = list(profile.ops)
     costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=_outside_bytes(step, learned))
     costs[-1] = replace(costs[-1], workspace_bytes=learned.update)
@@ -103,7 +106,7 @@ def _profile(step: CapturedStep, graph: StepGraph, learned: Learned, options: Op
 @functools.cache
 def disk_link(directory: str | None) -> LinkRate:
     """The disk tier's rates, measured once for the process and directory."""
-    with DiskTier(directory) as tier:
+    with DiskTier(directory) as tier, torch.random.fork_rng(devices=[]):  # training sees none of this
         return measure_link(tier, nbytes=96 * 2**20)
 
 
@@ -130,6 +133,10 @@ def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:
         )
     rewritten = rewrite_step(step, made.schedule, OPS, observe=observe)
     verify_step(step, rewritten, OPS)
+    if options.inner == "inductor":
+        from .runtime.inductor import compile_step
+
+        rewritten = compile_step(rewritten, [s.nbytes for s in made.graph.storages])
     return Prepared(
         graph=made.graph,
         profile=made.profile,

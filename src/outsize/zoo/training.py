@@ -10,7 +10,7 @@ from itertools import islice
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .. import api
+from .. import api, parallel
 from ..errors import OutsizeError
 from ..units import parse_bytes
 from ..values import Plan, RunRecord
@@ -35,6 +35,22 @@ def make_optimizer(workload: Workload, *, learning_rate: float | None = None) ->
     """AdamW in its fused form, which updates in place without temporary bytes."""
     rate = workload.learning_rate if learning_rate is None else learning_rate
     return torch.optim.AdamW(workload.module.parameters(), lr=rate, fused=True)
+
+
+def share(
+    workload: Workload, *, learning_rate: float | None = None
+) -> tuple[Workload, torch.optim.Optimizer]:
+    """This worker's part of the work: the module synchronised chunk by chunk, every n-th batch, its own dropout.
+
+    Args:
+        workload: with a module that `outsize.compile` has taken on; every worker has the same.
+    """
+    rate = workload.learning_rate if learning_rate is None else learning_rate
+    module, optimizer = parallel.distribute(workload.module, torch.optim.AdamW, lr=rate)
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    torch.manual_seed(torch.initial_seed() + rank)
+    batches = workload.batches
+    return replace(workload, module=module, batches=lambda: islice(batches(), rank, None, size)), optimizer
 
 
 def plain_plan(workload: Workload, optimizer: torch.optim.Optimizer, *, hardware: str | None = None) -> Plan:
