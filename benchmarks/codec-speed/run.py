@@ -61,7 +61,8 @@ def photographs(count: int) -> torch.Tensor:
 
 
 def activations(mebibytes: int, *, photos: bool) -> torch.Tensor:
-    """ReLU outputs of ResNet-50 and VGG-16, end to end, in equal parts, for photographs or for flat digits."""
+    """ReLU outputs of ResNet-50 and VGG-16, end to end, in equal parts, for photographs or for flat
+    digits."""
     parts: list[torch.Tensor] = []
     inputs = photographs(2)
     for name in ("resnet50", "vgg16"):
