@@ -1,12 +1,11 @@
-"""The public calls. `_prepare` is the picture: capture → measure → slack → plan → rewrite → runtime."""
+"""The public calls. `decide.py` is the picture: capture → measure → slack → plan → rewrite → runtime."""
 
 from __future__ import annotations
 
 import functools
-import itertools
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,22 @@ from typing import Any
 import torch
 
 from .capture import Backend, check_version, compiled_call, dynamo_settings
-from .device import memory
-from .errors import CaptureError, OutsizeError
+from .decide import ACTIONS, Options, decide, prepare
+from .device import allocator, memory
+from .errors import BudgetError, CaptureError, OutsizeError
 from .fx import CapturedStep
-from .measure import MeasureSettings, default_cache, measure_ops
-from .plan import PlanSettings, check, lower, make_plan, simulate
-from .rewrite import rewrite_step, verify_step
+from .measure import (
+    Hardware,
+    load_hardware,
+)
+from .plan import lower, simulate
 from .runtime.executor import StepProgram, plain_forward
-from .runtime.ops import OPS
 from .runtime.tiers import DiskTier, Tier
-from .session import Prepared, Session, with_resident
-from .slack import compute_slack
+from .session import Learned, Prepared, Session
 from .units import parse_bytes
-from .values import LinkRate, OpCost, Plan, Profile, RunRecord
+from .values import Plan, RunRecord
 
-__all__ = ["compile", "meter", "plan", "report"]
+__all__ = ["capture", "compile", "meter", "plan", "report", "sweep"]
 
 _SESSIONS: weakref.WeakKeyDictionary[torch.nn.Module, Session] = weakref.WeakKeyDictionary()
 
@@ -39,8 +39,12 @@ def compile(
     *,
     optimizer: torch.optim.Optimizer | None = None,
     disk: str | Path | None = None,
-    actions: Sequence[str] = ("swap", "recompute", "encode"),
-    planner: str = "slack",
+    actions: Sequence[str] = ACTIONS,
+    planner: str = "search",
+    lossy: dict[str, float] | None = None,
+    host_budget: int | str | None = None,
+    disk_budget: int | str | None = None,
+    inner: str = "aten",
 ) -> torch.nn.Module:
     """Keep the module's training step under a budget; the training loop stays as it is.
 
@@ -55,38 +59,68 @@ def compile(
         disk: directory of the disk tier; None picks a real disk.
         actions: what a plan may do: `swap`, `recompute`, `encode`.
         planner: `search`, `slack`, `distance`, `units` or `exact`.
+        lossy: codecs that may lose bits and their bound on the relative error; none unless given.
+        host_budget, disk_budget: most bytes that the plan may hold in that tier.
+        inner: `aten` runs the step operator by operator, to the bit; `inductor` fuses what lies between our calls.
 
     Raises:
-        UnitError: the budget cannot be read.
+        UnitError: a budget cannot be read.
         VersionError: this torch is not supported.
         TierError: the disk directory is missing, read-only or too small.
         BudgetError: (at the first forward) no plan fits; it names the smallest budget that does.
         CaptureError: (at the first forward) the module is not one graph.
     """
-    budget_bytes = _budget(budget)
-    settings = functools.partial(_prepare, budget_bytes=budget_bytes, planner=planner, actions=tuple(actions))
-    tiers: dict[str, Tier] = {"disk": DiskTier(disk)} if "swap" in actions else {}
-    return _install(module, Session(module, optimizer, tiers, settings, budget_bytes))
+    options = Options(
+        budget_bytes=_budget(budget),
+        actions=tuple(actions),
+        planner=planner,
+        lossy=lossy,
+        host_budget=None if host_budget is None else parse_bytes(host_budget, whole=memory.total_bytes()),
+        disk_budget=None if disk_budget is None else parse_bytes(disk_budget),
+        disk=None if disk is None else str(disk),
+        inner=inner,
+    )
+    if inner not in ("aten", "inductor"):
+        raise OutsizeError(f"inner={inner!r} is not known: give 'aten' or 'inductor'")
+    allocator.install()
+    tiers: dict[str, Tier] = {"disk": DiskTier(disk)} if {"swap", "encode"} & set(actions) else {}
+    return _install(
+        module, Session(module, optimizer, tiers, functools.partial(prepare, options), options.budget_bytes)
+    )
 
 
 def meter(module: torch.nn.Module, *, optimizer: torch.optim.Optimizer | None = None) -> torch.nn.Module:
     """The plain step in the same executor and under the same meter: what a plan is compared with."""
-    unbounded = 2**62
-    prepare = functools.partial(_prepare, budget_bytes=unbounded, planner="slack", actions=())
-    return _install(module, Session(module, optimizer, {}, prepare, unbounded))
+    allocator.install()
+    options = Options(budget_bytes=2**62, actions=())
+    return _install(
+        module, Session(module, optimizer, {}, functools.partial(prepare, options), options.budget_bytes)
+    )
 
 
-def report(module: torch.nn.Module) -> RunRecord:
+def report(module: torch.nn.Module, *, timelines: bool = True) -> RunRecord:
     """What was planned for the module and what its steps measured.
+
+    Args:
+        module: compiled here, and run for a step.
+        timelines: simulate the step without and with the plan as well, for the curves of the report page.
 
     Raises:
         OutsizeError: the module is not compiled here, or has not run a step yet.
     """
-    session = _SESSIONS.get(module)
+    inner = getattr(module, "module", module)  # what `outsize.parallel.distribute` wraps
+    session = _SESSIONS.get(module) or _SESSIONS.get(inner)
     record = session.record() if session is not None else None
-    if record is None:
+    if session is None or record is None:
         raise OutsizeError("there is nothing to report: call outsize.compile(module) and run a step first")
-    return record
+    made = session.prepared
+    if not timelines or made is None:
+        return record
+    plain, planned = (
+        simulate(made.graph, made.profile, lower(made.graph, chosen))
+        for chosen in (replace(made.plan, decisions=()), made.plan)
+    )
+    return replace(record, plain_timeline=plain, timeline=planned)
 
 
 def plan(
@@ -94,23 +128,94 @@ def plan(
     args: tuple[Any, ...],
     *,
     budget: int | str | None = None,
+    hardware: str | Hardware | None = None,
     optimizer: torch.optim.Optimizer | None = None,
-    actions: Sequence[str] = ("swap", "recompute", "encode"),
-    planner: str = "slack",
+    actions: Sequence[str] = ACTIONS,
+    planner: str = "search",
+    lossy: dict[str, float] | None = None,
 ) -> Plan:
     """The plan that `compile` would make for `module(*args)`, without running the step.
+
+    Args:
+        budget: as for `compile`; a percentage is of the hardware's memory.
+        hardware: a name that `outsize.measure.known_hardware()` lists, a TOML file, or None for this machine.
+            With it the figures are estimates, and module and args may be fake tensors.
 
     Raises:
         BudgetError: no plan fits the budget.
         CaptureError: the module is not one graph.
     """
+    allocator.install()
+    options = replace(_plan_options(budget, hardware), actions=tuple(actions), planner=planner, lossy=lossy)
     step = capture(module, args)
-    prepare = functools.partial(
-        _prepare, budget_bytes=_budget(budget), planner=planner, actions=tuple(actions)
-    )
-    session = Session(module, optimizer, {}, prepare, _budget(budget))
-    extra = max(0, session._resident(args) - step.graph.resident_bytes)
-    return prepare(step, extra, 0, 0).plan
+    return decide(step, _unlearned(module, args, step, optimizer), options).plan
+
+
+def sweep(
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    techniques: Mapping[str, tuple[str, Sequence[str]]],
+    *,
+    points: int = 8,
+    hardware: str | Hardware | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> dict[str, tuple[Plan, ...]]:
+    """Plans by technique at the same budgets, spread evenly from the smallest feasible to the plain peak.
+
+    Nothing is run. Budgets that a technique cannot keep are missing from its plans.
+
+    Args:
+        techniques: by name a planner and its actions, as for `plan`.
+        points: number of budgets.
+        hardware, optimizer: as for `plan`.
+
+    Raises:
+        CaptureError: the module is not one graph.
+    """
+    allocator.install()
+    options = _plan_options(2**62, hardware)
+    step = capture(module, args)
+    learned = _unlearned(module, args, step, optimizer)
+
+    def attempt(planner: str, actions: Sequence[str], budget: int) -> Plan | int:
+        asked = replace(options, planner=planner, actions=tuple(actions), budget_bytes=budget)
+        try:
+            return decide(step, learned, asked).plan
+        except BudgetError as error:
+            return error.smallest_feasible_bytes
+
+    lows = [low for chosen in techniques.values() if isinstance(low := attempt(*chosen, 1), int)]
+    top = decide(step, learned, options).plan.plain_peak_bytes
+    low = min(lows, default=top)
+    budgets = sorted({low + (top - low) * i // max(1, points - 1) for i in range(points)})
+    return {
+        name: tuple(p for b in budgets if isinstance(p := attempt(*chosen, b), Plan))
+        for name, chosen in techniques.items()
+    }
+
+
+def _plan_options(budget: int | str | None, hardware: str | Hardware | None) -> Options:
+    device = load_hardware(hardware) if isinstance(hardware, str) else hardware
+    whole = memory.total_bytes() if device is None else device.memory_bytes
+    free = memory.free_bytes() if device is None else device.memory_bytes
+    limit = free if budget is None else parse_bytes(budget, whole=whole)
+    return Options(budget_bytes=limit, hardware=device)
+
+
+def _unlearned(
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    step: CapturedStep,
+    optimizer: torch.optim.Optimizer | None,
+) -> Learned:
+    """What is known of a step that has not run: the resident bytes that its graph does not hold."""
+    counts = Session(module, optimizer, {}, _unused, 0)
+    resident = max(0, counts.resident_bytes(args) - step.graph.resident_bytes)
+    return Learned(resident=resident, update=counts.update_workspace)
+
+
+def _unused(*_: Any) -> Prepared:
+    raise OutsizeError("a session that only counts was asked to plan")
 
 
 class _Captured(OutsizeError):
@@ -165,69 +270,3 @@ def _install(module: torch.nn.Module, session: Session) -> torch.nn.Module:
 
 def _budget(budget: int | str | None) -> int:
     return memory.free_bytes() if budget is None else parse_bytes(budget, whole=memory.total_bytes())
-
-
-def _prepare(
-    step: CapturedStep,
-    extra: int,
-    outside: int,
-    bias: int,
-    *,
-    budget_bytes: int,
-    planner: str,
-    actions: tuple[str, ...],
-    measure: MeasureSettings | None = None,
-    settings: PlanSettings | None = None,
-) -> Prepared:
-    clock = [time.perf_counter()]
-    graph = with_resident(step.graph, extra + bias)
-    costs = measure_ops(graph.ops, step.nodes, measure or MeasureSettings(cache=default_cache()))
-    profile = Profile(
-        ops=_with_outside(step, costs, outside),
-        links={"disk": LinkRate(out_bytes_per_second=8e8, in_bytes_per_second=8e8, shared=True)},
-    )
-    clock.append(time.perf_counter())
-    slack = compute_slack(graph, profile)
-    made = make_plan(
-        graph,
-        profile,
-        slack,
-        budget_bytes=budget_bytes,
-        planner=planner,
-        actions=actions,
-        settings=settings or PlanSettings(),
-    )
-    schedule = lower(graph, made)
-    timeline = simulate(graph, profile, schedule)
-    check(graph, profile, schedule, budget_bytes)
-    clock.append(time.perf_counter())
-    rewritten = rewrite_step(step, schedule, OPS)
-    verify_step(step, rewritten, OPS)
-    clock.append(time.perf_counter())
-    times = [end - start for start, end in itertools.pairwise(clock)]
-    peaks: dict[str, int] = {}
-    for entry, nbytes in zip(schedule.entries, timeline.residency):
-        if entry.op >= 0:
-            phase = graph.ops[entry.op].phase
-            peaks[phase] = max(nbytes, peaks.get(phase, 0))
-    return Prepared(
-        graph=graph, profile=profile, plan=made, rewritten=rewritten, phase_peaks=peaks,
-        measure_seconds=times[0], planning_seconds=times[1], rewrite_seconds=times[2],
-    )  # fmt: skip
-
-
-def _with_outside(step: CapturedStep, costs: Sequence[OpCost], outside: int) -> tuple[OpCost, ...]:
-    """The costs with the bytes that the loss needs outside the module.
-
-    Before a step was measured, twice the bytes of the results that carry gradients are kept free: a loss such as
-    cross-entropy makes one tensor of that size and its backward another.
-    """
-    guess = outside
-    op = step.graph.ops[step.boundary]
-    if not outside:
-        guess = 2 * sum(
-            step.graph.storages[s].nbytes for s in op.writes if step.graph.storages[s].nbytes > 4096
-        )
-    made = list(costs)
-    made[step.boundary] = replace(made[step.boundary], workspace_bytes=guess)
-    return tuple(made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import socket
 import traceback
 from collections.abc import Callable
@@ -20,7 +21,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _enter(rank: int, world: int, port: int, body: Callable[..., Any], args: tuple[Any, ...], out: Any) -> None:
+def _enter(
+    rank: int, world: int, port: int, body: Callable[..., Any], args: tuple[Any, ...], out: Any
+) -> None:
     import torch
     import torch.distributed as dist
 
@@ -30,11 +33,11 @@ def _enter(rank: int, world: int, port: int, body: Callable[..., Any], args: tup
     try:
         if world > 1:
             dist.init_process_group("gloo", timeout=timedelta(seconds=60))
-        out.send(("value", body(rank, *args)))
+        told = ("value", body(rank, *args))
     except BaseException as error:
-        out.send(("error", (type(error).__name__, vars(error), "".join(traceback.format_exception(error)))))
-    finally:
-        out.close()
+        told = ("error", (type(error).__name__, vars(error), "".join(traceback.format_exception(error))))
+    out.send_bytes(pickle.dumps(told))  # plain bytes: torch's own way shares memory that dies with us
+    out.close()
 
 
 class Failed(Exception):
@@ -63,7 +66,7 @@ def outcome(pipe: Any, seconds: float = 60) -> Any:
     """A worker's value, or `Failed`, or EOFError if it died without a word."""
     if not pipe.poll(seconds):
         raise TimeoutError(f"no result within {seconds} s")
-    kind, value = pipe.recv()
+    kind, value = pickle.loads(pipe.recv_bytes())
     return Failed(*value) if kind == "error" else value
 
 

@@ -1,5 +1,7 @@
 """Chunks cover every element exactly once, whatever the sizes; slices partition a chunk on cache lines."""
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,7 +46,7 @@ def test_every_element_once(entries, chunk_bytes, random) -> None:
         spans = sorted(seen[index])
         assert spans[0][0] == 0
         assert spans[-1][1] == slot.length
-        assert all(a[1] == b[0] for a, b in zip(spans, spans[1:]))
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(spans))
 
 
 @given(sizes, st.integers(1, 5000), st.integers(1, 7))
@@ -55,7 +57,7 @@ def test_slices_partition_a_chunk(entries, chunk_bytes, workers) -> None:
         cuts = [chunk.cut(w, workers) for w in range(workers)]
         assert cuts[0][0] == 0
         assert cuts[-1][1] == chunk.length
-        assert all(a[1] == b[0] for a, b in zip(cuts, cuts[1:]))
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(cuts))
         assert all(start % ALIGN == 0 for start, _ in cuts)
         covered = sum(length for cut in cuts for _, _, _, length in chunk.runs(*cut))
         assert covered == sum(piece.length for piece in chunk.pieces)

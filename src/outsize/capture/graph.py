@@ -111,6 +111,7 @@ class _Reader:
         self.storages: list[dict[str, Any]] = []
         self.storage: dict[Node, int] = {}
         self._known: dict[int, int] = {}
+        self._whole: dict[int, int] = {}
         self._keep: list[Any] = []
         self._primals, self._tangents = primals, tangents
 
@@ -130,6 +131,9 @@ class _Reader:
             if source not in self.storage and source.target is not operator.getitem:
                 reads += [self._known[_key(leaf)] for leaf in tensor_leaves(source.meta.get("val"))]
         position, writes = len(self.ops), []
+        for index in reads:
+            if not _reads_sign_only(node, index, self.storage):
+                self._whole[index] = position
         for leaf in tensor_leaves(value):
             index, fresh = self._touch(leaf, node.name, "activation", position, zeros=_is(node, _ZEROS))
             if fresh:
@@ -171,8 +175,16 @@ class _Reader:
                 uses[index].append(op["index"])
         return StepGraph(
             ops=tuple(Op(**op) for op in self.ops),
-            storages=tuple(Storage(**s, uses=tuple(uses[s["index"]])) for s in self.storages),
+            storages=tuple(
+                Storage(**s, uses=tuple(uses[s["index"]]), mask_from=self._mask_from(s["index"], uses))
+                for s in self.storages
+            ),
         )
+
+    def _mask_from(self, index: int, uses: list[list[int]]) -> int:
+        """The position from which on only the storage's sign pattern is read, or -1."""
+        first = self._whole.get(index, self.storages[index]["producer"]) + 1
+        return first if any(use >= first for use in uses[index]) else -1
 
     def _append(
         self, node: Node, phase: str, reads: list[int], writes: list[int], mutated: list[int]
@@ -255,6 +267,14 @@ def _is(node: Node, names: Sequence[str]) -> bool:
         return False
     name = target._schema.name.split("::")[-1]
     return any(name == n or (n.startswith("_") and name.startswith(n)) for n in names)
+
+
+def _reads_sign_only(node: Node, storage: int, known: dict[Node, int]) -> bool:
+    """Whether the node needs of that storage only where it is above zero: a ReLU's backward does."""
+    if node.target is not torch.ops.aten.threshold_backward.default or node.args[2] != 0:
+        return False
+    gradient, result = node.args[0], node.args[1]
+    return known.get(result) == storage and known.get(gradient) != storage  # type: ignore[arg-type]
 
 
 def _mutated_inputs(node: Node) -> list[Node]:

@@ -15,6 +15,8 @@ from rich.markup import escape
 
 from .. import __version__
 from ..errors import OutsizeError
+from . import npi, trees
+from .plan import plan
 from .report import report
 from .train import train
 
@@ -29,7 +31,10 @@ app = typer.Typer(
 
 
 app.command()(train)
+app.command()(plan)
 app.command()(report)
+app.add_typer(trees.app, name="trees")
+app.add_typer(npi.app, name="npi")
 
 
 @app.callback()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,9 @@ def train(
     json: Annotated[Path | None, typer.Option(help="Write the RunRecord here.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report page here.")] = None,
     no_plan: Annotated[bool, typer.Option("--no-plan", help="The plain step, under the same meter.")] = False,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that share the work, each under the budget.")
+    ] = 1,
 ) -> None:
     """Train a network under a memory budget that its plain step exceeds, and show what that took.
 
@@ -70,19 +74,23 @@ def train(
     import torch
     from rich.console import Console
 
-    from .. import api
+    from .. import api, parallel
     from ..report import page, renderable
     from ..zoo import training
     from .report import check_writable, write
 
     for path in (json, html):
         check_writable(path)
-    console = Console(stderr=True)
+    if workers > 1 and not parallel.is_worker():
+        parallel.launch("outsize", sys.argv[1:], workers=workers)
+        return
+    first = parallel.is_first()
+    console = Console(stderr=True, quiet=not first)
     with console.status("loading"):
-        workload = load(target or model, data=data, batch=batch, size=size, tiny=tiny, seed=seed)
+        workload = load(target, model, data=data, batch=batch, size=size, tiny=tiny, seed=seed)
     console.print(workload.describe(), markup=False, highlight=False)
     torch.manual_seed(seed)
-    optimizer = training.make_optimizer(workload, learning_rate=lr)
+    optimizer: torch.optim.Optimizer = training.make_optimizer(workload, learning_rate=lr)
     if no_plan:
         api.meter(workload.module, optimizer=optimizer)
         limit = None
@@ -90,8 +98,12 @@ def train(
         limit = announce(console, workload, optimizer, budget)
         api.compile(workload.module, budget=limit, optimizer=optimizer, disk=disk)
     steps = steps or workload.steps
+    if parallel.is_worker():
+        workload, optimizer = training.share(workload, learning_rate=lr)
     with progress(console, steps, limit) as on_step:
         record = training.run(workload, optimizer, steps=steps, on_step=on_step)
+    if not first:
+        return
     Console().print(renderable(record))
     if json is not None:
         write(json, record.to_json())
@@ -99,7 +111,7 @@ def train(
         write(html, page(record, title=f"{workload.name}, {steps} steps"))
 
 
-def load(name: str | None, **wanted: Any) -> Workload:
+def load(target: str | None, model: str | None, **wanted: Any) -> Workload:
     """The named model of the zoo (gpt where none is named), or the user's `file.py:build`.
 
     Raises:
@@ -108,7 +120,9 @@ def load(name: str | None, **wanted: Any) -> Workload:
     from .. import zoo
     from ..errors import WorkloadError
 
-    name = name or "gpt"
+    if target and model:
+        raise WorkloadError(f"two models were named, {target!r} and --model {model}: name one")
+    name = target or model or "gpt"
     if ":" not in name and not name.endswith(".py"):
         return zoo.load(name, **wanted)
     seed = wanted.pop("seed")
@@ -145,13 +159,13 @@ def progress(console: Console, steps: int, limit: int | None) -> Iterator[Any]:
     """A progress bar on stderr; gives the function to call after each step.
 
     The bytes alive are read from the meter whenever the bar is drawn, so they move within a step. What the process
-    held beside the step's residents (the interpreter, the libraries) is taken off, as known after the first step.
+    holds beside the step (the interpreter, the libraries) is taken off, as counted between steps.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
     from rich.text import Text
 
     from ..device import memory
-    from ..units import format_bytes, format_seconds
+    from ..units import format_seconds
 
     beside: list[int] = []
 
@@ -159,25 +173,27 @@ def progress(console: Console, steps: int, limit: int | None) -> Iterator[Any]:
         max_refresh = 0.2
 
         def render(self, task: Any) -> Text:
-            alive = format_bytes(max(0, memory.bytes_in_use() - beside[0])) if beside else "–"
-            return Text(f"alive {alive}", style="cyan")
+            alive = f"alive {mib(max(0, memory.bytes_in_use() - beside[0]))}" if beside else ""
+            return Text(alive, style="cyan", no_wrap=True)
 
-    of_budget = "" if limit is None else f" of {format_bytes(limit)}"
+    def mib(nbytes: int) -> str:
+        return f"{nbytes / 2**20:.{0 if nbytes > 2**24 else 2}f}"
+
+    of_budget = "" if limit is None else f" of {mib(limit)}"
     columns = (
-        TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=None), TextColumn("{task.description}"),
+        TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=12), TextColumn("{task.description}"),
         Alive(), TextColumn("{task.fields[peak]}"),
     )  # fmt: skip
-    with Progress(*columns, console=console, expand=True) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task("planning, first step", total=steps, peak="")
 
         def on_step(step: Step) -> None:
-            if not beside:
-                beside.append(memory.bytes_in_use() - step.record.resident_bytes)
+            beside[:] = [memory.bytes_in_use() - step.alive_bytes]
             bar.update(
                 task,
                 completed=step.index + 1,
-                description=f"loss {step.loss:.3f}  {format_seconds(step.seconds)}/step",
-                peak=f"peak {format_bytes(step.record.measured_peak_bytes)}{of_budget}",
+                description=f"loss {step.loss:.3f} {format_seconds(step.seconds)}/step",
+                peak=f"peak {mib(step.record.measured_peak_bytes)}{of_budget} MiB",
             )
 
         yield on_step

@@ -1,0 +1,1 @@
+"""The one door to hardware: memory meter, allocator, lanes, clock, facts, links."""

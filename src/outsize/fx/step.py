@@ -47,7 +47,7 @@ class RuntimeOps:
 
     `swap_out(frame, tensor, slot, tier)`, `settle(frame, slot)`, `fetch(frame, slot, nbytes, dtype)`,
     `wait(frame, slot) -> flat tensor`, `encode(frame, tensor, slot, codec, nbytes)`,
-    `decode(frame, slot, dtype, last) -> flat tensor`.
+    `decode(frame, slot, dtype, last) -> flat tensor`, `observe(frame, tensor, slot)` (samples its density).
     """
 
     swap_out: Callable[..., Any]
@@ -56,6 +56,7 @@ class RuntimeOps:
     wait: Callable[..., Any]
     encode: Callable[..., Any]
     decode: Callable[..., Any]
+    observe: Callable[..., Any]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

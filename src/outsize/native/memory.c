@@ -96,12 +96,25 @@ static void *run_sampler(void *unused) {
     return NULL;
 }
 
-static void before_fork(void) { pthread_mutex_lock(&meter.lock); }
-static void after_fork_parent(void) { pthread_mutex_unlock(&meter.lock); }
+/* A fork must find both locks free; a reading takes the meter's, then the arena's, so this does as well. */
+static void before_fork(void) {
+    pthread_mutex_lock(&meter.lock);
+    outsize_arena_lock();
+}
+static void after_fork_parent(void) {
+    outsize_arena_unlock();
+    pthread_mutex_unlock(&meter.lock);
+}
 static void after_fork_child(void) { /* the sampler did not come along: meters end here */
     meter.running = meter.active = 0;
     memset(meter.used, 0, sizeof meter.used);
-    pthread_mutex_unlock(&meter.lock);
+    after_fork_parent();
+}
+static void guard_forks(void) { pthread_atfork(before_fork, after_fork_parent, after_fork_child); }
+
+void outsize_guard_forks(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, guard_forks);
 }
 
 static void prepare(void) {
@@ -110,7 +123,7 @@ static void prepare(void) {
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&meter.wake, &attributes);
     pthread_condattr_destroy(&attributes);
-    pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+    outsize_guard_forks();
 }
 
 /* meter_start(interval_ns, rest) -> slot: a meter whose peak begins at the bytes in use now. */

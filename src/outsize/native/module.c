@@ -10,9 +10,11 @@ static struct PyModuleDef definition = {
 PyMODINIT_FUNC PyInit__native(void) {
     PyMethodDef *tables[] = {
         outsize_memory_methods,
+        outsize_arena_methods,
         outsize_codec_methods,
         outsize_sync_methods,
         outsize_update_methods,
+        outsize_npi_methods,
     };
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL) return NULL;

@@ -76,7 +76,9 @@ def load_state_dict(module: Distributed, optimizer: torch.optim.Optimizer, state
                 target.copy_(state["model"][name])
     indices = {
         name: index
-        for index, name in enumerate(n for group in state["optimizer"]["param_groups"] for n in group["params"])
+        for index, name in enumerate(
+            n for group in state["optimizer"]["param_groups"] for n in group["params"]
+        )
     }
     packed = {
         "state": {indices[name]: entries for name, entries in state["optimizer"]["state"].items()},

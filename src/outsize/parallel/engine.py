@@ -56,6 +56,7 @@ class Engine:
         self._presence = presence.numpy()
         self._keep = keep
         self._base, self.step = 0, 0
+        self._begun = False
         self._helper = _Helper() if helper else None
         self.order: list[int] = []
         self.last_order: list[int] = []

@@ -11,6 +11,7 @@ parameter. Entries live in the arena, so a slice may change hands when the chunk
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -44,7 +45,7 @@ class Schema:
             ParallelError: the optimizer is not elementwise, or cannot be stepped without a closure.
         """
         kind = type(template)
-        schemas = [cls._probe_group(kind, group) for group in template.param_groups]
+        schemas = [cls._probe_group(template, group) for group in template.param_groups]
         if any(schema != schemas[0] for schema in schemas):
             raise ParallelError(
                 f"{kind.__name__} keeps different state in different groups, which slices cannot share: give all "
@@ -53,14 +54,18 @@ class Schema:
         return schemas[0]
 
     @classmethod
-    def _probe_group(cls, kind: type[torch.optim.Optimizer], group: Mapping[str, Any]) -> Schema:
+    def _probe_group(cls, template: torch.optim.Optimizer, group: Mapping[str, Any]) -> Schema:
+        kind, defaults = type(template), constructor_options(template)
         options = {key: value for key, value in group.items() if key not in ("params", "param_names")}
         generator = torch.Generator().manual_seed(0)
         start = torch.randn(6, 8, generator=generator)
         whole = torch.nn.Parameter(start.clone())
         halves = [torch.nn.Parameter(part.clone()) for part in start.view(-1).split(24)]
         try:
-            trials = kind([{"params": [whole], **options}]), kind([{"params": halves, **options}])  # type: ignore[call-arg]
+            trials = (
+                kind([{"params": [whole], **options}], **defaults),
+                kind([{"params": halves, **options}], **defaults),
+            )
             for _ in range(3):
                 grad = torch.randn(6, 8, generator=generator)
                 whole.grad = grad.clone()
@@ -89,6 +94,12 @@ class Schema:
         return cls(elementwise=tuple(elementwise), numbers=tuple(numbers))
 
 
+def constructor_options(template: torch.optim.Optimizer) -> dict[str, Any]:
+    """The defaults that the class takes as arguments (some, such as Adagrad's first value, act only there)."""
+    accepted = inspect.signature(type(template).__init__).parameters
+    return {key: value for key, value in template.defaults.items() if key in accepted}
+
+
 def _refuse(kind: type[torch.optim.Optimizer], reason: str) -> ParallelError:
     return ParallelError(
         f"{kind.__name__} cannot be updated on the CPU by slices: {reason}. Use update='device', which hands "
@@ -113,6 +124,7 @@ class GenericRule(Rule):
         self, template: torch.optim.Optimizer, memory: Memory, schema: Schema, scalars: torch.Tensor
     ) -> None:
         self._kind, self._memory, self._schema, self._scalars = type(template), memory, schema, scalars
+        self._defaults = constructor_options(template)
 
     def begin(self, groups: Sequence[Mapping[str, Any]], group_of: Sequence[int], steps: np.ndarray) -> None:
         self._options = [
@@ -138,7 +150,8 @@ class GenericRule(Rule):
         members: dict[int, list[torch.nn.Parameter]] = {}
         for row, part in runs:
             members.setdefault(self._group_of[row[HYPER]], []).append(part)
-        inner = self._kind([{"params": parts, **self._options[g]} for g, parts in members.items()])  # type: ignore[call-arg]
+        groups = [{"params": parts, **self._options[g]} for g, parts in members.items()]
+        inner = self._kind(groups, **self._defaults)
         for row, part in runs:
             if self._steps[row[HYPER]] > 0:
                 inner.state[part] = self._recall(row)

@@ -30,7 +30,7 @@ class Turnstile:
         self._open = False
 
     def open(self, divide_by_initial: bool, throw: bool) -> None:
-        self._open, self._throw = True, throw
+        self._open, self._throw, self._source, self._last = True, throw, 0, 0
         self._worker.sink.divide_by_initial = divide_by_initial
         self._worker.control.post(Field.JOINED, 0)
         self._worker.control.barrier()
@@ -60,8 +60,21 @@ class Turnstile:
                 worker.engine.begin()
             worker.complete()
             worker.after_shadow()
+        self._same_end()
         if buffers is not None:
             buffers.source = 0
+
+    @torch.no_grad()
+    def _same_end(self) -> None:
+        """What is not shared ends as on the worker that had inputs for longest."""
+        worker = self._worker
+        if worker.groups.everyone is None:
+            return
+        private = isinstance(worker.sink, ReturnSink)
+        for tensor in [*(worker.params if private else ()), *worker.module.buffers()]:
+            whole = tensor.detach().contiguous()
+            dist.broadcast(whole, self._last, group=worker.groups.everyone)
+            tensor.detach().copy_(whole)
 
     def _agree(self, has_inputs: bool) -> list[bool]:
         """Which workers, by global rank, have inputs for the next step."""
@@ -70,7 +83,8 @@ class Turnstile:
         mine[worker.node.rank] = has_inputs
         if worker.groups.everyone is not None:
             dist.all_reduce(mine, group=worker.groups.everyone)
-        self._source = int(mine.argmax()) if mine.any() else 0
+        if mine.any():  # the highest rank with inputs lends its buffers, as in DDP
+            self._source = self._last = int(mine.nonzero().max())
         return [bool(flag) for flag in mine]
 
     def _source_buffers(self, buffers: Buffers | None) -> None:

@@ -52,7 +52,9 @@ def launch(
     if workers < 1:
         raise ParallelError(f"workers must be at least 1, got {workers}")
     if is_worker():
-        raise ParallelError("this process is a worker already: launch() belongs in the program that starts them")
+        raise ParallelError(
+            "this process is a worker already: launch() belongs in the program that starts them"
+        )
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 

@@ -131,7 +131,8 @@ class ChunkOptimizer(torch.optim.Optimizer):
             entries["master"] = worker.view(worker.slots[slot], p, memory.master)
         if schema is None and self.kind is not torch.optim.SGD:
             entries = {"step": worker.steps[slot], **entries}
-        self.state[p] = entries
+        if entries or schema is not None:
+            self.state[p] = entries
 
     def _refresh(self) -> None:
         """Numbers per parameter, as they are now."""

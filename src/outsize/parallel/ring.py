@@ -64,7 +64,14 @@ class Ring:
         if rows:
             self._copy(np.array(rows, dtype=np.int64), int(self.sources(number)[self._worker]))
 
-    def own(self, number: int, chunk: Chunk, rows: Table, slots: Sequence[Slot], grads: Sequence[torch.Tensor | None]) -> Table:
+    def own(
+        self,
+        number: int,
+        chunk: Chunk,
+        rows: Table,
+        slots: Sequence[Slot],
+        grads: Sequence[torch.Tensor | None],
+    ) -> Table:
         """The rows of this worker's slice, told where its own gradients lie; zeros are staged for missing ones."""
         item, place, rows = chunk.itemsize, int(self.sources(number)[self._worker]), rows.copy()
         missing = []

@@ -179,7 +179,11 @@ def check_options(groups: Sequence[Mapping[str, Any]]) -> None:
 def hyperparameters(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The values of the groups, comparable and detached from later changes."""
     return [
-        {key: _number(value) for key, value in group.items() if key not in {"params", "param_names", *_IGNORED}}
+        {
+            key: _number(value)
+            for key, value in group.items()
+            if key not in {"params", "param_names", *_IGNORED}
+        }
         for group in groups
     ]
 

@@ -122,7 +122,9 @@ class Sink(ABC):
         """Sum this node's slice of chunk `index` into a letter and send it to the other nodes."""
         assert self.relay is not None
         start, stop = self.cuts[index][self.worker]
-        letter = self.relay.write(index, stop - start, self.local_use(index), self.active(), self.dtype(index))
+        letter = self.relay.write(
+            index, stop - start, self.local_use(index), self.active(), self.dtype(index)
+        )
         rows = redirect(self.own_rows(index), write=STAGED, shift=start)
         number = self.base + index
         add_up(rows, self.ring.sources(number), self.worker, self.dtype(index), 1.0, letter.slice)

@@ -45,7 +45,7 @@ class Climb:
         if self._search.claim:
             if (better and not first) or not self._try(1):
                 self._end(self.size if better else min(self.seen, key=self.seen.__getitem__))
-            return
+            return None
         if len(self.seen) >= self._search.limit:
             return self._end()
         if better and self._try(self._direction):
@@ -127,6 +127,8 @@ class Tuner:
         worker.control.barrier()
         size, *self._order = board.tolist()
         worker.adopt(worker.form(abs(size) / (1 << 20), self._order))
+        if worker.node.leads:
+            worker.arena.forget("staging")  # pages that only larger chunks touched
         worker.control.barrier()
         return bool(size < 0)
 

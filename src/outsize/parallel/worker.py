@@ -15,13 +15,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ..device import allocator
 from ..errors import ParallelError
 from .arena import Arena, Layout
 from .chunks import ChunkPlan, Slot, form, lay_out
 from .engine import Engine
 from .faults import HEADER, Control, Field, gone, lines_bytes, watch
 from .generic import GenericRule, Schema
-from .node import Groups, Node, discover, exchange, fetch, hand_out, listen
+from .node import Groups, discover, exchange, fetch, hand_out, listen
 from .relay import Relay
 from .ring import Ring
 from .rules import Memory, NativeRule, Rule, check_options, hyperparameters, master_type, native_state
@@ -56,6 +57,8 @@ class Worker:
     ) -> None:
         self.module, self.template, self.settings, self.timeout = module, template, settings, timeout
         self.names, self.params, self.slots = _slots(module)
+        if settings.reuse_pages:
+            allocator.install()
         self.groups = _open_groups(timeout)
         self.node = discover(self.groups.everyone, settings.nodes)
         self._agree_on_model()
@@ -304,13 +307,13 @@ class Worker:
             self.steps[torch.from_numpy(self.sink.used)] += 1
 
     def wait_idle(self) -> None:
-        """Block until no worker writes parameters any more (before they are read outside a step)."""
+        """Raise unless the shared parameters are those between two steps."""
+        self.control.check()
         if self.engine.begun:
             raise ParallelError(
                 "a backward pass has been synchronised but step() was not called: the shared parameters are "
                 "half updated until then"
             )
-        self.control.check()
 
     def read_all(self, field: Field) -> list[int]:
         return [self.control.read(field, worker) for worker in range(self.node.local_world)]
@@ -334,10 +337,25 @@ def _open_groups(timeout: float) -> Groups:
     if not dist.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return Groups()
-        dist.init_process_group("gloo")
+        _rendezvous()
     if dist.get_world_size() == 1:
         return Groups()
     return Groups(everyone=dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)))
+
+
+def _rendezvous() -> None:
+    """What `init_process_group("gloo")` does under a launcher, with keys of their own for each restart.
+
+    torch 2.13 reuses the launcher's store after a restart without a prefix, so gloo would connect to the addresses of
+    the dead (its comment in `torch/distributed/rendezvous.py` expects a new store for each attempt).
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        dist.init_process_group("gloo")
+        return
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    dist.init_process_group("gloo", store=dist.PrefixStore(attempt, store), rank=rank, world_size=world)
 
 
 def dense_strides(p: torch.Tensor) -> tuple[int, ...]:

@@ -25,18 +25,23 @@ from ..fx import CapturedStep, RewrittenStep, RuntimeOps, map_nodes, tensor_leav
 from ..values import Entry, Schedule
 
 
-def rewrite_step(step: CapturedStep, schedule: Schedule, ops: RuntimeOps) -> RewrittenStep:
+def rewrite_step(
+    step: CapturedStep, schedule: Schedule, ops: RuntimeOps, *, observe: frozenset[int] = frozenset()
+) -> RewrittenStep:
     """Lower a schedule onto the captured graph.
+
+    Args:
+        observe: storages whose density is sampled when they are made.
 
     Raises:
         RewriteError: the schedule uses bytes that are not there, a defect of the planner.
     """
-    return _Builder(step, ops).build(schedule)
+    return _Builder(step, ops, observe).build(schedule)
 
 
 class _Builder:
-    def __init__(self, step: CapturedStep, ops: RuntimeOps) -> None:
-        self.step, self.ops = step, ops
+    def __init__(self, step: CapturedStep, ops: RuntimeOps, observe: frozenset[int]) -> None:
+        self.step, self.ops, self.observe = step, ops, observe
         self.graphs = (Graph(), Graph())
         self.side = 0
         self.origin: dict[Node, Node] = {}
@@ -167,6 +172,8 @@ class _Builder:
                     self._restore(storage, value)
             elif not again:
                 self.values[original, 0] = value
+                if fresh and storage in self.observe:
+                    self._call(self.ops.observe, value, storage)
 
     def _emit(self, node: Node) -> Node:
         args, kwargs = map_nodes(node.args, self.value), map_nodes(node.kwargs, self.value)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MutationError
+from .encoding import Form
 from .tiers import Arrival, Block, Tier
 
 _NUMBERS = itertools.count(1)
@@ -36,8 +37,12 @@ class Frame:
         tiers: by name.
         blocks: storage → its bytes in a tier.
         arrivals: storage → its read under way.
-        encoded: storage → its encoded form on the device.
+        dtypes: storage → dtype of the tensor that went away.
+        forms: storage → its encoded form.
+        densities: storage → share of nonzero elements, where observed.
+        overflowed: storages that were denser than planned and went to a tier instead.
         program: whoever runs this frame's backward.
+        held_bytes: device bytes that the frame kept when its forward ended, as its host measured them.
     """
 
     def __init__(self, program: Any, tiers: dict[str, Tier]) -> None:
@@ -46,7 +51,11 @@ class Frame:
         self.tiers = tiers
         self.blocks: dict[int, tuple[Tier, Block]] = {}
         self.arrivals: dict[int, Arrival] = {}
-        self.encoded: dict[int, Any] = {}
+        self.dtypes: dict[int, torch.dtype] = {}
+        self.forms: dict[int, Form] = {}
+        self.densities: dict[int, float] = {}
+        self.overflowed: list[int] = []
+        self.held_bytes = 0
         self._saved: list[Any] = []
         self._watched: list[tuple[str, Tensor, int]] = []
 

@@ -77,7 +77,7 @@ def _lstm(wanted: Wanted) -> Workload:
 def _next_byte(
     wanted: Wanted, name: str, module: nn.Module, context: int, *, batch: int, rate: float, steps: int
 ) -> Workload:
-    corpus, batch = _corpus(wanted, context), wanted.batch or wanted.pick(batch, 2)
+    corpus, batch = _corpus(wanted, context), wanted.batch or wanted.pick(batch, 16)
     return Workload(
         name=name,
         module=module,
@@ -104,7 +104,7 @@ def _bert(wanted: Wanted) -> Workload:
         if wanted.tiny
         else TransformerSize(width=384, depth=6, heads=6, context=context)
     )
-    corpus, batch = _corpus(wanted, context), wanted.batch or wanted.pick(4, 2)
+    corpus, batch = _corpus(wanted, context), wanted.batch or wanted.pick(4, 16)
     train = partial(text.next_byte, corpus.train, batch=batch, context=context, seed=wanted.seed)
     aside = partial(
         text.next_byte_validation, corpus.validation, batch=batch, context=context, count=VALIDATION_BATCHES
@@ -171,7 +171,7 @@ def _classify(
     rate: float,
     steps: int,
 ) -> Workload:
-    samples, batch = _samples(wanted), wanted.batch or wanted.pick(batch, 4)
+    samples, batch = _samples(wanted), wanted.batch or wanted.pick(batch, 16)
     enlarge = partial(images.enlarge, side=side, channels=3)
     return Workload(
         name=name,
@@ -196,7 +196,7 @@ def _autoencoder(wanted: Wanted) -> Workload:
     side = wanted.size or wanted.pick(64, 16)
     channels = (4, 8) if wanted.tiny else (32, 64, 128)
     _check_multiple("autoencoder", side, 2 ** len(channels))
-    samples, batch = _samples(wanted), wanted.batch or wanted.pick(128, 4)
+    samples, batch = _samples(wanted), wanted.batch or wanted.pick(128, 16)
     enlarge = partial(images.enlarge, side=side, channels=1)
 
     def rebuild(batch: Batch) -> Batch:
@@ -232,7 +232,7 @@ def _unet(wanted: Wanted, *, dimensions: int) -> Workload:
     else:
         size = UNetSize(width=32, depth=4) if dimensions == 2 else UNetSize(width=16, depth=3)
     _check_multiple(name, side, 2**size.depth)
-    batch = wanted.batch or wanted.pick(4 if dimensions == 2 else 1, 2)
+    batch = wanted.batch or wanted.pick(4 if dimensions == 2 else 1, 16 if dimensions == 2 else 2)
     samples = None if wanted.data is None else _volumes(wanted, wanted.data, dimensions, side)
     fresh = partial(volume.volumes, side=side, dimensions=dimensions, batch=batch, seed=wanted.seed)
     return Workload(

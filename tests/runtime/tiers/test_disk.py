@@ -76,7 +76,7 @@ def random_bytes(n: int, seed: int = 0) -> torch.Tensor:
     st.lists(st.tuples(st.integers(0, 300_000), st.integers(0, 63)), min_size=1, max_size=8),
     st.permutations(range(8)),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_every_byte_comes_back(shapes: list[tuple[int, int]], order: list[int]) -> None:
     with DiskTier("/tmp", settings=DiskSettings(piece_bytes=64 * 1024, growth_bytes=MIB)) as tier:
         # Any length, any address: aligned pieces, partial sectors and bounced copies.
@@ -178,6 +178,21 @@ def test_a_block_released_early_is_never_lost_to_another(tmp_path: Path) -> None
         assert torch.equal(tier.read(second).wait(), random_bytes(MIB, 2))
         with pytest.raises(TierError, match="released"):
             tier.read(first)
+
+
+def test_a_write_that_nobody_wants_any_more_is_dropped(tmp_path: Path) -> None:
+    file = Faulty(tmp_path)
+    file.gate.clear()
+    with DiskTier(file=file) as tier:
+        first, second, third = (tier.write(random_bytes(1000, n)) for n in range(3))
+        second.release()
+        arrival = tier.read(third)
+        third.release()  # the read still wants it
+        file.gate.set()
+        first.settle()
+        second.settle()
+        assert torch.equal(arrival.wait(), random_bytes(1000, 2))
+        assert tier.counters().bytes_out == 2000
 
 
 def test_short_transfers_are_completed(tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ class NetworkBrain(Brain):
                 if float(gap.min()) < (self.strict or 0.0):
                     where = self.programs[int(program[int(gap.argmin())])]
                     raise NpiError(
-                        f"a decision in {where} has margin {float(gap.min()):.3g}, --strict asks for {self.strict}; "
+                        f"a decision in {where} has margin {float(gap.min()):.3g}, --strict asks for "
+                        f"{self.strict}; "
                         "train with a larger margin or run without --strict"
                     )
 
@@ -126,8 +127,8 @@ class TableBrain(Brain):
 class PrimitiveCaller:
     """A primitive's network behind the machine's calls.
 
-    A primitive of one input is asked ahead: the first miss answers all cells of the tapes that are being read in one forward
-    pass, so `map` and `filter` cost one pass per list, not one per element.
+    A primitive of one input is asked ahead: the first miss answers all cells of the tapes that are being
+    read in one forward pass, so `map` and `filter` cost one pass per list, not one per element.
     """
 
     def __init__(self, model: Primitive) -> None:
@@ -149,7 +150,8 @@ class PrimitiveCaller:
         if not all(a in self.known for a in asked):
             fresh = np.unique(np.concatenate([near[:, 0], inputs[:, 0]]))
             domain = np.array(self.model.domains[0])
-            # Cells that the program never hands to this primitive may lie outside of its domain; those asked may not.
+            # Cells that the program never hands to this primitive may lie outside of its domain; those asked
+            # may not.
             fresh = fresh[np.isin(fresh, domain) | np.isin(fresh, inputs[:, 0])]
             self.known.update(zip(fresh.tolist(), self._forward(fresh[:, None]).tolist()))
         return np.array([self.known[a] for a in asked], dtype=np.int64)

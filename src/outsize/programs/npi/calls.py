@@ -1,9 +1,10 @@
 """The words that the log, the controller, the tables and the machine share.
 
-An `Action` is one normalised system call: what to do, with which primitive, on which registers. It never holds a datum
-(C3.2): `slot` names a primitive and `operands` name registers of the current call, `p0, p1, …` for pointers (the
-parameters first, then the copies in the order of their making) and `v0, v1, …` for values (in the order of reading).
-A `Row` is everything that happens in one call: which observation came in, which action went out.
+An `Action` is one normalised system call: what to do, with which primitive, on which registers. It never
+holds a datum (C3.2): `slot` names a primitive and `operands` name registers of the current call, `p0, p1, …`
+for pointers (the parameters first, then the copies in the order of their making) and `v0, v1, …` for values
+(in the order of reading). A `Row` is everything that happens in one call: which observation came in, which
+action went out.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ _TUPLED = {"read", "right", "left"}
 def fold(steps: Sequence[Step]) -> tuple[Step, ...]:
     """Normalise a call's log (claim 5) and mark its tail call.
 
-    Neighbouring reads, and neighbouring moves in one direction, become one action on a tuple of pointers. A call whose answer
-    is returned at once becomes a `tail` call, which the machine runs in the caller's frame.
+    Neighbouring reads, and neighbouring moves in one direction, become one action on a tuple of pointers. A
+    call whose answer is returned at once becomes a `tail` call, which the machine runs in the caller's frame.
     """
     out: list[Step] = []
     for step in steps:

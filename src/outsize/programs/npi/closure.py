@@ -1,9 +1,10 @@
 """Every sequence of observations that a call may ever meet, found without data (LWL's closure, per call).
 
-Inside one call the program sees nothing but yes/no answers, nested calls are single actions, and each call starts afresh. So
-running each function alone, breadth first over the answers, reaches a fixed point: the verification set. It takes every
-answer for possible, which can only make the set larger than what executions reach, hence the proof stays sound.
-Minimised: a sequence that another one extends is dropped, since checking the longer one checks it.
+Inside one call the program sees nothing but yes/no answers, nested calls are single actions, and each call
+starts afresh. So running each function alone, breadth first over the answers, reaches a fixed point: the
+verification set. It takes every answer for possible, which can only make the set larger than what executions
+reach, hence the proof stays sound. Minimised: a sequence that another one extends is dropped, since checking
+the longer one checks it.
 """
 
 from __future__ import annotations
@@ -166,7 +167,9 @@ def check_consistent(rows: Sequence[Row]) -> None:
             key, action = (row.program, seen), str(step.action)
             if decided.setdefault(key, action) != action:
                 raise NpiError(
-                    f"traces contradict each other in {row.program} after observations {list(seen)}: one does "
-                    f"{decided[key]}, another {action}. The program must depend on its tapes alone (no randomness, no "
+                    f"traces contradict each other in {row.program} after observations {list(seen)}: one "
+                    f"does "
+                    f"{decided[key]}, another {action}. The program must depend on its tapes alone (no "
+                    f"randomness, no "
                     "global state)"
                 )

@@ -1,8 +1,8 @@
 """The programmer-interpreter: an LSTM that says which system call comes next (method 3, claim 9).
 
-Input at each step: the program that runs and the answer to the last action (nothing, no, yes). Output: a key, a tuple of
-registers, a primitive id. No datum goes in or comes out. The state is zero at the start of every call, so
-what the network does in a call is a function of that call's answers alone.
+Input at each step: the program that runs and the answer to the last action (nothing, no, yes). Output: a
+key, a tuple of registers, a primitive id. No datum goes in or comes out. The state is zero at the start of
+every call, so what the network does in a call is a function of that call's answers alone.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ class ControllerSettings:
     Attributes:
         hidden: LSTM width; 32 learns all templates of the library, 64 in a third of the steps.
         embedding: width of the program and observation embeddings.
-        margin: smallest gap between the best and second-best answer of any head at which training stops. Float noise
-            between batch sizes is below 1e-5, so anything above 1e-3 decides alike; 2 leaves room.
+        margin: smallest gap between the best and second-best answer of any head at which training stops.
+            Float noise between batch sizes is below 1e-5, so anything above 1e-3 decides alike; 2 leaves
+            room.
         max_steps: Adam steps before giving up.
         rate: Adam's learning rate.
     """
@@ -188,7 +189,8 @@ def train_controller(
         torch.stack(losses).sum().backward()
         optimizer.step()
     raise NpiError(
-        f"the controller's least margin is {gap:.3g} after {settings.max_steps} steps, {settings.margin} was asked; "
+        f"the controller's least margin is {gap:.3g} after {settings.max_steps} steps, {settings.margin} "
+        f"was asked; "
         "raise ControllerSettings.max_steps or hidden"
     )
 

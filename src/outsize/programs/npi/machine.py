@@ -1,8 +1,9 @@
 """Execution on explicit stacks, many inputs at once.
 
-The controller says what to do; the machine does it: it owns tapes, pointers, frames and calls the primitives. All
-executions of a batch advance together, one system call each; those that do the same thing are done in one go. Frames are
-rows of arrays, so depth costs memory and no recursion, and a tail call takes its caller's frame over.
+The controller says what to do; the machine does it: it owns tapes, pointers, frames and calls the
+primitives. All executions of a batch advance together, one system call each; those that do the same thing
+are done in one go. Frames are rows of arrays, so depth costs memory and no recursion, and a tail call takes
+its caller's frame over.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """What a run took: system calls in all, rounds of the batch, deepest stack, network calls of primitives."""
+    """What a run took: system calls in all, rounds of the batch, deepest stack, network calls of
+    primitives.
+    """
 
     steps: int
     rounds: int
@@ -58,6 +61,7 @@ class Machine:
         primitives: by slot name.
         limits: see `Limits`.
         hear: told of every system call, if given.
+        flat: value registers count from the last read, as in `long.py`.
     """
 
     def __init__(
@@ -66,17 +70,18 @@ class Machine:
         primitives: Mapping[str, Primitive],
         limits: Limits | None = None,
         hear: Hear | None = None,
+        flat: bool = False,
     ) -> None:
         self.brain, self.primitives = brain, primitives
-        self.limits, self.hear = limits or Limits(), hear
+        self.limits, self.hear, self.flat = limits or Limits(), hear, flat
         self._does: dict[Action, Callable[[np.ndarray], np.ndarray | int]] = {}
 
     def run(self, executions: Sequence[Sequence[Head]]) -> Stats:
         """Run the entry program on each tuple of pointers; tapes and pointers are changed in place.
 
         Raises:
-            NpiError: a position off a tape, a primitive outside of its domain, the step or depth limit, a low margin
-                under a strict brain.
+            NpiError: a position off a tape, a primitive outside of its domain, the step or depth limit, a
+                low margin under a strict brain.
         """
         self.memory = memory = Memory(executions, self.brain.width, self.brain.kind)
         self._does.clear()
@@ -133,7 +138,7 @@ class Machine:
                 step = 1 if verb == "right" else -1
                 return lambda who: memory.shift(who, pointers, step)
         simple: dict[str, Callable[[np.ndarray], np.ndarray | int]] = {
-            "read": lambda who: memory.read(who, pointers),
+            "read": lambda who: memory.read(who, pointers, self.flat),
             "copy": lambda who: memory.duplicate(who, pointers[0], None),
             "middle": lambda who: memory.duplicate(who, pointers[0], pointers[1]),
             "goto": lambda who: memory.place(who, pointers[0], memory.positions(who, pointers[1])),

@@ -1,8 +1,9 @@
 """Tapes, pointers and frames of a batch of executions, as arrays.
 
-All tapes lie in one flat array. A pointer is a row of `(tape, position)` in its execution's stack of pointers; a frame's
-registers name such rows, which is what passes pointers by reference. `base` is where a frame's own pointers begin, and
-returning drops them. A tail call keeps those of its own pointers that it passes on, moved down to `base`.
+All tapes lie in one flat array. A pointer is a row of `(tape, position)` in its execution's stack of
+pointers; a frame's registers name such rows, which is what passes pointers by reference. `base` is where a
+frame's own pointers begin, and returning drops them. A tail call keeps those of its own pointers that it
+passes on, moved down to `base`.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class Memory:
     # -- positions and cells
 
     def positions(self, who: np.ndarray, register: int) -> np.ndarray:
-        return self.position[who, self.registers[who, register]]
+        result: np.ndarray = self.position[who, self.registers[who, register]]
+        return result
 
     def at_end(self, who: np.ndarray, register: int) -> np.ndarray:
         row = self.registers[who, register]
@@ -109,7 +111,9 @@ class Memory:
     def _off(self, position: int, high: int) -> None:
         raise NpiError(f"an execution goes to position {position}, off a tape whose last one here is {high}")
 
-    def read(self, who: np.ndarray, registers: list[int]) -> int:
+    def read(self, who: np.ndarray, registers: list[int], flat: bool) -> int:
+        if flat:
+            self.read_count[who] = 0
         for register in registers:
             cell, tape = self._cell(who, register)
             k = self.read_count[who]

@@ -1,8 +1,9 @@
 """One fully connected network per primitive, trained apart on its own data (method 3, claims 1, 8 and 10).
 
-A primitive is a classifier: its inputs are values under pointers, its answer one of the values it may write, or no/yes.
-Where the tapes declare finite domains the whole domain is the data set and correctness is checked on all of it; elsewhere
-a fifth of the pairs is held out and an upper confidence bound on the error is all that can be said.
+A primitive is a classifier: its inputs are values under pointers, its answer one of the values it may write,
+or no/yes. Where the tapes declare finite domains the whole domain is the data set and correctness is checked
+on all of it; elsewhere a fifth of the pairs is held out and an upper confidence bound on the error is all
+that can be said.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ class PrimitiveSettings:
 
     Attributes:
         domain_limit: largest domain that is enumerated; 10⁶ inputs are checked in about two seconds.
-        one_hot_limit: an input with at most this many values is one-hot, a larger one is given in bits. Digits learn
-            in a third of the steps as one-hot; from 64 values on bits are smaller and generalise to held-out pairs.
+        one_hot_limit: an input with at most this many values is one-hot, a larger one is given in bits.
+            Digits learn in a third of the steps as one-hot; from 64 values on bits are smaller and
+            generalise to held-out pairs.
         hidden: width of the two hidden layers; 10,000 inputs of `x·y + z + c` need 256, all others 64.
         margin: smallest gap between the two best answers at which training stops; float noise is below 1e-4.
         max_steps: Adam steps before giving up.
@@ -42,7 +44,7 @@ class PrimitiveSettings:
     hidden: int = 64
     margin: float = 1.0
     max_steps: int = 6_000
-    batch: int = 8_192
+    batch: int = 2_048
     rate: float = 1e-2
 
 
@@ -55,7 +57,8 @@ class PrimitiveCheck:
         inputs: how many inputs were checked.
         errors: how many were answered wrongly.
         least_margin: smallest gap between the best and the second-best answer.
-        error_bound: upper bound of the error per call; 0 where exhaustive and exact, else Clopper-Pearson at 95 %.
+        error_bound: upper bound of the error per call; 0 where exhaustive and exact, else Clopper-Pearson at
+            95 %.
     """
 
     kind: str
@@ -113,7 +116,9 @@ class Primitive(nn.Module):
         return prod(len(d) for d in self.domains if d is not None)
 
     def features(self, inputs: Tensor) -> Tensor:
-        """Encode `inputs` [n, arity] int64 as [n, width] float32: a one, then each input one-hot or in bits."""
+        """Encode `inputs` [n, arity] int64 as [n, width] float32: a one, then each input one-hot or in
+        bits.
+        """
         parts = [torch.ones(len(inputs), 1)]
         for i, (known, width) in enumerate(zip(self._sorted, self.sizes)):
             column = inputs[:, i].contiguous()
@@ -132,7 +137,8 @@ class Primitive(nn.Module):
     def _outside(self, inputs: list[int], i: int) -> None:
         domain = self.domains[i] or ()
         raise NpiError(
-            f"primitive {self.name} is called on {inputs}: input {i} must be one of {len(domain)} values from "
+            f"primitive {self.name} is called on {inputs}: input {i} must be one of {len(domain)} values "
+            f"from "
             f"{min(domain)} to {max(domain)}; train it on a wider domain (`outsize npi swap … --primitive "
             f"{self.name}=FILE`) or keep the input inside"
         )
@@ -227,7 +233,8 @@ def train_primitive(
         name: its slot.
         data: answers by inputs.
         domains: the values of each input, or None.
-        exhaustive: whether `data` holds the whole domain; then all of it is learned and checked, else a fifth is held out.
+        exhaustive: whether `data` holds the whole domain; then all of it is learned and checked, else a
+            fifth is held out.
         settings: see `PrimitiveSettings`.
         seed: of the weights and of the split.
 
@@ -281,7 +288,7 @@ def _fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, settings.max_steps, eta_min=settings.rate / 10
     )
-    whole = len(features) <= settings.batch
+    whole, order = len(features) <= settings.batch, torch.arange(len(features))
     hard = torch.arange(min(len(features), settings.batch // 2))
     for step in range(settings.max_steps):
         if step % 50 == 0:
@@ -290,8 +297,8 @@ def _fit(
             if float(gaps.min()) >= settings.margin:
                 return
             hard = gaps.topk(min(len(gaps), settings.batch // 2), largest=False).indices
-        rows = slice(None) if whole else None
-        if rows is None:
+        rows = order
+        if not whole:
             rows = torch.cat(
                 [hard, torch.randint(len(features), (settings.batch // 2,), generator=generator)]
             )

@@ -1,15 +1,15 @@
 """Hear a program run: pointers that report each call, and the log of one execution.
 
-`Session` owns what recording and exploring share: frames, registers, primitive sites. `Recorder` runs on real tapes,
-optionally with trained primitives answering in place of the program's own arithmetic, so that the training data is what
-the machine will see. `Explorer` (closure.py) runs without data.
+`Session` owns what recording and exploring share: frames, registers, primitive sites. `Recorder` runs on
+real tapes, optionally with trained primitives answering in place of the program's own arithmetic, so that
+the training data is what the machine will see. `Explorer` (closure.py) runs without data.
 """
 
 from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os.path import basename
 from typing import Any, final
@@ -44,8 +44,8 @@ class Frame:
 class Session(ABC):
     """Frames and primitive sites of a program under a listener's ear."""
 
-    def __init__(self, linker: Linker, slots: Slots) -> None:
-        self.linker, self.slots = linker, slots
+    def __init__(self, linker: Linker, slots: Slots, limit: int = CALL_LIMIT) -> None:
+        self.linker, self.slots, self.limit = linker, slots, limit
         self.frames: list[Frame] = []
 
     @abstractmethod
@@ -67,7 +67,8 @@ class Session(ABC):
     def close(self, result: object) -> tuple[Row, bool | None]:
         if result is not None and not isinstance(result, bool):
             raise NpiError(
-                f"{self.frame.program} returns {type(result).__name__}: a program returns nothing, True or False; "
+                f"{self.frame.program} returns {type(result).__name__}: a program returns nothing, True or "
+                f"False; "
                 "leave data on a tape and positions in a pointer that was passed in"
             )
         self.emit(Action({None: "return", False: "return no", True: "return yes"}[result]), None)
@@ -76,9 +77,9 @@ class Session(ABC):
 
     def emit(self, action: Action, answer: bool | None) -> None:
         frame = self.frame
-        if len(frame.steps) >= CALL_LIMIT:
+        if len(frame.steps) >= self.limit:
             raise NpiError(
-                f"one call of {frame.program} has made {CALL_LIMIT} system calls and not returned; write the "
+                f"one call of {frame.program} has made {self.limit} system calls and not returned; write the "
                 "repetition as a `while` loop or a call, so that each round starts afresh"
             )
         frame.steps.append(Step(frame.seen, action))
@@ -101,7 +102,8 @@ class Session(ABC):
     def own(self, value: Value) -> None:
         if value.frame != id(self.frame):
             raise NpiError(
-                f"a value {value.line} in another call is used in {self.frame.program}; write it to a tape cell"
+                f"a value {value.line} in another call is used in {self.frame.program}; write it to a tape "
+                f"cell"
             )
 
     def test(self, value: Value) -> bool:
@@ -152,7 +154,7 @@ class Recorder(Session):
 
     Args:
         answers: trained primitives by slot name. Where given, they compute what is written and tested.
-        hear: called with (depth, program, action, answer) after each system call, in order.
+        limit: system calls in one call before it is taken to loop.
     """
 
     def __init__(
@@ -160,19 +162,14 @@ class Recorder(Session):
         linker: Linker,
         slots: Slots,
         answers: Mapping[str, Answer] | None = None,
-        hear: Callable[[int, str, Action, bool | None], None] | None = None,
+        limit: int = CALL_LIMIT,
     ) -> None:
-        super().__init__(linker, slots)
-        self.answers, self.hear = answers or {}, hear
+        super().__init__(linker, slots, limit)
+        self.answers = answers or {}
         self.rows: list[Row] = []
 
     def decide(self, answer: bool | None, options: tuple[bool | None, ...]) -> bool | None:
         return answer
-
-    def emit(self, action: Action, answer: bool | None) -> None:
-        super().emit(action, answer)
-        if self.hear is not None:
-            self.hear(len(self.frames), self.frame.program, action, answer)
 
     def answer(self, site: Site, value: Value) -> int | None:
         model = self.answers.get(site.name)
@@ -183,10 +180,8 @@ class Recorder(Session):
 
     def call(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> bool | None:
         operands = tuple(self.register(a) for a in arguments if isinstance(a, Probe))
-        if self.hear is not None:
-            self.hear(len(self.frames), self.frame.program, Action(f"call {name}", operands), None)
         result = self.enter(name, function, arguments)
-        super().emit(Action(f"call {name}", operands), result)
+        self.emit(Action(f"call {name}", operands), result)
         return result
 
     def enter(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> bool | None:
@@ -227,8 +222,11 @@ class Probe(Pointer):
     def read(self) -> Value:
         self._tell("read")
         frame, number = self.session.frame, None if self.head is None else self.head.read()
+        domain = None if self.head is None else self.head.tape.domain
+        if domain is not None and number is not None and number not in domain:
+            raise NpiError(f"{number} is read at {_caller()}, outside of the tape's domain {_brief(domain)}")
         frame.numbers.append(number)
-        frame.domains.append(None if self.head is None else self.head.tape.domain)
+        frame.domains.append(domain)
         expr = ("v", len(frame.numbers) - 1)
         return Value(expr, number, id(frame), f"read at {_caller()}", self.session.test)
 
@@ -251,7 +249,7 @@ class Probe(Pointer):
                 )
             self.head.write(number)
 
-    def move(self, steps: int = 1) -> None:
+    def move(self, steps: int | Value = 1) -> None:
         if isinstance(steps, Value):
             steps._refuse("a distance is made")
         for _ in range(abs(steps)):
@@ -305,7 +303,8 @@ class Probe(Pointer):
 
 
 def _bare(pointer: Pointer) -> Head:
-    assert isinstance(pointer, Probe) and pointer.head is not None
+    assert isinstance(pointer, Probe)
+    assert pointer.head is not None
     return pointer.head
 
 

@@ -1,14 +1,15 @@
 """Primitive slots: one for each data-value assignment and each test on data (method 3, claim 3).
 
-A site is a place in the program's text: function, line, expression. Its name is the data function's where the program calls
-one (`less`), else the cell's that is written (`carry`). With the site come its data: the pairs seen, and, where every
-tape it reads declares a finite domain, the whole product of domains, answered by the program's own expression.
+A site is a place in the program's text: function, line, expression. Its name is the data function's where
+the program calls one (`less`), else the cell's that is written (`carry`). With the site come its data: the
+pairs seen, and, where every tape it reads declares a finite domain, the whole product of domains, answered
+by the program's own expression.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from typing import final
 
@@ -74,8 +75,10 @@ class Site:
                 raise NpiError(f"primitive {self.name} ({self.text}) fails on {inputs}: {error}") from error
             if self.target is not None and data[inputs] not in self.target:
                 raise NpiError(
-                    f"primitive {self.name} ({self.text}) answers {data[inputs]} to {inputs}, which the tape it is "
-                    f"written to cannot hold; widen that tape's domain ({min(self.target)} to {max(self.target)})"
+                    f"primitive {self.name} ({self.text}) answers {data[inputs]} to {inputs}, which the "
+                    f"tape it is "
+                    f"written to cannot hold; widen that tape's domain ({min(self.target)} to "
+                    f"{max(self.target)})"
                 )
         return data, True
 
@@ -88,7 +91,7 @@ class Slots:
         self._sites: dict[tuple[str, str, str, str], Site] = {}
         self.frozen = False
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Site]:
         return iter(self._sites.values())
 
     def by_name(self) -> Mapping[str, Site]:
@@ -99,7 +102,8 @@ class Slots:
         if key not in self._sites:
             if self.frozen:
                 raise NpiError(
-                    f"no example reaches {show(expr)} at {where} in {program}: add one that does, so that the "
+                    f"no example reaches {show(expr)} at {where} in {program}: add one that does, so that "
+                    f"the "
                     "primitive's inputs can be collected"
                 )
             self._sites[key] = Site(self._fresh(_label(kind, expr, label)), kind, where, expr)

@@ -1,9 +1,10 @@
 """Re-link an ordinary function so that its calls can be heard, and turn its loops into calls.
 
-The controller starts every call with an empty state, and that is what makes its decisions finitely many (Cai et al.,
-ICLR 2017). A `while` loop has no such boundary. So each loop is lifted, in the syntax tree, to a function of its own
-that ends by calling itself; the machine runs that call in the same frame. Nothing is asked of the user: functions are
-found through the names that the program uses, and the copies live in a namespace of their own.
+The controller starts every call with an empty state, and that is what makes its decisions finitely many (Cai
+et al., ICLR 2017). A `while` loop has no such boundary. So each loop is lifted, in the syntax tree, to a
+function of its own that ends by calling itself; the machine runs that call in the same frame. Nothing is
+asked of the user: functions are found through the names that the program uses, and the copies live in a
+namespace of their own.
 """
 
 from __future__ import annotations
@@ -37,13 +38,14 @@ class Listener(Protocol):
 class Linker:
     """Copies of a program's functions whose calls go through `listener`.
 
-    A call whose arguments are pointers is a program call; one whose arguments are values is a data function, hence
-    (part of) a primitive; any other call is left alone.
+    A call whose arguments are pointers is a program call; one whose arguments are values is a data function,
+    hence (part of) a primitive; any other call is left alone.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, lift: bool = True) -> None:
         if not isinstance(program, FunctionType):
             raise NpiError(f"a program is a plain Python function over pointers, not {program!r}")
+        self._lifts = lift
         self.listener: Listener | None = None
         self.functions: dict[str, FunctionType] = {}
         self._originals: dict[str, FunctionType] = {}
@@ -59,7 +61,7 @@ class Linker:
         names = dict(function.__globals__)
         cells = zip(function.__code__.co_freevars, function.__closure__ or ())
         names.update((name, cell.cell_contents) for name, cell in cells)
-        lifted = _lift(function)
+        lifted = _lift(function) if self._lifts else None
         bodies = {function.__name__: function} if lifted is None else _compile(lifted, function, names)
         for name in bodies:
             if name in self.functions:
@@ -95,7 +97,8 @@ class Linker:
             if any(isinstance(a, Value) for a in arguments):
                 if any(isinstance(a, Pointer) for a in arguments):
                     raise NpiError(
-                        f"{name} is called with a pointer and a value: a call passes pointers only; write the "
+                        f"{name} is called with a pointer and a value: a call passes pointers only; write "
+                        f"the "
                         "value to a tape cell and pass a pointer to it"
                     )
                 return listener.compute(name, self._originals[name], arguments)
@@ -152,7 +155,8 @@ class _Lifter:
                 leaves = any(isinstance(n, ast.Return) for n in ast.walk(statement))
                 if leaves and not tail:
                     raise NpiError(
-                        f"{self.name}: the loop at line {statement.lineno} holds a `return` and is followed by "
+                        f"{self.name}: the loop at line {statement.lineno} holds a `return` and is followed "
+                        f"by "
                         "other statements of an enclosing block; move the loop to a function of its own"
                     )
                 # A loop that returns takes what follows it along, so that leaving it early needs no flag.
@@ -187,7 +191,8 @@ class _Lifter:
         needed = {n for n, line in _loads(inside) if n not in stored or line <= stored[n]}
         if rebound := {n for n in needed & set(stored) if n in bound}:
             raise NpiError(
-                f"{self.name}: the loop at line {loop.lineno} assigns {sorted(rebound)} again; what one iteration "
+                f"{self.name}: the loop at line {loop.lineno} assigns {sorted(rebound)} again; what one "
+                f"iteration "
                 "leaves to the next lives on a tape (`write`) or in a pointer's position (`move`, `goto`)"
             )
         arguments = [n for n in dict.fromkeys(bound) if n in needed]

@@ -1,8 +1,8 @@
 """A controller as an automaton: its decisions read off once, for all observations, and merged.
 
-Because a call starts from the zero state and sees only answers, a controller is a finite tree of decisions per program.
-Reading the network's own decisions (not the reference program's) gives tables that act as the network does; equal
-subtrees are shared. The same tree prints as Python source that a person can read.
+Because a call starts from the zero state and sees only answers, a controller is a finite tree of decisions
+per program. Reading the network's own decisions (not the reference program's) gives tables that act as the
+network does; equal subtrees are shared. The same tree prints as Python source that a person can read.
 """
 
 from __future__ import annotations
@@ -144,9 +144,11 @@ def compile_tables(controller: Controller) -> Tables:
 
 
 def to_python(controller: Controller) -> str:
-    """The controller's decisions as Python source: readable, and runnable on `Head` pointers with `slots` filled.
+    """The controller's decisions as Python source: readable, and runnable on `Head` pointers with `slots`
+    filled.
 
-    The functions call `slots["name"](values)` for primitives, so a module made of this text needs a dictionary `slots`.
+    The functions call `slots["name"](values)` for primitives, so a module made of this text needs a
+    dictionary `slots`.
     """
     arity = _arities(controller)
     out = ['"""Read off a trained controller. Needs `slots`: primitives by name."""', "", "slots = {}", ""]

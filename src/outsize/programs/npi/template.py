@@ -1,7 +1,8 @@
 """From traces to a template: the higher-order function, and a data set for each of its primitives.
 
     trace(program, examples)  →  Traces        system calls of real executions
-    parameterize(traces)      →  Template      rows over actions, no datum left; primitive sites with their data
+    parameterize(traces)      →  Template      rows over actions, no datum left; primitive sites with their
+    data
 
 Method 3, claims 2 to 6 and 10. Nothing here is learned.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import final
 
 from ...errors import NpiError
+from .abstract import Layout
 from .calls import COPY, Action, Row
 from .closure import Closure, check_consistent, close
 from .record import Recorder
@@ -103,13 +105,21 @@ class Template:
         return Vocabulary.of(self.name, self.rows + self.closure.rows)
 
     @property
+    def layout(self) -> Layout:
+        """Which of the entry's pointers share a tape, as in the first example."""
+        tapes = [id(head.tape) for head in self.traces.examples[0]()]
+        return Layout(tapes=tuple(tapes.index(t) for t in tapes))
+
+    @property
     def uncovered(self) -> tuple[Row, ...]:
         """Rows of the verification set that no trace shows."""
         known = set(self.rows)
         return tuple(row for row in self.closure.rows if row not in known)
 
     def fingerprint(self) -> str:
-        """Hash of the verification set with programs and slots numbered: equal for two programs of one template."""
+        """Hash of the verification set with programs and slots numbered: equal for two programs of one
+        template.
+        """
         return fingerprint(self.closure.rows)
 
 
@@ -140,7 +150,8 @@ def trace(program: Program, examples: Iterable[Example]) -> Traces:
         examples: each makes the pointers of one execution on fresh tapes.
 
     Raises:
-        NpiError: no example; control that depends on an unbounded value; a value or pointer that crosses calls.
+        NpiError: no example; control that depends on an unbounded value; a value or pointer that crosses
+            calls.
     """
     linker, slots, examples = Linker(program), Slots(), tuple(examples)
     if not examples:

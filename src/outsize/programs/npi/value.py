@@ -1,9 +1,9 @@
 """What `read` returns under a recorder: a value that remembers how it was computed from what was read.
 
 The controller must never see a datum. So arithmetic on values builds an expression; writing one makes the
-expression a primitive (method 3, claims 2 and 3), and branching on one makes it a primitive with a yes/no answer.
-Anything else that would let a value steer the program (an index, a count, a dictionary key) is refused with
-the line of the read, because no finite set of observations could then cover the program.
+expression a primitive (method 3, claims 2 and 3), and branching on one makes it a primitive with a yes/no
+answer. Anything else that would let a value steer the program (an index, a count, a dictionary key) is
+refused with the line of the read, because no finite set of observations could then cover the program.
 """
 
 from __future__ import annotations

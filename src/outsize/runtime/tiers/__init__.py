@@ -2,5 +2,18 @@
 
 from .base import Arrival, Block, Data, Tier, TierCounters
 from .disk import DiskSettings, DiskTier
+from .file import RawFile
+from .host import HostSettings, HostTier
 
-__all__ = ["Arrival", "Block", "Data", "DiskSettings", "DiskTier", "Tier", "TierCounters"]
+__all__ = [
+    "Arrival",
+    "Block",
+    "Data",
+    "DiskSettings",
+    "DiskTier",
+    "HostSettings",
+    "HostTier",
+    "RawFile",
+    "Tier",
+    "TierCounters",
+]

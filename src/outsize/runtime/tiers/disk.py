@@ -212,6 +212,12 @@ class _Engine:
             finally:
                 self.lock.release()
 
+    def abandoned(self, extent: _Extent) -> bool:
+        """Whether nobody but the write to come wants the extent: it was released and no read is under way."""
+        with self.lock:
+            self._collect()
+            return extent.released and extent.pins == 1
+
     def _collect(self) -> None:
         """Caller holds the lock."""
         while self.given_back:
@@ -252,7 +258,7 @@ class _Engine:
         try:
             if self.closed:
                 return TierError("the disk tier was closed before the block was written")
-            if block.extent.released:
+            if self.abandoned(block.extent):
                 return None
             arrives = self.out_pace.begin(block.nbytes)
             assert job.source is not None

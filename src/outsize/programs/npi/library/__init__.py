@@ -1,4 +1,6 @@
-"""The library of templates, by name. To add one: write the program, an `Entry` for it, and list it here (docs/npi.md)."""
+"""The library of templates, by name. To add one: write the program, an `Entry` for it, and list it here
+(docs/npi.md).
+"""
 
 from __future__ import annotations
 

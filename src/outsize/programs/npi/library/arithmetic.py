@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Any
 
 from ....errors import NpiError
 from ..tape import Head, Pointer, Tape
@@ -147,7 +148,7 @@ def small(value: int) -> str:
     return str(value) + "".join(reversed(parts))
 
 
-_SHARED = {"decode": _decode, "parse": (number, number), "arguments": ("A", "B")}
+_SHARED: dict[str, Any] = {"decode": _decode, "parse": (number, number), "arguments": ("A", "B")}
 
 ENTRIES = (
     Entry(

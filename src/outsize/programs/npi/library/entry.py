@@ -1,4 +1,6 @@
-"""What makes a template usable by name: the program, examples, and the way from arguments to tapes and back."""
+"""What makes a template usable by name: the program, examples, and the way from arguments to tapes and
+back.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,8 @@ class Entry:
         """
         if len(words) != len(self.parse):
             raise NpiError(
-                f"{self.name} takes {len(self.parse)} arguments ({' '.join(self.arguments)}), {len(words)} were given: "
+                f"{self.name} takes {len(self.parse)} arguments ({' '.join(self.arguments)}), {len(words)} "
+                f"were given: "
                 f"{self.summary}"
             )
         return tuple(parse(word) for parse, word in zip(self.parse, words))

@@ -100,7 +100,9 @@ def breadth_first_search(
 
 def _tapes(graph: Graph) -> tuple[Head, Head, Head]:
     """Pointers on `first`, `edge` and `stop`."""
-    first, edge, stop = [], [], []
+    first: list[int] = []
+    edge: list[int] = []
+    stop: list[int] = []
     for successors in graph:
         first.append(len(edge))
         edge += [*successors, 0]
@@ -135,7 +137,8 @@ def _graph(word: str) -> Graph:
     shaped = isinstance(graph, list) and all(isinstance(s, list) for s in graph)
     if not shaped or any(type(v) is not int or not 0 <= v < len(graph) for s in graph for v in s):
         raise NpiError(
-            "a graph is a JSON list with, for each vertex, the list of its successors' numbers, such as [[1, 2], [2], []]"
+            "a graph is a JSON list with, for each vertex, the list of its successors' numbers, such as "
+            "[[1, 2], [2], []]"
         )
     return graph  # type: ignore[no-any-return]
 
@@ -170,8 +173,7 @@ def depth_first_order(graph: Graph) -> list[int]:
         stack = [] if seen[root] else [(root, iter(graph[root]))]
         seen[root] = True
         while stack:
-            vertex, successors = stack[-1]
-            new = next((v for v in successors if not seen[v]), None)
+            new = next((v for v in stack[-1][1] if not seen[v]), None)
             if new is None:
                 done.append(stack.pop()[0])
             else:

@@ -1,4 +1,6 @@
-"""Higher-order functions on lists, and searching in lists. The functions that they take are the primitives."""
+"""Higher-order functions on lists, and searching in lists. The functions that they take are the
+primitives.
+"""
 
 from __future__ import annotations
 

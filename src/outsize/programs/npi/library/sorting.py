@@ -1,4 +1,6 @@
-"""Sorting and merging. The order is a primitive: swap `less` and the same controller sorts by something else."""
+"""Sorting and merging. The order is a primitive: swap `less` and the same controller sorts by something
+else.
+"""
 
 from __future__ import annotations
 
