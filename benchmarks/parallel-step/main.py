@@ -111,7 +111,7 @@ def ratios(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--net", choices=["mlp", "conv"], default="mlp")
+    parser.add_argument("--net", choices=["mlp", "mlp-2048", "conv"], default="mlp")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--warm", type=int, default=20)

@@ -45,6 +45,11 @@ class Distributed(nn.Module):
         for slot, p in enumerate(worker.params):
             p.register_post_accumulate_grad_hook(self._hook(slot))
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise ParallelError(
+            "a distributed module cannot be copied or pickled: copy .module, or save state_dict()"
+        )
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         recording = torch.is_grad_enabled()
         if self._worker.engine.begun and self._worker.template is not None:

@@ -16,8 +16,10 @@ import torch.distributed as dist
 from torch import nn
 
 from ..device import allocator
+from ..device.lanes import lanes_for
 from ..errors import ParallelError
 from .arena import Arena, Layout
+from .bridge import Bridge, pin
 from .chunks import ChunkPlan, Slot, form, lay_out
 from .engine import Engine
 from .faults import HEADER, Control, Field, gone, lines_bytes, watch
@@ -57,7 +59,8 @@ class Worker:
     ) -> None:
         self.module, self.template, self.settings, self.timeout = module, template, settings, timeout
         self.names, self.params, self.slots = _slots(module)
-        if settings.reuse_pages:
+        self.bridge = self._bridge()
+        if settings.reuse_pages and self.bridge is None:
             allocator.install()
         self.groups = _open_groups(timeout)
         self.node = discover(self.groups.everyone, settings.nodes)
@@ -77,7 +80,7 @@ class Worker:
         self.engine = Engine(
             control=self.control, slots=self.slots, params=self.params,
             presence=self.arena.tensor("presence", torch.uint8).view(2, self.node.local_world, -1),
-            sink=self.sink, keep=template is None, helper=self._wants_helper(),
+            sink=self.sink, keep=template is None, helper=self._wants_helper(), bridge=self.bridge,
         )  # fmt: skip
         self.adopt(self.form(chunk_mb or settings.search.first_mb, self.default_order()))
         self.control.barrier()
@@ -106,6 +109,16 @@ class Worker:
             group = dist.new_group(ranks, backend="gloo", timeout=timedelta(seconds=self.timeout))
             if self.node.rank in ranks:
                 self.groups = Groups(everyone=self.groups.everyone, peers=group)
+
+    def _bridge(self) -> Bridge | None:
+        """To the module's device, unless that is the CPU."""
+        devices = {p.device for p in self.params}
+        if len(devices) != 1 or next(iter(devices)).type == "meta":
+            raise ParallelError(f"a module must be on one real device, got {sorted(map(str, devices))}")
+        device = devices.pop()
+        if self.settings.lanes is None and device.type == "cpu":
+            return None
+        return Bridge(self.settings.lanes or lanes_for(device), self.slots, self.params)
 
     def _schemas(self) -> dict[str, Schema | None]:
         """Per space, how the optimizer's state looks; None where the C module makes the update."""
@@ -182,6 +195,8 @@ class Worker:
         else:
             arena = Arena(layout, fetch(self.node, self.timeout))
         arena.close_descriptor()
+        if self.bridge is not None:
+            pin(arena, self.params[0].device)
         return arena
 
     def _same_start(self) -> None:
@@ -219,7 +234,13 @@ class Worker:
                     self.view(slot, p, self.memories[slot.space].master).copy_(p)
             self.control.barrier()
             for slot, p in zip(self.slots, self.params):
-                p.data = self.view(slot, p, self.memories[slot.space].param)
+                shared = self.view(slot, p, self.memories[slot.space].param)
+                if self.bridge is None:
+                    p.data = shared
+                else:
+                    p.detach().copy_(shared)
+        if self.bridge is not None:
+            self.bridge.guard(self.module)
 
     @staticmethod
     def view(slot: Slot, p: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
@@ -233,7 +254,7 @@ class Worker:
         relay = Relay(self.groups.peers, self.timeout) if self.groups.peers is not None else None
         if self.template is None:
             sink = ReturnSink(self.control, self.slots, presence, relay)
-            sink.params = self.params
+            sink.params, sink.bridge = self.params, self.bridge
             return sink
         rules: dict[str, Rule] = {}
         scalars = self.arena.tensor("scalars", torch.float64).view(len(self.slots), 8)
@@ -252,6 +273,8 @@ class Worker:
         return update
 
     def _wants_helper(self) -> bool:
+        if self.bridge is not None:
+            return True
         if self.settings.helper is not None:
             return self.settings.helper
         cores = len(os.sched_getaffinity(0)) / self.node.local_world
@@ -309,6 +332,8 @@ class Worker:
     def wait_idle(self) -> None:
         """Raise unless the shared parameters are those between two steps."""
         self.control.check()
+        if self.bridge is not None:
+            self.bridge.arrive_all()
         if self.engine.begun:
             raise ParallelError(
                 "a backward pass has been synchronised but step() was not called: the shared parameters are "
@@ -354,8 +379,9 @@ def _rendezvous() -> None:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         dist.init_process_group("gloo")
         return
-    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
-    dist.init_process_group("gloo", store=dist.PrefixStore(attempt, store), rank=rank, world_size=world)
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)  # type: ignore[attr-defined]
+    store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
 
 
 def dense_strides(p: torch.Tensor) -> tuple[int, ...]:

@@ -133,7 +133,9 @@ def collate(
 
 
 def _occurring_group(functions: Functions) -> Ints:
-    symbol = np.asarray(functions["symbol_ptr"])[functions.owner("occurrence")] + functions["occurrence_symbol"]
+    symbol = (
+        np.asarray(functions["symbol_ptr"])[functions.owner("occurrence")] + functions["occurrence_symbol"]
+    )
     return functions["symbol_group"][symbol]
 
 
@@ -152,10 +154,14 @@ def _truth(
     return truth, repair
 
 
-def _names(functions: Functions, found: Candidates, node: Ints, occurrence: Ints, symbol_token: Ints) -> Names:
+def _names(
+    functions: Functions, found: Candidates, node: Ints, occurrence: Ints, symbol_token: Ints
+) -> Names:
     pairs = np.flatnonzero((found.kind == VARIABLE) | (found.kind == ATTRIBUTE))
     symbol, place = found.value[pairs], node[found.place[pairs]]
-    owner = np.asarray(functions["symbol_ptr"])[functions.owner("occurrence")] + functions["occurrence_symbol"]
+    owner = (
+        np.asarray(functions["symbol_ptr"])[functions.owner("occurrence")] + functions["occurrence_symbol"]
+    )
     by_symbol = np.argsort(owner, kind="stable")
     count = np.bincount(owner, minlength=len(functions["symbol_token"]))
     first = np.cumsum(count) - count

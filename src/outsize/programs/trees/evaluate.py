@@ -91,7 +91,9 @@ def run(
             continue
         _, logits = scorer(batch)
         outcome = outcomes(batch, logits, bugs.kind)
-        package = np.asarray(functions["distribution"])[chosen] if "distribution" in functions.columns else chosen
+        package = (
+            np.asarray(functions["distribution"])[chosen] if "distribution" in functions.columns else chosen
+        )
         keep = (outcome.places > 0) & ((bugs.kind >= 0) | (share < 1))
         parts.append(_masked(dataclasses.replace(outcome, package=package), keep))
         said(len(chosen))
@@ -149,7 +151,9 @@ def summary(buggy: Outcome, sound: Outcome, threshold: float, *, resamples: int 
         "located_at_5": lambda i: by_kind_mean(buggy, buggy.rank <= 5, i),
         "repaired_at_1": lambda i: by_kind_mean(buggy, buggy.repaired, i),
         "announced_and_located": lambda i: by_kind_mean(buggy, announced, i),
-        "announced_and_repaired": lambda i: by_kind_mean(buggy, buggy.repaired & (buggy.wrong > threshold), i),
+        "announced_and_repaired": lambda i: by_kind_mean(
+            buggy, buggy.repaired & (buggy.wrong > threshold), i
+        ),
     }
     report: dict[str, Any] = {"functions": len(buggy.kind), "threshold": round(threshold, 4)}
     everything = np.arange(len(buggy.kind))

@@ -96,9 +96,7 @@ class Detector(nn.Module):
         ).float()  # fmt: skip
         places = len(batch.place_node)
         current = batch.candidate_current
-        own = scores.new_zeros(places).index_add(
-            0, batch.candidate_place[current], scores[current]
-        )
+        own = scores.new_zeros(places).index_add(0, batch.candidate_place[current], scores[current])
         pivot = states.pivot.index_select(0, batch.place_node)
         telling = self.telling(pivot).gather(1, batch.place_kind[:, None])[:, 0].float()
         logits = scores + (telling - own).index_select(0, batch.candidate_place)

@@ -61,7 +61,9 @@ def save(
     }  # fmt: skip
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        weights = {name: value.detach().to(torch.float16).contiguous() for name, value in model.state_dict().items()}
+        weights = {
+            name: value.detach().to(torch.float16).contiguous() for name, value in model.state_dict().items()
+        }
         save_file(weights, str(partial), metadata=header)
         partial.replace(target)
     finally:
@@ -87,7 +89,9 @@ def load(path: str | os.PathLike[str] = SHIPPED) -> tuple[Detector, Calibration,
     if (header.get("format"), header.get("version")) != (FORMAT, VERSION):
         raise TreesError(f"{path} is not a detector of version {VERSION}: {header.get('format')}")
     if header.get("vocabulary") != vocabulary():
-        raise TreesError(f"{path} was trained with another vocabulary; train again with `outsize trees train`")
+        raise TreesError(
+            f"{path} was trained with another vocabulary; train again with `outsize trees train`"
+        )
     model = Detector(DetectorConfig(**json.loads(header["config"])))
     try:
         model.load_state_dict(weights)

@@ -111,7 +111,9 @@ def train(
         spent = max(step / config.steps, (time.monotonic() - started) / (60 * config.minutes or math.inf))
         if spent > 1:
             break
-        rate = config.rate * min(1.0, step / config.warm) * (0.02 + 0.98 * (1 + math.cos(math.pi * spent)) / 2)
+        rate = (
+            config.rate * min(1.0, step / config.warm) * (0.02 + 0.98 * (1 + math.cos(math.pi * spent)) / 2)
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = _draw(functions, table, kinds, config, rng)
@@ -130,7 +132,11 @@ def train(
 
 
 def _draw(
-    functions: Functions, table: WordTable, kinds: tuple[int, ...], config: TrainConfig, rng: np.random.Generator
+    functions: Functions,
+    table: WordTable,
+    kinds: tuple[int, ...],
+    config: TrainConfig,
+    rng: np.random.Generator,
 ) -> Batch:
     """A batch with at least one candidate."""
     while True:
@@ -142,7 +148,9 @@ def _draw(
             return batch
 
 
-def _step(model: Any, batch: Batch, optimizer: torch.optim.Optimizer, config: TrainConfig) -> np.ndarray[Any, Any]:
+def _step(
+    model: Any, batch: Batch, optimizer: torch.optim.Optimizer, config: TrainConfig
+) -> np.ndarray[Any, Any]:
     with torch.autocast("cpu", torch.bfloat16, enabled=config.half):
         answer, place = model.losses(batch)
     optimizer.zero_grad(set_to_none=True)
