@@ -18,7 +18,8 @@ from ..errors import ParallelError
 from .buffers import Buffers
 from .join import Turnstile
 from .sinks import ReturnSink
-from .worker import Worker, dense_strides
+from .startup import dense_strides
+from .worker import Worker
 
 
 @final

@@ -50,7 +50,7 @@ class Settings:
         helper: sum and update on a thread of its own (True), inside the backward thread (False), or by
             whether this worker has a core to spare (None).
         deferred: sum during the backward pass but update in `step()`; implied by `clip_grad_norm`. Choose it
-            when the learning rate is set between `backward()` and `step()`, or with a gradient scaler.
+            when the learning rate is set between `backward()` and `step()`.
         reuse_pages: serve large tensors of this process from `device.allocator`, so that a gradient finds the
             still cached pages of the one before it; with the C library's ways, fresh pages for every large
             gradient take half of the time of a backward pass through 4096-wide layers

@@ -184,9 +184,7 @@ class UpdateSink(Sink):
         super().__init__(control, slots, presence, relay)
         self.rules, self.memories, self.norms = rules, memories, norms
         self.deferred, self.max_norm = deferred, max_norm
-        self.unscale: float | None = None
         self.norm: float | None = None
-        self.skipped = False
         self.prepare: Callable[[], None] = lambda: None
 
     def begin(self, base: int, step: int, grads: list[torch.Tensor | None]) -> None:
@@ -252,18 +250,13 @@ class UpdateSink(Sink):
         self.norms[self.worker] = self.squares
         self.prepare()  # before the barrier: afterwards others already write state
         self.control.barrier()
-        unscale = 1.0 if self.unscale is None else self.unscale
-        self.norm = float(self.norms.sum().sqrt()) * unscale
-        factor = unscale
-        if self.max_norm is not None:
-            factor *= min(1.0, self.max_norm / (self.norm + 1e-6))
-        self.skipped = self.unscale is not None and not np.isfinite(self.norm)
-        if not self.skipped:
-            for index, chunk in enumerate(self.plan.chunks):
-                total = self.memories[chunk.space].total
-                assert total is not None
-                rows = redirect(self.rows(index), read=FLAT)
-                self.rules[chunk.space].update(rows, _address(total), 0, False, factor)
+        self.norm = float(self.norms.sum().sqrt())
+        factor = 1.0 if self.max_norm is None else min(1.0, self.max_norm / (self.norm + 1e-6))
+        for index, chunk in enumerate(self.plan.chunks):
+            total = self.memories[chunk.space].total
+            assert total is not None
+            rows = redirect(self.rows(index), read=FLAT)
+            self.rules[chunk.space].update(rows, _address(total), 0, False, factor)
         self.control.post(Field.DONE, self.base + len(self.plan))
 
 

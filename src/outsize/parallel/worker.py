@@ -20,7 +20,7 @@ from ..device.lanes import lanes_for
 from ..errors import ParallelError
 from .arena import Arena, Layout
 from .bridge import Bridge, pin
-from .chunks import ChunkPlan, Slot, form, lay_out
+from .chunks import ChunkPlan, Slot, form
 from .engine import Engine
 from .faults import HEADER, Control, Field, gone, lines_bytes, watch
 from .generic import GenericRule, Schema
@@ -30,8 +30,7 @@ from .ring import Ring
 from .rules import Memory, NativeRule, Rule, check_options, hyperparameters, master_type, native_state
 from .settings import MiB, Settings
 from .sinks import TORCH_TYPES, ReturnSink, Sink, UpdateSink
-
-_SPACES = {dtype: name for name, dtype in TORCH_TYPES.items()}
+from .startup import dense_strides, open_groups, slots_of
 
 
 @final
@@ -58,11 +57,11 @@ class Worker:
         settings: Settings,
     ) -> None:
         self.module, self.template, self.settings, self.timeout = module, template, settings, timeout
-        self.names, self.params, self.slots = _slots(module)
+        self.names, self.params, self.slots = slots_of(module)
         self.bridge = self._bridge()
         if settings.reuse_pages and self.bridge is None:
             allocator.install()
-        self.groups = _open_groups(timeout)
+        self.groups = open_groups(timeout)
         self.node = discover(self.groups.everyone, settings.nodes)
         self._agree_on_model()
         self._open_peers()
@@ -326,8 +325,7 @@ class Worker:
     def complete(self) -> None:
         """End a step: wait for every worker, count the updates."""
         self.engine.complete()
-        if not (isinstance(self.sink, UpdateSink) and self.sink.skipped):
-            self.steps[torch.from_numpy(self.sink.used)] += 1
+        self.steps[torch.from_numpy(self.sink.used)] += 1
 
     def wait_idle(self) -> None:
         """Raise unless the shared parameters are those between two steps."""
@@ -342,54 +340,3 @@ class Worker:
 
     def read_all(self, field: Field) -> list[int]:
         return [self.control.read(field, worker) for worker in range(self.node.local_world)]
-
-
-def _slots(module: nn.Module) -> tuple[list[str], list[nn.Parameter], tuple[Slot, ...]]:
-    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad][::-1]
-    if not named:
-        raise ParallelError("the module has no parameter that requires a gradient, so nothing to synchronise")
-    for name, p in named:
-        if p.dtype not in _SPACES:
-            raise ParallelError(
-                f"{name} has type {p.dtype}; chunks hold {', '.join(map(str, _SPACES))}: convert it, or "
-                "freeze it with requires_grad_(False)"
-            )
-    shapes = [(n, _SPACES[p.dtype], p.numel(), p.element_size(), n.rpartition(".")[0]) for n, p in named]
-    return [name for name, _ in named], [p for _, p in named], lay_out(shapes)
-
-
-def _open_groups(timeout: float) -> Groups:
-    if not dist.is_initialized():
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return Groups()
-        _rendezvous()
-    if dist.get_world_size() == 1:
-        return Groups()
-    return Groups(everyone=dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)))
-
-
-def _rendezvous() -> None:
-    """What `init_process_group("gloo")` does under a launcher, with keys of their own for each restart.
-
-    torch 2.13 reuses the launcher's store after a restart without a prefix, so gloo would connect to the addresses of
-    the dead (its comment in `torch/distributed/rendezvous.py` expects a new store for each attempt).
-    """
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        dist.init_process_group("gloo")
-        return
-    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)  # type: ignore[attr-defined]
-    store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
-
-
-def dense_strides(p: torch.Tensor) -> tuple[int, ...]:
-    """The strides of `p` if it fills its memory without gaps (channels last, say), else row-major ones."""
-    order = sorted((stride, size) for stride, size in zip(p.stride(), p.shape) if size > 1)
-    expected = 1
-    for stride, size in order:
-        if stride != expected:
-            return torch.empty(p.shape, device="meta").stride()
-        expected *= size
-    return p.stride()
