@@ -142,7 +142,6 @@ def _occurring_group(functions: Functions) -> Ints:
     symbol = (
         np.asarray(functions["symbol_ptr"])[functions.owner("occurrence")] + functions["occurrence_symbol"]
     )
-    return functions["symbol_group"][symbol]
     return np.take(functions["symbol_group"], symbol)
 
 

@@ -162,9 +162,6 @@ def summary(buggy: Outcome, sound: Outcome, threshold: float, *, resamples: int 
         "located_at_5": lambda i: by_kind_mean(buggy, buggy.rank <= 5, i),
         "repaired_at_1": lambda i: by_kind_mean(buggy, buggy.repaired, i),
         "announced_and_located": lambda i: by_kind_mean(buggy, announced, i),
-        "announced_and_repaired": lambda i: by_kind_mean(
-            buggy, buggy.repaired & (buggy.wrong > threshold), i
-        ),
         "announced_and_repaired": lambda i: by_kind_mean(buggy, buggy.repaired & (buggy.top > threshold), i),
     }
     report: dict[str, Any] = {"functions": len(buggy.kind), "threshold": round(threshold, 4)}
