@@ -15,11 +15,10 @@ from rich.markup import escape
 
 from .. import __version__
 from ..errors import OutsizeError
+from . import npi, trees
 from .plan import plan
 from .report import report
 from .train import train
-from . import npi
-from . import trees
 
 app = typer.Typer(
     name="outsize",
