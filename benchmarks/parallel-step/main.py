@@ -99,11 +99,11 @@ def ratios(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
             "cpu_min": min(times["cpu_seconds"]) / min(ours["cpu_seconds"]),
             "peak_pss": times["peak_pss_bytes"] / ours["peak_pss_bytes"],
         }
-        base = "local-heap" if "heap" in variant else "local"
-        if base in found and "local-heap" in found:
+        base = "local-arena" if "arena" in variant else "local"
+        if base in found and "local-arena" in found:
             for key, kind in (("seconds", "wall"), ("cpu_seconds", "cpu")):
                 theirs = min(times[key]) - min(found[base][key])
-                mine = min(ours[key]) - min(found["local-heap"][key])
+                mine = min(ours[key]) - min(found["local-arena"][key])
                 result[variant][f"synchronise_and_update_{kind}"] = theirs / mine
     return result
 
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--memory-steps", type=int, default=2)
     parser.add_argument("--chunk-mb", type=float, default=None)
     parser.add_argument("--out", default=None)
-    parser.add_argument("--variants", nargs="+", default=["local", "local-heap", "ddp", "ddp-heap", "ours"])
+    parser.add_argument("--variants", nargs="+", default=["local", "local-arena", "ddp", "ddp-arena", "ours"])
     args = parser.parse_args()
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=300))
     args.steps += args.memory_steps  # what the workers are told

@@ -19,8 +19,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from outsize.device import allocator
 from outsize.parallel import Search, Settings, distribute
-from outsize.parallel.heap import keep_heap
 
 
 def mlp() -> nn.Module:
@@ -49,12 +49,12 @@ def conv() -> nn.Module:
 def build(variant: str, module: nn.Module, chunk_mb: float | None) -> Callable[..., None]:
     """A function that makes one training step of the variant.
 
-    `local` runs forward and backward only; `-heap` keeps the allocator's heap as `ours` does by itself;
+    `local` runs forward and backward only; `-arena` has outsize's allocator, as `ours` has by itself;
     `ddp-default` uses AdamW as torch makes it by default.
     """
     optimizer: torch.optim.Optimizer | None = None
-    if "heap" in variant:
-        keep_heap()
+    if "arena" in variant:
+        allocator.install()
     if variant.startswith("local"):
         model: nn.Module = module
     elif variant.startswith("ddp"):

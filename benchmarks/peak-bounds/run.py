@@ -31,10 +31,9 @@ FAMILIES = {
     "unet3d": (1, 32),
     "lstm": (16, 48),
     "autoencoder": (32, 64),
-    "bert": (2, 192),
 }
 #: These train with AdamW, the rest with SGD and momentum.
-ADAMW = ("gpt", "gpt-tied", "bert", "vit")
+ADAMW = ("gpt", "gpt-tied", "vit")
 #: Where between the smallest feasible budget (0) and the plain peak (1).
 PLACES = (0.0, 0.2, 0.4, 0.6, 0.8)
 STEPS = 3
@@ -65,7 +64,6 @@ def train(work: Any, module: Any, optimizer: Any) -> tuple[dict[str, Any], list[
         tensors[f"loss {number}"] = loss.detach().clone()
         del loss
         # A copy of each gradient would count among the bytes in use, so a digest stays.
-        # Kept on disk pages of numpy's would count as bytes in use, so only a digest of each gradient stays.
         tensors |= {
             f"grad {number} {n}": digest(p.grad) for n, p in module.named_parameters() if p.grad is not None
         }

@@ -40,10 +40,11 @@ def compile(
     optimizer: torch.optim.Optimizer | None = None,
     disk: str | Path | None = None,
     actions: Sequence[str] = ACTIONS,
-    planner: str = "slack",
+    planner: str = "search",
     lossy: dict[str, float] | None = None,
     host_budget: int | str | None = None,
     disk_budget: int | str | None = None,
+    inner: str = "aten",
 ) -> torch.nn.Module:
     """Keep the module's training step under a budget; the training loop stays as it is.
 
@@ -60,6 +61,7 @@ def compile(
         planner: `search`, `slack`, `distance`, `units` or `exact`.
         lossy: codecs that may lose bits and their bound on the relative error; none unless given.
         host_budget, disk_budget: most bytes that the plan may hold in that tier.
+        inner: `aten` runs the step operator by operator, to the bit; `inductor` fuses what lies between our calls.
 
     Raises:
         UnitError: a budget cannot be read.
@@ -76,7 +78,10 @@ def compile(
         host_budget=None if host_budget is None else parse_bytes(host_budget, whole=memory.total_bytes()),
         disk_budget=None if disk_budget is None else parse_bytes(disk_budget),
         disk=None if disk is None else str(disk),
+        inner=inner,
     )
+    if inner not in ("aten", "inductor"):
+        raise OutsizeError(f"inner={inner!r} is not known: give 'aten' or 'inductor'")
     allocator.install()
     tiers: dict[str, Tier] = {"disk": DiskTier(disk)} if {"swap", "encode"} & set(actions) else {}
     return _install(
@@ -125,7 +130,7 @@ def plan(
     hardware: str | Hardware | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     actions: Sequence[str] = ACTIONS,
-    planner: str = "slack",
+    planner: str = "search",
     lossy: dict[str, float] | None = None,
 ) -> Plan:
     """The plan that `compile` would make for `module(*args)`, without running the step.
@@ -140,7 +145,6 @@ def plan(
         CaptureError: the module is not one graph.
     """
     allocator.install()
-    options = _plan_options(budget, hardware, actions=actions, planner=planner, lossy=lossy)
     options = replace(_plan_options(budget, hardware), actions=tuple(actions), planner=planner, lossy=lossy)
     step = capture(module, args)
     return decide(step, _unlearned(module, args, step, optimizer), options).plan
@@ -168,7 +172,6 @@ def sweep(
         CaptureError: the module is not one graph.
     """
     allocator.install()
-    options = _plan_options(2**62, hardware, actions=(), planner=planner, lossy=lossy)
     options = _plan_options(2**62, hardware)
     step = capture(module, args)
     learned = _unlearned(module, args, step, optimizer)

@@ -17,7 +17,6 @@ import torch
 
 from .device import allocator
 from .device.memory import PeakMeter, bytes_in_use, peak_rss_bytes
-from .errors import BudgetError
 from .fx import CapturedStep, RewrittenStep
 from .measure.optimizer import UpdateBytes, update_bytes
 from .runtime.executor import Host
@@ -257,19 +256,11 @@ class Session(Host):
             track.stale = "planned again with the densities of the first step"
         if track.outside is None:
             self._learn_outside(track, made, run)
-        worst = max(run.peaks.values())
-        if worst > self.budget_bytes + NOISE_BYTES and track.corrections < MOST_CORRECTIONS:
-            track.corrections += 1
-            inside = max(run.peaks.get(p, 0) - made.phase_peaks.get(p, 0) for p in ("forward", "backward"))
-        if track.corrected or "outside" not in run.peaks:
-            return
         # The plan counts the optimizer's state from the start; a first step has it from its update only.
         peaks = {p: n + (run.unborn if p != "update" else 0) for p, n in run.peaks.items()}
         worst = max(peaks.values())
-        if worst > self.budget_bytes + NOISE_BYTES:
-            track.corrected = True
-            outside = made.profile.ops[_boundary(made.graph)].workspace_bytes
-            track.outside = max(0, outside + peaks["outside"] - made.phase_peaks.get("outside", 0))
+        if worst > self.budget_bytes + NOISE_BYTES and track.corrections < MOST_CORRECTIONS:
+            track.corrections += 1
             inside = max(peaks.get(p, 0) - made.phase_peaks.get(p, 0) for p in ("forward", "backward"))
             track.bias += max(0, inside)
             track.stale = (
@@ -282,7 +273,7 @@ class Session(Host):
         if "outside" not in run.peaks:
             return
         guess = made.profile.ops[_boundary(made.graph)].workspace_bytes
-        track.outside = max(0, guess + run.peaks["outside"] - made.phase_peaks.get("outside", 0))
+        track.outside = max(0, guess + run.unborn + run.peaks["outside"] - made.phase_peaks.get("outside", 0))
         if made.plan.decisions and guess - track.outside > self.budget_bytes * ROOM_WORTH_A_PLAN:
             track.stale = "planned again with the bytes that the loss took"
 
@@ -295,6 +286,10 @@ class Session(Host):
         )
 
     # What is resident.
+
+    def updated_by_step(self) -> set[int]:
+        module = self._module()
+        return {b.untyped_storage()._cdata for b in module.buffers()} if module is not None else set()
 
     def resident_bytes(self, args: Iterable[Any]) -> int:
         """Bytes of the module, its gradients, the optimizer's state and the inputs, each storage once."""

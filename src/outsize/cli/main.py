@@ -29,13 +29,12 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-app.add_typer(npi.app, name="npi")
-
 
 app.command()(train)
 app.command()(plan)
 app.command()(report)
 app.add_typer(trees.app, name="trees")
+app.add_typer(npi.app, name="npi")
 
 
 @app.callback()

@@ -137,12 +137,15 @@ def verify(
     template: Template,
     json_file: Annotated[Path | None, typer.Option("--json", help="Where to write the certificate.")] = None,
     weights: Weights = None,
+    python: Annotated[
+        Path | None, typer.Option(help="Where to write the decisions as Python source.")
+    ] = None,
     against: Annotated[
         Path | None, typer.Option(help="A certificate that must be about these weights.")
     ] = None,
 ) -> None:
     """Check the verification set, the primitives and termination; exit 1 if the certificate does not hold."""
-    from ..programs.npi import read_certificate, shipped, template_of
+    from ..programs.npi import read_certificate, shipped, template_of, to_python
     from ..programs.npi import verify as certify
 
     model, reference = shipped(template, weights), template_of(template)
@@ -153,6 +156,8 @@ def verify(
         certificate = certify(reference, model)
     if json_file is not None:
         json_file.write_text(certificate.to_json() + "\n")
+    if python is not None:
+        python.write_text(to_python(model.controller) + "\n")
     c = certificate
     print(f"{c.template}: {'the certificate holds' if c.holds else 'the certificate does NOT hold'}")
     print(

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 #: The lines of a sweep: by name a planner and what it may do.
 TECHNIQUES = {
+    "mixed": ("search", ("swap", "recompute", "encode")),
+    "swap only": ("search", ("swap",)),
+    "recompute only": ("search", ("recompute",)),
+    "units": ("units", ("swap", "recompute")),
     "slack": ("slack", ("swap",)),
     "distance": ("distance", ("swap",)),
 }
@@ -33,7 +37,9 @@ def plan(
             "nothing is allocated. Without it, operators are measured here.",
         ),
     ] = None,
-    planner: Annotated[str | None, typer.Option(help="The planner, where not the default.")] = None,
+    planner: Annotated[
+        str | None, typer.Option(help="search (default), units, slack, distance or exact.")
+    ] = None,
     sweep: Annotated[
         bool,
         typer.Option(

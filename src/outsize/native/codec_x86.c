@@ -120,7 +120,9 @@ V4 static uint64_t v4_digest(const loose_word *words, size_t count, uint32_t key
         even = _mm512_add_epi64(even, _mm512_mul_epu32(w, m));
         odd = _mm512_add_epi64(odd, _mm512_mul_epu32(_mm512_srli_epi64(w, 32), _mm512_srli_epi64(m, 32)));
     }
-    uint64_t sum = (uint64_t)_mm512_reduce_add_epi64(_mm512_add_epi64(even, odd));
+    uint64_t part[8], sum = 0;
+    _mm512_storeu_si512(part, _mm512_add_epi64(even, odd));
+    for (int j = 0; j < 8; j++) sum += part[j];
     for (; i < count; i++) sum += (uint64_t)words[i] * ((key + (uint32_t)i * DIGEST_KEY) | 1);
     return sum;
 }

@@ -13,6 +13,7 @@ from .check import check
 from .distance import plan_distance
 from .exact import plan_exact
 from .lower import lower_decisions
+from .masks import with_masks
 from .model import Model, build_model
 from .request import Request
 from .search import plan_search
@@ -72,7 +73,7 @@ def make_plan(
     request = Request(actions=tuple(actions), tiers=tuple(tiers), lossy=dict(lossy or {}), limits=limits)
     decisions: tuple[Decision, ...] = ()
     if model.peak > budget_bytes:
-        decisions = tuple(_over_tiers(_PLANNERS[planner], model, request))
+        decisions = with_masks(graph, profile, _over_tiers(_PLANNERS[planner], model, request))
     schedule = lower_decisions(graph, decisions)
     check(graph, profile, schedule, budget_bytes)
     timeline = simulate(graph, profile, schedule)

@@ -20,11 +20,12 @@ from ..values import Decision, Timeline
 from .chains import Chains, build_chains
 from .lower import lower_placed
 from .model import Ints, Model, Spans, cannot_shrink, floor_curve, held_at
+from .prices import Option, Taste
 from .request import Request, tier_error
 from .simulate import simulate, tier_peaks
 from .slackplan import plan_slack
 from .swaps import Ground, place
-from .walk import Option, Taste, Walk
+from .walk import Walk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,8 @@ class Search:
         kinds: dict[tuple[bool, bool], Scored] = {}
         for taste in self._grid():
             kind = (taste.recompute, bool(np.isfinite(taste.lane_price)))
-            best = _faster(kinds.get(kind), self.walk(taste))
+            known = kinds.get(kind)
+            best = _faster(known, self.walk(taste, below=known.seconds if known else inf))
             if best is not None:
                 kinds[kind] = best
         found = list(kinds.values())
@@ -132,15 +134,25 @@ class Search:
                 banned = taste.banned.symmetric_difference(members.tolist())
                 yield replace(taste, banned=frozenset(banned))
 
-    def walk(self, taste: Taste) -> Scored | None:
-        """Walk with these prices, place the swaps, simulate."""
+    def walk(self, taste: Taste, *, below: float = inf) -> Scored | None:
+        """Walk with these prices, place the swaps, simulate; None too where compute alone takes `below` seconds."""
         made = self._walked(taste, self.target)
-        scored = self.timed(tuple(made)) if made is not None else None
+        if made is None or self._compute_seconds(made) >= below:
+            return None
+        scored = self.timed(tuple(made))
         return replace(scored, taste=taste) if scored else None
 
     def timed(self, decisions: tuple[Decision, ...]) -> Scored | None:
         """The plan with its swaps' edges placed, if it fits."""
         return self._score(self._placed(decisions))
+
+    def _compute_seconds(self, decisions: list[Decision]) -> float:
+        groups: dict[int, set[int]] = {}
+        for d in decisions:
+            if d.region:
+                groups.setdefault(d.fetch_before, set()).update(d.region)
+        again = sum(self.chains.seconds[op] for region in groups.values() for op in region)
+        return self.model.profile.seconds + again
 
     def _walked(self, taste: Taste, target: int) -> list[Decision] | None:
         return Walk(
@@ -221,7 +233,7 @@ class Search:
                 if left <= 0:
                     return best, 0
                 left -= 1
-                trial = self.walk(taste)
+                trial = self.walk(taste, below=best.seconds)
                 if trial is not None and trial.seconds < best.seconds * (1 - 1e-9):
                     best, moved = trial, True
                     break
@@ -269,7 +281,10 @@ class Options:
         self.codecs = [
             name
             for name, rate in model.profile.codecs.items()
-            if "encode" in request.actions and ":" not in name and (rate.lossless or name in request.lossy)
+            if "encode" in request.actions
+            and name != "mask"
+            and ":" not in name
+            and (rate.lossless or name in request.lossy)
         ]
         self._known: dict[tuple[int, bool], list[Option]] = {}
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from ..values import Decision, StepGraph
 from .model import Model
+from .prices import Taste
 from .request import Request
 from .search import Scored, Search
-from .walk import Taste
 
 
 @dataclass(frozen=True, kw_only=True)

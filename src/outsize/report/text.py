@@ -88,20 +88,19 @@ def render(record: RunRecord, *, width: int = 110) -> str:
 def sweep_table(lines: Mapping[str, Sequence[Plan]]) -> Table:
     """Plans of one step at several budgets, by technique."""
     table = Table()
-    table.add_column("technique")
-    for column in ("budget", "of plain", "predicted peak", "step", "against plain", "swapped", "recomputed"):
-        table.add_column(column, justify="right")
+    table.add_column("technique", no_wrap=True)
+    for column in ("budget", "of plain", "peak", "step", "× plain", "recomputed"):
+        table.add_column(column, justify="right", no_wrap=True)
     for name, plans in lines.items():
         for p in plans:
-            again = f"{100 * p.recomputed_flops / p.plain_flops:.1f} %" if p.plain_flops else "–"
             table.add_row(
                 escape(name),
                 format_bytes(p.budget_bytes),
                 f"{100 * p.budget_bytes / p.plain_peak_bytes:.0f} %",
                 format_bytes(p.predicted_peak_bytes),
                 format_seconds(p.predicted_step_seconds),
-                f"{p.predicted_step_seconds / p.plain_step_seconds:.3f} ×",
-                format_bytes(p.swapped_bytes),
-                again,
+                f"{p.predicted_step_seconds / p.plain_step_seconds:.3f}" if p.plain_step_seconds else "–",
+                f"{100 * p.recomputed_flops / p.plain_flops:.1f} %" if p.plain_flops else "–",
             )
+        table.add_section()
     return table

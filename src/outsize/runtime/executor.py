@@ -39,6 +39,10 @@ class Host(ABC):
     def backward_done(self) -> None:
         """The backward has ended."""
 
+    @abstractmethod
+    def updated_by_step(self) -> set[int]:
+        """Storages that the step itself updates when its forward ends: the module's buffers."""
+
     @property
     @abstractmethod
     def tiers(self) -> dict[str, Tier]:
@@ -77,10 +81,13 @@ class StepProgram(Program):
 
     def _watched(self, rewritten: RewrittenStep, crossing: list[Any]) -> list[tuple[str, torch.Tensor]]:
         outside = set(self._step.primals) | self._returned
+        updated = self._host.updated_by_step()
         return [
             (node.name, value)
             for node, value in zip(rewritten.crossing, crossing)
-            if node in outside and isinstance(value, torch.Tensor)
+            if node in outside
+            and isinstance(value, torch.Tensor)
+            and value.untyped_storage()._cdata not in updated
         ]
 
 

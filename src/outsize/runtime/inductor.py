@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx import Graph, GraphModule, Node
 
 from ..errors import CaptureError
 from ..fx import RewrittenStep
@@ -110,10 +111,8 @@ class _Compiled:
         self._function = function
 
     def forward(self, args: list[Any]) -> Any:
-        frame: Frame = args[0]
-        with frame.numbered() as number:
-            args[0] = number
-            return self._function(args)
+        args[0] = args[0].capsule()
+        return self._function(args)
 
 
 def _compile(graph: GraphModule, sizes: Sequence[int]) -> _Compiled:
@@ -123,61 +122,54 @@ def _compile(graph: GraphModule, sizes: Sequence[int]) -> _Compiled:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     calls = _as_calls(graph, sizes)
-    inputs = _fake_inputs(calls)
-    mode = next(v.fake_mode for v in inputs[1:] if isinstance(v, torch._subclasses.FakeTensor))
+    inputs = [n.meta.get("val") for n in calls.graph.nodes if n.op == "placeholder"]
+    mode = next(v.fake_mode for v in inputs if isinstance(v, FakeTensor))
     with mode:
         inputs[0] = torch.empty(1, dtype=torch.int64)
         traced = make_fx(calls, decomposition_table=select_decomp_table(), _allow_non_fake_inputs=True)(
             *inputs
         )
-    for node in traced.graph.nodes:
-        node.meta.pop("stack_trace", None)
+    # What crosses the boundary is read by its recorded strides, so Inductor may not choose others.
+    output = next(n for n in traced.graph.nodes if n.op == "output")
+    output.meta["user_visible_output_idxs"] = list(range(len(output.args[0])))
+    settings = config.patch(fallback_random=True, layout_optimization=False)
     try:
-        with config.patch(fallback_random=True, cpp_wrapper=False):
-            compiled = compile_fx_inner(traced, inputs)
+        with settings, torch._guards.tracing(torch._guards.TracingContext(mode)):
+            return _Compiled(compile_fx_inner(traced, inputs))
     except Exception as error:
         raise CaptureError(
-            f"Inductor could not compile the step ({type(error).__name__}: {str(error).splitlines()[0]}); inner='aten' runs it without"
+            f"Inductor could not compile the step ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            "inner='aten' runs it without Inductor"
         ) from error
-    return _Compiled(compiled)  # type: ignore[arg-type]
-
-
-def _fake_inputs(graph: GraphModule) -> list[Any]:
-    return [n.meta.get("val") for n in graph.graph.nodes if n.op == "placeholder"]
 
 
 def _as_calls(graph: GraphModule, sizes: Sequence[int]) -> GraphModule:
-    """The graph with each runtime function replaced by its operator."""
-    space = torch.ops.outsize
-    new, known, sent = torch.fx.Graph(), {}, {}
+    """The graph with each runtime function replaced by its operator, and the default calling convention."""
+    new = Graph()
+    known: dict[Node, Any] = {}
+    sent: dict[Any, Node] = {}
     for node in graph.graph.nodes:
-        known[node] = _call(new, node, known, sent, space, sizes) or new.node_copy(node, lambda n: known[n])
+        if node.op == "call_function" and node.target in vars(ops.OPS).values():
+            name = next(k for k, v in vars(ops.OPS).items() if v is node.target)
+            frame, *rest = torch.fx.node.map_arg(node.args, lambda n: known[n])
+            target, args = _operator(name, list(rest), sent, sizes)
+            known[node] = new.call_function(target, (frame, *args))
+        else:
+            known[node] = new.node_copy(node, lambda n: known[n])
     return GraphModule(graph, new)
 
 
-def _call(
-    new: torch.fx.Graph,
-    node: Node,
-    known: dict[Node, Node],
-    sent: dict[int, Node],
-    space: Any,
-    sizes: Sequence[int],
-) -> Node | None:
-    if node.op != "call_function" or node.target not in vars(ops.OPS).values():
-        return None
-    name = next(k for k, v in vars(ops.OPS).items() if v is node.target)
-    frame, *rest = torch.fx.node.map_arg(node.args, lambda n: known[n])
-    if name == "swap_out" and isinstance(rest[0], Node):
+def _operator(
+    name: str, rest: list[Any], sent: dict[Any, Node], sizes: Sequence[int]
+) -> tuple[Any, list[Any]]:
+    """The operator for a runtime function, and its arguments behind the frame."""
+    if name == "swap_out" and rest[0] is not None:
         sent[rest[1]] = rest[0]
-    if name == "settle":
+    elif name == "settle":
         rest = [sent.get(rest[0]), *rest]
-    if name == "wait":
-        slot, dtype = rest
-        if dtype is None:
-            return new.call_function(space.wait_encoded.default, (frame, slot))
-        rest = [slot, dtype, sizes[slot] // dtype.itemsize]
-    if name == "decode":
-        slot, dtype, last = rest
-        rest = [slot, dtype, sizes[slot] // dtype.itemsize, last]
-    made: Node = new.call_function(getattr(space, name).default, (frame, *rest))
-    return made
+    elif name == "wait" and rest[1] is None:
+        return torch.ops.outsize.wait_encoded.default, rest[:1]
+    elif name in ("wait", "decode"):
+        slot, dtype, *last = rest
+        rest = [slot, dtype, sizes[slot] // dtype.itemsize, *last]
+    return getattr(torch.ops.outsize, name).default, rest

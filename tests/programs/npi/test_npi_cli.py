@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -128,11 +129,28 @@ def test_bad_input_is_one_clear_error(words, says):
     assert re.search(says, str(error)), str(error)
 
 
-def test_the_worked_examples_of_the_docs():
-    text = (Path(__file__).parents[3] / "docs" / "npi.md").read_text()
-    pairs = re.findall(r"^\$ outsize npi (.+)\n(.+)$", text, re.MULTILINE)
-    assert len(pairs) >= 3
-    import shlex
+DOCS = (Path(__file__).parents[3] / "docs" / "npi.md").read_text()
 
+
+def test_the_worked_commands_of_the_docs():
+    pairs = re.findall(r"^\$ outsize npi (.+)\n(.+)$", DOCS, re.MULTILINE)
+    assert len(pairs) >= 3
     for command, want in pairs:
         assert last(*shlex.split(command)) == want
+
+
+def test_the_worked_program_of_the_docs(tmp_path, monkeypatch):
+    """From a file, since a loop is lifted from its source."""
+    (tmp_path / "clip_example.py").write_text(re.search(r"```python\n(.+?)```", DOCS, re.DOTALL)[1])
+    monkeypatch.syspath_prepend(tmp_path)
+    import clip_example
+
+    assert clip_example.heads[2].tape.cells == [20, 2, 20, 7]
+    assert clip_example.certificate.holds
+
+
+def test_decisions_as_python_source(tmp_path):
+    path = tmp_path / "decisions.py"
+    assert call("verify", "reverse", "--python", str(path)).exit_code == 0
+    compile(path.read_text(), "decisions.py", "exec")
+    assert "def reverse_while1(p0, p1):" in path.read_text()

@@ -87,6 +87,31 @@ def test_compiled_python_source_runs_like_the_program():
     assert entry.decode(heads) == [0, 1, 1, 3, 5, 9]
 
 
+def clip(xs, limit):
+    while not xs.at_end():
+        if xs.read() > limit.read():
+            xs.write(0)
+        xs.move(1)
+
+
+def test_without_a_domain_the_certificate_is_a_bound():
+    """What cannot be enumerated is sampled: the control is proved, the datum is bounded."""
+
+    def example(values, limit):
+        return lambda: (npi.Tape(values).at(), npi.Tape([limit]).at())
+
+    values = [7 * i % 61 for i in range(60)]
+    template = npi.parameterize(npi.trace(clip, [example(values, limit) for limit in (5, 30)]))
+    certificate = npi.verify(template, npi.train(template))
+    more = certificate.primitives["more"]
+    assert more["kind"] == "statistical"
+    assert more["inputs"] == 24
+    assert more["error_bound"] > 0
+    assert certificate.holds
+    assert not any("every length" in fact for fact in certificate.proved)
+    assert any("1 - m *" in fact for fact in certificate.not_proved)
+
+
 def ends(program, *tapes):
     def make():
         return tuple(npi.Tape(values, domain=range(10)).at() for values in tapes)

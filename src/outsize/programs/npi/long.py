@@ -1,9 +1,10 @@
 """The other way to learn: whole executions as one sequence, no calls, the state carried through.
 
 Without calls there is nothing to verify and little that generalises (Cai et al. show how little), but it needs no
-recursion, and it is how a plain NPI meets a program as it is. Its trouble is memory: back-propagation through 10⁵ steps
-keeps 10⁵ steps of activations. `LongTrace` cuts the sequence into segments, each one operator that keeps its inputs only, so
-that `outsize.compile(model, budget=…)` sees a hundred storages to swap or recompute instead of a million small ones.
+recursion, and it is how a plain NPI meets a program as it is. Its trouble is memory: back-propagation through 10⁵
+steps keeps 10⁵ steps of activations. `LongTrace` cuts the sequence into segments, each one operator that keeps its
+inputs only, so that `outsize.compile(model, budget=…)` sees a hundred storages to swap or recompute instead of a
+million small ones.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os.path import basename
 from typing import Any, final
@@ -155,7 +155,6 @@ class Recorder(Session):
     Args:
         answers: trained primitives by slot name. Where given, they compute what is written and tested.
         limit: system calls in one call before it is taken to loop.
-        hear: called with (depth, program, action, answer) after each system call, in order.
     """
 
     def __init__(
@@ -163,20 +162,14 @@ class Recorder(Session):
         linker: Linker,
         slots: Slots,
         answers: Mapping[str, Answer] | None = None,
-        hear: Callable[[int, str, Action, bool | None], None] | None = None,
         limit: int = CALL_LIMIT,
     ) -> None:
         super().__init__(linker, slots, limit)
-        self.answers, self.hear = answers or {}, hear
+        self.answers = answers or {}
         self.rows: list[Row] = []
 
     def decide(self, answer: bool | None, options: tuple[bool | None, ...]) -> bool | None:
         return answer
-
-    def emit(self, action: Action, answer: bool | None) -> None:
-        super().emit(action, answer)
-        if self.hear is not None:
-            self.hear(len(self.frames), self.frame.program, action, answer)
 
     def answer(self, site: Site, value: Value) -> int | None:
         model = self.answers.get(site.name)
@@ -187,10 +180,8 @@ class Recorder(Session):
 
     def call(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> bool | None:
         operands = tuple(self.register(a) for a in arguments if isinstance(a, Probe))
-        if self.hear is not None:
-            self.hear(len(self.frames), self.frame.program, Action(f"call {name}", operands), None)
         result = self.enter(name, function, arguments)
-        super().emit(Action(f"call {name}", operands), result)
+        self.emit(Action(f"call {name}", operands), result)
         return result
 
     def enter(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> bool | None:

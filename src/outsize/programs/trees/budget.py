@@ -9,6 +9,7 @@ that bucket.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -85,5 +86,8 @@ class BudgetedTree(nn.Module):
         whole = padded(topology, nodes)
         fill = x.new_zeros(nodes - count, x.shape[1])
         shape = [getattr(whole, f.name) for f in dataclasses.fields(whole) if f.name != "nodes"]
-        up, down, pivot = self.step(torch.cat([x, fill]), torch.cat([pivot_x, fill]), *shape)
+        with warnings.catch_warnings():
+            # Tracing reads `.grad` of every input, and torch warns because these are no leaves.
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor")
+            up, down, pivot = self.step(torch.cat([x, fill]), torch.cat([pivot_x, fill]), *shape)
         return EdgeStates(up=up[:count], down=down[:count], pivot=pivot[:count])
