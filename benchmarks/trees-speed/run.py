@@ -60,8 +60,8 @@ def paired(ways: dict[str, Callable[[], object]], base: str, pairs: int) -> dict
 
 
 def pivots(forest: Forest) -> dict:
-    """All pivots of 40 functions; the full tree per pivot in portions of 200 pivots, as memory demands."""
-    some = forest.select(range(0, forest.trees, 5))
+    """All pivots of 20 functions; the full tree per pivot in portions of 200 pivots, as memory demands."""
+    some = forest.select(range(0, forest.trees, 10))
     torch.manual_seed(0)
     model = LocalizedTreeConv(WIDTH, layers=LAYERS)
     x = torch.randn(some.nodes, WIDTH)

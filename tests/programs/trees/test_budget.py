@@ -32,8 +32,8 @@ def test_a_budgeted_step_equals_the_plain_one_and_keeps_under_its_budget() -> No
     torch.manual_seed(0)
     tree = LocalizedTreeConv(WIDTH, layers=3, residual=True, norm=True)
     budget = 1 << 20
-    budgeted = BudgetedTree(tree, budget, bucket=256)
-    for seed, sizes in enumerate(((60, 80, 40), (90, 50, 60))):  # both in one bucket
+    budgeted = BudgetedTree(tree, budget, bucket=512)
+    for seed, sizes in enumerate(((100, 120, 60), (130, 150, 60))):  # both in one bucket
         drawn = forest(sizes, seed)
         topology = Topology.of(drawn)
         x = torch.randn(drawn.nodes, WIDTH, requires_grad=True)
