@@ -76,7 +76,7 @@ def controls():
     for name, s in c["random_sets"].items():
         print(
             f"* {name}: of {s['sets']} random sets of {s['executions']} executions, {s['whole_set_right']} teach the "
-            f"whole verification set (they show {s['mean_share_of_rows_seen']:.0%} of it on average); the chosen set does."
+            f"whole set (they show {s['mean_share_of_rows_seen']:.0%} of it on average); the chosen set does."
         )
 
 
