@@ -1,7 +1,7 @@
-"""One worker of the paired comparison: variants take turns step by step in the same processes.
+"""One worker of one variant. Variants run in processes of their own and take turns, step by step.
 
-Prints, on rank 0, one JSON line per variant: seconds per step (slowest worker) and CPU seconds per step
-(all workers), for every step after the warm-up.
+`main.py` holds the key-value store that gives the turns; rank 0 answers with the slowest worker's seconds and all
+workers' CPU seconds.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import resource
 import time
 from collections.abc import Callable
@@ -18,10 +19,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from outsize.device import allocator
 from outsize.parallel import Search, Settings, distribute
 
 
 def mlp() -> nn.Module:
+    """50.4 M parameters: three 4096-wide layers and a head."""
     layers: list[nn.Module] = []
     for _ in range(3):
         layers += [nn.Linear(4096, 4096), nn.ReLU()]
@@ -36,29 +39,34 @@ def block(inside: int, outside: int, stride: int) -> nn.Module:
 
 
 def conv() -> nn.Module:
-    """Eighteen convolutions on 32 x 32 images, 11 M parameters: time goes into the convolutions."""
+    """Seventeen convolutions on 32 x 32 images, 11 M parameters: time goes into the convolutions."""
     widths = [64, 64, 64, 128, 128, 256, 256, 512, 512]
     blocks = [block(a, b, 2 if b > a else 1) for a, b in itertools.pairwise(widths)]
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)]
     return nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), *blocks, *head)
 
 
-def build(variant: str, net: Callable[[], nn.Module], chunk_mb: float | None) -> Callable[..., None]:
-    """A function that makes one training step of the variant."""
-    torch.manual_seed(0)
-    module = net()
+def build(variant: str, module: nn.Module, chunk_mb: float | None) -> Callable[..., None]:
+    """A function that makes one training step of the variant.
+
+    `local` runs forward and backward only; `-arena` has outsize's allocator, as `ours` has by itself;
+    `ddp-default` uses AdamW as torch makes it by default.
+    """
     optimizer: torch.optim.Optimizer | None = None
-    if variant == "local":
+    if "arena" in variant:
+        allocator.install()
+    if variant.startswith("local"):
         model: nn.Module = module
     elif variant.startswith("ddp"):
         model = DistributedDataParallel(module, gradient_as_bucket_view="view" in variant)
-        fused = True if "default" not in variant else None
+        fused = None if "default" in variant else True
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=fused)
     else:
-        settings = Settings(search=Search(limit=1)) if chunk_mb is None else Settings()
+        settings = Settings(search=Search(limit=6))
         model, optimizer = distribute(
             module, torch.optim.AdamW, lr=1e-3, chunk_mb=chunk_mb, settings=settings
         )
+        build.optimizer = optimizer  # type: ignore[attr-defined]
 
     def step(x: torch.Tensor, y: torch.Tensor) -> None:
         nn.functional.cross_entropy(model(x), y).backward()
@@ -71,7 +79,7 @@ def build(variant: str, net: Callable[[], nn.Module], chunk_mb: float | None) ->
     return step
 
 
-def measure(step: Callable[..., None], x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
+def measure(step: Callable[..., None], x: torch.Tensor, y: torch.Tensor) -> list[float]:
     dist.barrier()
     before = resource.getrusage(resource.RUSAGE_SELF)
     start = time.perf_counter()
@@ -79,38 +87,40 @@ def measure(step: Callable[..., None], x: torch.Tensor, y: torch.Tensor) -> tupl
     seconds = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return seconds, cpu
+    both = torch.tensor([seconds, cpu], dtype=torch.float64)
+    slowest, total = both.clone(), both.clone()
+    dist.all_reduce(slowest, dist.ReduceOp.MAX)
+    dist.all_reduce(total)
+    return [float(slowest[0]), float(total[1])]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--net", choices=["mlp", "conv"], default="mlp")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--warm", type=int, default=4)
+    parser.add_argument("--variant", required=True)
+    parser.add_argument("--net", choices=["mlp", "conv"], required=True)
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--chunk-mb", type=float, default=None)
-    parser.add_argument("--variants", nargs="+", default=["local", "ddp", "ours"])
     args = parser.parse_args()
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    net = mlp if args.net == "mlp" else conv
-    steps = {name: build(name, net, args.chunk_mb) for name in args.variants}
-    shape = (args.batch, 4096) if args.net == "mlp" else (args.batch, 3, 32, 32)
-    torch.manual_seed(dist.get_rank())
-    x, y = torch.randn(shape), torch.randint(0, 10, (args.batch,))
-    taken: dict[str, list[list[float]]] = {name: [] for name in steps}
-    for index in range(args.warm + args.steps):
-        for name, step in steps.items():
-            both = torch.tensor(measure(step, x, y), dtype=torch.float64)
-            slowest, total = both.clone(), both.clone()
-            dist.all_reduce(slowest, dist.ReduceOp.MAX)
-            dist.all_reduce(total)
-            if index >= args.warm:
-                taken[name].append([float(slowest[0]), float(total[1])])
-    if dist.get_rank() == 0:
-        for name, pairs in taken.items():
-            wall, cpu = zip(*pairs)
-            print(json.dumps({"variant": name, "seconds": wall, "cpu_seconds": cpu}), flush=True)
+    turns = dist.TCPStore("127.0.0.1", args.port, is_master=False)
+    torch.manual_seed(0)
+    step = build(args.variant, mlp() if args.net == "mlp" else conv(), args.chunk_mb)
+    torch.manual_seed(dist.get_rank() + 1)
+    x = torch.randn((args.batch, 4096) if args.net == "mlp" else (args.batch, 3, 32, 32))
+    y = torch.randint(0, 10, (args.batch,))
+    turns.set(f"{args.variant}/pid/{dist.get_rank()}", str(os.getpid()))
+    for index in range(args.steps):
+        turns.wait([f"{args.variant}/go/{index}"])
+        found = measure(step, x, y)
+        if dist.get_rank() == 0:
+            turns.set(f"{args.variant}/done/{index}", json.dumps(found))
+    if args.variant == "ours" and dist.get_rank() == 0:
+        optimizer = build.optimizer  # type: ignore[attr-defined]
+        turns.set("ours/chunk_mb", str(optimizer.chunk_plan.chunk_bytes / 2**20))
+    turns.wait(["end"])
     dist.destroy_process_group()
 
 

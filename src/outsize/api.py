@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,11 @@ def compile(
     optimizer: torch.optim.Optimizer | None = None,
     disk: str | Path | None = None,
     actions: Sequence[str] = ACTIONS,
-    planner: str = "slack",
+    planner: str = "search",
     lossy: dict[str, float] | None = None,
     host_budget: int | str | None = None,
     disk_budget: int | str | None = None,
+    inner: str = "aten",
 ) -> torch.nn.Module:
     """Keep the module's training step under a budget; the training loop stays as it is.
 
@@ -60,6 +61,7 @@ def compile(
         planner: `search`, `slack`, `distance`, `units` or `exact`.
         lossy: codecs that may lose bits and their bound on the relative error; none unless given.
         host_budget, disk_budget: most bytes that the plan may hold in that tier.
+        inner: `aten` runs the step operator by operator, to the bit; `inductor` fuses what lies between our calls.
 
     Raises:
         UnitError: a budget cannot be read.
@@ -76,7 +78,10 @@ def compile(
         host_budget=None if host_budget is None else parse_bytes(host_budget, whole=memory.total_bytes()),
         disk_budget=None if disk_budget is None else parse_bytes(disk_budget),
         disk=None if disk is None else str(disk),
+        inner=inner,
     )
+    if inner not in ("aten", "inductor"):
+        raise OutsizeError(f"inner={inner!r} is not known: give 'aten' or 'inductor'")
     allocator.install()
     tiers: dict[str, Tier] = {"disk": DiskTier(disk)} if {"swap", "encode"} & set(actions) else {}
     return _install(
@@ -103,7 +108,8 @@ def report(module: torch.nn.Module, *, timelines: bool = True) -> RunRecord:
     Raises:
         OutsizeError: the module is not compiled here, or has not run a step yet.
     """
-    session = _SESSIONS.get(module)
+    inner = getattr(module, "module", module)  # what `outsize.parallel.distribute` wraps
+    session = _SESSIONS.get(module) or _SESSIONS.get(inner)
     record = session.record() if session is not None else None
     if session is None or record is None:
         raise OutsizeError("there is nothing to report: call outsize.compile(module) and run a step first")
@@ -125,7 +131,7 @@ def plan(
     hardware: str | Hardware | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     actions: Sequence[str] = ACTIONS,
-    planner: str = "slack",
+    planner: str = "search",
     lossy: dict[str, float] | None = None,
 ) -> Plan:
     """The plan that `compile` would make for `module(*args)`, without running the step.
@@ -139,7 +145,8 @@ def plan(
         BudgetError: no plan fits the budget.
         CaptureError: the module is not one graph.
     """
-    options = _plan_options(budget, hardware, actions=actions, planner=planner, lossy=lossy)
+    allocator.install()
+    options = replace(_plan_options(budget, hardware), actions=tuple(actions), planner=planner, lossy=lossy)
     step = capture(module, args)
     return decide(step, _unlearned(module, args, step, optimizer), options).plan
 
@@ -147,53 +154,52 @@ def plan(
 def sweep(
     module: torch.nn.Module,
     args: tuple[Any, ...],
+    techniques: Mapping[str, tuple[str, Sequence[str]]],
     *,
     points: int = 8,
     hardware: str | Hardware | None = None,
     optimizer: torch.optim.Optimizer | None = None,
-    actions: Sequence[str] = ACTIONS,
-    planner: str = "slack",
-    lossy: dict[str, float] | None = None,
-) -> tuple[Plan, ...]:
-    """Plans at `points` budgets, evenly spread from the smallest feasible one to the plain peak; nothing is run.
+) -> dict[str, tuple[Plan, ...]]:
+    """Plans by technique at the same budgets, spread evenly from the smallest feasible to the plain peak.
 
-    The rest of the arguments as for `plan`.
+    Nothing is run. Budgets that a technique cannot keep are missing from its plans.
+
+    Args:
+        techniques: by name a planner and its actions, as for `plan`.
+        points: number of budgets.
+        hardware, optimizer: as for `plan`.
 
     Raises:
         CaptureError: the module is not one graph.
     """
-    options = _plan_options(2**62, hardware, actions=(), planner=planner, lossy=lossy)
+    allocator.install()
+    options = _plan_options(2**62, hardware)
     step = capture(module, args)
     learned = _unlearned(module, args, step, optimizer)
-    top = decide(step, learned, options).plan
-    options = replace(options, actions=tuple(actions))
-    low = top.plain_peak_bytes
-    try:
-        decide(step, learned, replace(options, budget_bytes=1))
-    except BudgetError as error:
-        low = error.smallest_feasible_bytes
-    budgets = sorted({low + (top.plain_peak_bytes - low) * i // max(1, points - 1) for i in range(points)})
-    return tuple(decide(step, learned, replace(options, budget_bytes=b)).plan for b in budgets)
+
+    def attempt(planner: str, actions: Sequence[str], budget: int) -> Plan | int:
+        asked = replace(options, planner=planner, actions=tuple(actions), budget_bytes=budget)
+        try:
+            return decide(step, learned, asked).plan
+        except BudgetError as error:
+            return error.smallest_feasible_bytes
+
+    lows = [low for chosen in techniques.values() if isinstance(low := attempt(*chosen, 1), int)]
+    top = decide(step, learned, options).plan.plain_peak_bytes
+    low = min(lows, default=top)
+    budgets = sorted({low + (top - low) * i // max(1, points - 1) for i in range(points)})
+    return {
+        name: tuple(p for b in budgets if isinstance(p := attempt(*chosen, b), Plan))
+        for name, chosen in techniques.items()
+    }
 
 
-def _plan_options(
-    budget: int | str | None,
-    hardware: str | Hardware | None,
-    *,
-    actions: Sequence[str],
-    planner: str,
-    lossy: dict[str, float] | None,
-) -> Options:
+def _plan_options(budget: int | str | None, hardware: str | Hardware | None) -> Options:
     device = load_hardware(hardware) if isinstance(hardware, str) else hardware
     whole = memory.total_bytes() if device is None else device.memory_bytes
     free = memory.free_bytes() if device is None else device.memory_bytes
-    return Options(
-        budget_bytes=free if budget is None else parse_bytes(budget, whole=whole),
-        actions=tuple(actions),
-        planner=planner,
-        lossy=lossy,
-        hardware=device,
-    )
+    limit = free if budget is None else parse_bytes(budget, whole=whole)
+    return Options(budget_bytes=limit, hardware=device)
 
 
 def _unlearned(
@@ -203,8 +209,9 @@ def _unlearned(
     optimizer: torch.optim.Optimizer | None,
 ) -> Learned:
     """What is known of a step that has not run: the resident bytes that its graph does not hold."""
-    resident = Session(module, optimizer, {}, _unused, 0).resident_bytes(args)
-    return Learned(resident=max(0, resident - step.graph.resident_bytes))
+    counts = Session(module, optimizer, {}, _unused, 0)
+    resident = max(0, counts.resident_bytes(args) - step.graph.resident_bytes)
+    return Learned(resident=resident, update=counts.update_workspace)
 
 
 def _unused(*_: Any) -> Prepared:

@@ -17,9 +17,8 @@ import torch
 
 from .device import allocator
 from .device.memory import PeakMeter, bytes_in_use, peak_rss_bytes
-from .errors import BudgetError
 from .fx import CapturedStep, RewrittenStep
-from .measure.optimizer import state_bytes
+from .measure.optimizer import UpdateBytes, update_bytes
 from .runtime.executor import Host
 from .runtime.frame import Frame
 from .runtime.tiers import Tier
@@ -27,6 +26,10 @@ from .values import OpCost, Plan, Profile, RunRecord, StepGraph
 
 #: A step's own Python objects (frames, autograd nodes) are in the allocator's count too: 20 to 300 KB were seen.
 NOISE_BYTES = 512 * 1024
+#: Plans made anew because a step went over its budget. A second one was needed where both ends of a step were over.
+MOST_CORRECTIONS = 3
+#: Share of the budget that must come free before a lower figure for the loss is worth another plan.
+ROOM_WORTH_A_PLAN = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,6 +54,7 @@ class Learned:
     Attributes:
         resident: resident bytes that no op touches.
         outside: bytes that the loss took outside the module, None before the first step.
+        update: bytes that the optimizer's step needs for a moment.
         bias: bytes that the first step took beyond the prediction.
         densities: storage → share of nonzero elements.
         costs: of the ops, where they were measured before.
@@ -58,6 +62,7 @@ class Learned:
 
     resident: int
     outside: int | None = None
+    update: int = 0
     bias: int = 0
     densities: dict[int, float] = field(default_factory=dict)
     costs: tuple[OpCost, ...] = ()
@@ -72,12 +77,11 @@ class _Track:
 
     prepared: Prepared | None = None
     resident: int = 0
-    planned_for: int = 0
     outside: int | None = None
     bias: int = 0
     densities: dict[int, float] = field(default_factory=dict)
     stale: str = ""
-    corrected: bool = False
+    corrections: int = 0
 
 
 @dataclass(kw_only=True)
@@ -94,10 +98,11 @@ class _Measured:
 
 @dataclass(kw_only=True)
 class _Running:
-    """The step under way."""
+    """The step under way. `unborn` are the bytes of optimizer state that its update is yet to make."""
 
     track: _Track
     resident: int
+    unborn: int
     base: int
     start: float
     counters: tuple[int, int, float]
@@ -125,9 +130,10 @@ class Session(Host):
         self.measured = _Measured()
         self.capture_seconds = 0.0
         self.notes: list[str] = []
-        self._frame: Frame | None = None
+        self._densities: dict[int, float] = {}
+        self._overflowed = 0
         self._waiting: weakref.WeakSet[Frame] = weakref.WeakSet()
-        self._promised = state_bytes(optimizer) if optimizer is not None else 0
+        self._update = update_bytes(optimizer) if optimizer is not None else UpdateBytes()
         if optimizer is not None:
             optimizer.register_step_post_hook(self._after_update)
 
@@ -139,6 +145,11 @@ class Session(Host):
     def prepared(self) -> Prepared | None:
         """What the latest step ran with; None before the first."""
         return self._latest.prepared if self._latest is not None else None
+
+    @property
+    def update_workspace(self) -> int:
+        """Bytes that the optimizer's step needs for a moment."""
+        return self._update.workspace
 
     # The step, phase by phase.
 
@@ -159,18 +170,12 @@ class Session(Host):
         learned = Learned(
             resident=max(0, track.resident - step.graph.resident_bytes),
             outside=track.outside,
+            update=self.update_workspace,
             bias=track.bias,
             densities=track.densities,
             costs=track.prepared.profile.ops if track.prepared is not None else (),
         )
-        try:
-            prepared = self._prepare(step, learned)
-        except BudgetError:
-            if track.prepared is None or not track.bias or track.resident > track.planned_for:
-                raise
-            self.notes.append("no plan leaves room for that: the plan in force stays")
-            return track.prepared
-        track.planned_for = track.resident
+        prepared = self._prepare(step, learned)
         for tier in self._tiers.values():
             tier.reserve(prepared.plan.swapped_bytes)
         self.measured.peak = 0
@@ -179,9 +184,11 @@ class Session(Host):
     def _start(self, track: _Track, resident: int) -> None:
         self._stop_meter()
         self._meter = PeakMeter().start()
+        unborn = max(0, self._update.state - self._state_bytes())
         self._running = _Running(
             track=track,
-            resident=resident,
+            resident=resident - unborn,
+            unborn=unborn,
             base=bytes_in_use(),
             start=time.perf_counter(),
             counters=self._counters(),
@@ -192,12 +199,14 @@ class Session(Host):
         if self._running is not None:
             frame.held_bytes = max(0, bytes_in_use() - self._running.base)
         self._waiting.add(frame)
-        self._frame = frame
 
     def backward_begins(self) -> None:
         self._end_phase("outside")
 
-    def backward_done(self) -> None:
+    def backward_done(self, frame: Frame, *, kept: bool) -> None:
+        if not kept:
+            self._waiting.discard(frame)
+        self._densities, self._overflowed = frame.densities, len(frame.overflowed)
         self._end_phase("backward")
         run = self._running
         if run is None:
@@ -238,29 +247,37 @@ class Session(Host):
             self._meter = None
 
     def _learn(self, track: _Track, run: _Running) -> None:
-        """From the first measured step: bytes outside the module, densities, and whether to plan again."""
-        frame, self._frame = self._frame, None
+        """From a measured step: bytes outside the module, densities, and whether to plan again."""
         made = track.prepared
         if made is None:
             return
-        if frame is not None and frame.overflowed:
-            self.notes.append(f"{len(frame.overflowed)} tensors were denser than planned and went to a tier")
-        if made.observes and frame is not None and frame.densities:
-            track.densities = dict(frame.densities)
+        if self._overflowed:
+            self.notes.append(f"{self._overflowed} tensors were denser than planned and went to a tier")
+        if made.observes and self._densities:
+            track.densities = dict(self._densities)
             track.stale = "planned again with the densities of the first step"
-        if track.corrected or "outside" not in run.peaks:
-            return
-        worst = max(run.peaks.values())
-        if worst > self.budget_bytes + NOISE_BYTES:
-            track.corrected = True
-            outside = made.profile.ops[_boundary(made.graph)].workspace_bytes
-            track.outside = max(0, outside + run.peaks["outside"] - made.phase_peaks.get("outside", 0))
-            inside = max(run.peaks.get(p, 0) - made.phase_peaks.get(p, 0) for p in ("forward", "backward"))
+        if track.outside is None:
+            self._learn_outside(track, made, run)
+        # The plan counts the optimizer's state from the start; a first step has it from its update only.
+        peaks = {p: n + (run.unborn if p != "update" else 0) for p, n in run.peaks.items()}
+        worst = max(peaks.values())
+        if worst > self.budget_bytes + NOISE_BYTES and track.corrections < MOST_CORRECTIONS:
+            track.corrections += 1
+            inside = max(peaks.get(p, 0) - made.phase_peaks.get(p, 0) for p in ("forward", "backward"))
             track.bias += max(0, inside)
             track.stale = (
                 f"a step reached {worst} bytes, over the budget of {self.budget_bytes}: "
                 "planned again with what was measured"
             )
+
+    def _learn_outside(self, track: _Track, made: Prepared, run: _Running) -> None:
+        """Replace the guess of what the loss takes by what it took; plan again where that frees room."""
+        if "outside" not in run.peaks:
+            return
+        guess = made.profile.ops[_boundary(made.graph)].workspace_bytes
+        track.outside = max(0, guess + run.unborn + run.peaks["outside"] - made.phase_peaks.get("outside", 0))
+        if made.plan.decisions and guess - track.outside > self.budget_bytes * ROOM_WORTH_A_PLAN:
+            track.stale = "planned again with the bytes that the loss took"
 
     def _counters(self) -> tuple[int, int, float]:
         seen = [tier.counters() for tier in self._tiers.values()]
@@ -272,6 +289,10 @@ class Session(Host):
 
     # What is resident.
 
+    def updated_by_step(self) -> set[int]:
+        module = self._module()
+        return {b.untyped_storage()._cdata for b in module.buffers()} if module is not None else set()
+
     def resident_bytes(self, args: Iterable[Any]) -> int:
         """Bytes of the module, its gradients, the optimizer's state and the inputs, each storage once."""
         held: dict[int, int] = {}
@@ -280,7 +301,7 @@ class Session(Host):
                 held[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
         # Forwards whose backward has yet to come keep their saved values meanwhile.
         waiting = sum(frame.held_bytes for frame in self._waiting)
-        return sum(held.values()) + max(self._promised, self._state_bytes()) + waiting
+        return sum(held.values()) + max(self._update.state, self._state_bytes()) + waiting
 
     def _owned(self) -> Iterable[torch.Tensor]:
         module = self._module()

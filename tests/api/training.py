@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -78,18 +78,13 @@ def rebudget(
 ) -> None:
     """Another budget for a compiled module, without capturing it again: what was learnt is forgotten."""
     session = api._SESSIONS[module]
+    prepare: Any = session._prepare
+    options = replace(prepare.args[0], budget_bytes=budget, planner=planner, actions=actions)
     session.budget_bytes = budget
-    session._prepare = functools.partial(
-        session._prepare.func,  # type: ignore[attr-defined]
-        **{**_keywords(session._prepare), "budget_bytes": budget, "planner": planner, "actions": actions},
-    )
+    session._prepare = functools.partial(prepare.func, options)
     session._tracks.clear()
     session.notes.clear()
     session.measured = type(session.measured)()
-
-
-def _keywords(prepare: Any) -> dict[str, Any]:
-    return dict(prepare.keywords)
 
 
 def smallest_budget(module: torch.nn.Module, args: tuple[Any, ...], **settings: Any) -> int:

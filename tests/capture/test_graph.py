@@ -98,7 +98,9 @@ def test_tangents_are_held_by_autograd() -> None:
 
 
 def test_batch_norm_reads_its_statistics_and_hands_the_next_ones_out() -> None:
-    step = capture(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Tanh()), (torch.randn(2, 1, 5, 5),))
+    step = capture(
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Tanh()), (torch.randn(2, 1, 5, 5),)
+    )
     norm = op(step, "batch_norm")
     kinds = [step.graph.storages[s].kind for s in norm.writes]
     assert kinds[:3] == ["activation"] * 3

@@ -146,7 +146,7 @@ def test_usage_errors_exit_with_2(steps: str) -> None:
 def test_help_needs_no_torch() -> None:
     code = (
         "import sys\nfrom outsize.cli.main import app\n"
-        "for words in (['--help'], ['train', '--help'], ['report', '--help']):\n"
+        "for words in (['--help'], ['train', '--help'], ['report', '--help'], ['plan', '--help']):\n"
         "    try: app(words)\n"
         "    except SystemExit as end: assert not end.code\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"

@@ -88,7 +88,9 @@ def test_every_other_worker_names_the_victim(how: str, phase: str) -> None:
             assert failure.fields["rank"] == victim
             assert failure.fields["pid"] == processes[victim].pid
             # A victim that had done its part of step 4 before it died is missed in step 5.
-            assert failure.fields["phase"].startswith(("step 4", "step 5") if phase == "step" else "step 4")
+            assert "step 4" in failure.fields["phase"] or (
+                phase == "step" and "step 5" in failure.fields["phase"]
+            )
             # Bounds of the contract, not timings: 2 s after a death, the timeout + 2 s after a stop.
             assert failure.fields.get("waited", 0) <= 2 + (timeout if how == "stop" else 0)
     finally:

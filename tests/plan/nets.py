@@ -199,10 +199,12 @@ class Net(Builder):
         return self._layer(T(s, a.shape), back)
 
     def dropout(self, x: T) -> T:
-        y, mask = self.run("native_dropout", [x.storage], [x.nbytes, x.nbytes // 4], random=True, zeros=True)
+        """As traced on the CPU: a random mask, then a product that may run again."""
+        (mask,) = self.run("bernoulli", [], [x.nbytes // 4], random=True)
+        (y,) = self.run("mul", [x.storage, mask], [x.nbytes], zeros=True)
 
         def back(g: int) -> None:
-            self.add_grad(x, self.run("native_dropout_backward", [g, mask], [x.nbytes])[0])
+            self.add_grad(x, self.run("mul", [g, mask], [x.nbytes])[0])
 
         return self._layer(T(y, x.shape), back)
 

@@ -14,7 +14,7 @@ from outsize.slack import compute_slack
 from outsize.values import Decision, Entry, Schedule
 from tests.plan.graphs import Builder, chain
 
-ANY = PlanSettings(min_bytes=1)
+ANY = PlanSettings(min_bytes=1, walks=6)
 Entries = list[Entry]
 
 

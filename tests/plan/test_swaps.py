@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outsize.errors import BudgetError, PlanError
+from outsize.errors import BudgetError, DiskBudgetError, HostBudgetError, PlanError
 from outsize.plan import PlanSettings, check, lower, make_plan, simulate
 from outsize.slack import compute_slack
 from outsize.values import Plan, Profile, StepGraph, from_json
 from tests.plan.graphs import Builder, chain, random_step
 
-ANY = PlanSettings(min_bytes=1)
+ANY = PlanSettings(min_bytes=1, walks=6)
 
 
 def plan_for(graph: StepGraph, profile: Profile, budget: int, planner: str, **more: object) -> Plan:
@@ -22,13 +22,13 @@ def plan_for(graph: StepGraph, profile: Profile, budget: int, planner: str, **mo
     return make_plan(graph, profile, slack, budget_bytes=budget, planner=planner, settings=ANY, **more)
 
 
-def smallest(graph: StepGraph, profile: Profile, planner: str) -> int:
+def smallest(graph: StepGraph, profile: Profile, planner: str, **more: object) -> int:
     with pytest.raises(BudgetError) as caught:
-        plan_for(graph, profile, 1, planner)
+        plan_for(graph, profile, 1, planner, **more)
     return caught.value.smallest_feasible_bytes
 
 
-@pytest.mark.parametrize("planner", ["slack", "distance"])
+@pytest.mark.parametrize("planner", ["slack", "distance", "search"])
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), share=st.floats(0, 1))
 def test_random_steps_fit_every_feasible_budget(planner: str, seed: int, share: float) -> None:
@@ -46,6 +46,28 @@ def test_random_steps_fit_every_feasible_budget(planner: str, seed: int, share: 
     check(graph, profile, schedule, timeline.peak_bytes)
     with pytest.raises(PlanError, match="over the budget"):
         check(graph, profile, schedule, timeline.peak_bytes - 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    share=st.floats(0, 1),
+    actions=st.sets(st.sampled_from(["swap", "recompute", "encode"]), min_size=1),
+)
+def test_search_fits_with_every_set_of_actions(seed: int, share: float, actions: set[str]) -> None:
+    graph, profile = random_step(seed, ops=16)
+    allowed = {"swap": {"swap"}, "recompute": {"recompute"}, "encode": {"encode"}}
+    low, high = (
+        smallest(graph, profile, "search", actions=tuple(actions)),
+        max(graph.plain_residency(profile.workspace)),
+    )
+    plan = plan_for(graph, profile, int(low + share * (high - low)), "search", actions=tuple(actions))
+    used = {d.action for d in plan.decisions}
+    assert used <= set().union(*(allowed[a] for a in actions)) | (
+        {"encode_swap"} if {"swap", "encode"} <= actions else set()
+    )
+    for decision in plan.decisions:
+        assert not any(graph.ops[op].random or graph.ops[op].effect for op in decision.region)
 
 
 def test_it_declines_when_the_step_fits() -> None:
@@ -135,3 +157,26 @@ def test_unknown_names_are_refused() -> None:
         plan_for(graph, profile, 500, "slack", actions=("drop",))
     with pytest.raises(PlanError, match="no rate for tier 'host'"):
         plan_for(graph, profile, 500, "slack", tiers=("host",))
+
+
+def test_a_tier_that_may_hold_too_little_has_its_own_error() -> None:
+    graph, profile = chain(12, rate=60.0)
+    plan = plan_for(graph, profile, 800, "slack")
+    for planner in ("slack", "search"):
+        with pytest.raises(DiskBudgetError, match="the disk budget is") as caught:
+            plan_for(graph, profile, 800, planner, actions=("swap",), disk_budget=100)
+        assert caught.value.smallest_feasible_bytes > 100
+    held = plan_for(graph, profile, 800, "slack", disk_budget=plan.swapped_bytes)
+    assert held.decisions == plan.decisions
+    mixed = plan_for(graph, profile, 800, "search", actions=("swap", "recompute"), disk_budget=100)
+    assert mixed.swapped_bytes <= 100
+    assert any(d.action == "recompute" for d in mixed.decisions)
+
+
+def test_the_next_tier_takes_over_where_the_first_is_too_small() -> None:
+    graph, profile = chain(12, rate=60.0)
+    both = Profile(ops=profile.ops, links={"host": profile.links["disk"], **profile.links})
+    plan = plan_for(graph, both, 800, "slack", tiers=("host", "disk"), host_budget=100)
+    assert {d.tier for d in plan.decisions} == {"disk"}
+    with pytest.raises(HostBudgetError):
+        plan_for(graph, both, 800, "slack", tiers=("host",), host_budget=100)

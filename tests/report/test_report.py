@@ -1,5 +1,6 @@
 """What the report says, and that its page and trace are well formed, honest and closed to the network."""
 
+import io
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -9,10 +10,21 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from typer.testing import CliRunner
 
 from outsize.cli.main import app
-from outsize.report import charts, figures, page, render, svg, trace_events, trace_json
+from outsize.report import (
+    charts,
+    figures,
+    page,
+    render,
+    svg,
+    sweep_page,
+    sweep_table,
+    trace_events,
+    trace_json,
+)
 from outsize.report.html import REASONS
 from outsize.values import Plan, Refusal, RunRecord, from_json
 from outsize.values.plan import Reason
@@ -92,18 +104,33 @@ def test_charts_are_well_formed_svg() -> None:
     assert "budget 60.00 MiB" in drawings[0]
 
 
-def test_pareto_has_a_point_per_plan() -> None:
-    plans = [
+def plans(*budgets: int) -> list[Plan]:
+    return [
         Plan(
             budget_bytes=b * MIB, planner="search", decisions=(), refusals=(), plain_peak_bytes=100 * MIB,
             predicted_peak_bytes=b * MIB, plain_step_seconds=1.0, predicted_step_seconds=2.0 - b / 100,
-            resident_bytes=MIB,
+            resident_bytes=MIB, plain_flops=100, recomputed_flops=7,
         )
-        for b in (40, 60, 80)
+        for b in budgets
     ]  # fmt: skip
-    assert charts.pareto(plans).count("<circle") == 3
-    assert charts.pareto(plans[:1]) == ""
-    assert "Peak against step time" in page(record(), plans=plans)
+
+
+def test_a_sweep_has_a_line_per_technique_and_a_point_per_plan() -> None:
+    lines = {"search": plans(40, 60, 80), "swap <only>": plans(60, 80)}
+    drawing = charts.pareto(lines)
+    ET.fromstring(drawing)
+    assert drawing.count("<circle") == 5
+    assert drawing.count("<polyline") == 2
+    assert charts.pareto({"one": plans(40)}) == ""
+    text = sweep_page(lines)
+    parsed = Page()
+    parsed.feed(text)
+    assert parsed.open == []
+    assert "swap &lt;only&gt;" in text
+    console = Console(file=io.StringIO(), width=110)
+    console.print(sweep_table(lines))
+    assert "1.600" in console.file.getvalue()
+    assert "7.0 %" in console.file.getvalue()
 
 
 def test_without_timelines_the_page_says_so() -> None:

@@ -25,6 +25,8 @@ from ..fx import CapturedStep, Program
 from .graph import build_step
 
 TESTED_TORCH = ("2.13",)
+#: Graphs of one module (shapes, modes); torch's own default, 8, is less than a bucketed data set has lengths.
+MOST_SHAPES = 256
 
 
 def check_version() -> None:
@@ -159,13 +161,17 @@ def _result(graph: Graph, original: object) -> Any:
 def compiled_call(module: torch.nn.Module, backend: Backend) -> Callable[..., Any]:
     """The module's call, traced whole: what `module._compiled_call_impl` is set to, so that keys stay as they are.
 
-    Inlined through a frame of user code, because Dynamo skips the frames of torch's own containers and would
+    Inlined through a frame of this file, because Dynamo skips the frames of torch's own containers and would
     otherwise leave an `nn.Sequential` or an `nn.LSTM` uncompiled.
     """
-    from torch._dynamo.external_utils import wrap_inline
+    call = module._call_impl
 
-    call = wrap_inline(module._call_impl)
-    return torch.compile(call, backend=backend, dynamic=False, fullgraph=True)
+    def whole(*args: Any, **kwargs: Any) -> Any:
+        return call(*args, **kwargs)
+
+    # Dynamo keeps what it compiled, and counts shapes, on the code object: each module needs its own.
+    whole.__code__ = whole.__code__.replace()
+    return torch.compile(whole, backend=backend, dynamic=False, fullgraph=True)
 
 
 @contextlib.contextmanager
@@ -178,7 +184,7 @@ def dynamo_settings() -> Iterator[None]:
     from torch._dynamo import config, exc
 
     try:
-        with config.patch(allow_rnn=True, recompile_limit=256, fail_on_recompile_limit_hit=True):
+        with config.patch(allow_rnn=True, recompile_limit=MOST_SHAPES, fail_on_recompile_limit_hit=True):
             yield
     except exc.BackendCompilerFailed as error:
         if isinstance(error.inner_exception, OutsizeError):
@@ -190,7 +196,10 @@ def dynamo_settings() -> Iterator[None]:
             "Move that code out of forward(), or wrap the part around it with outsize.compile instead."
         ) from error
     except exc.FailOnRecompileLimitHit as error:
-        raise CaptureError(f"too many different input shapes for one module: {_short(str(error))}") from error
+        raise CaptureError(
+            f"the module was called with more than {MOST_SHAPES} different shapes or modes, and each needs a plan of its "
+            "own: pad the inputs to fewer sizes"
+        ) from error
 
 
 def _short(message: str) -> str:

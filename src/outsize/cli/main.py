@@ -15,7 +15,8 @@ from rich.markup import escape
 
 from .. import __version__
 from ..errors import OutsizeError
-from . import npi
+from . import npi, trees
+from .plan import plan
 from .report import report
 from .train import train
 
@@ -28,11 +29,12 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-app.add_typer(npi.app, name="npi")
-
 
 app.command()(train)
+app.command()(plan)
 app.command()(report)
+app.add_typer(trees.app, name="trees")
+app.add_typer(npi.app, name="npi")
 
 
 @app.callback()

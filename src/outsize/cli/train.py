@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,9 @@ def train(
     json: Annotated[Path | None, typer.Option(help="Write the RunRecord here.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report page here.")] = None,
     no_plan: Annotated[bool, typer.Option("--no-plan", help="The plain step, under the same meter.")] = False,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that share the work, each under the budget.")
+    ] = 1,
 ) -> None:
     """Train a network under a memory budget that its plain step exceeds, and show what that took.
 
@@ -70,22 +74,23 @@ def train(
     import torch
     from rich.console import Console
 
-    from .. import api
-    from ..errors import WorkloadError
+    from .. import api, parallel
     from ..report import page, renderable
     from ..zoo import training
     from .report import check_writable, write
 
     for path in (json, html):
         check_writable(path)
-    if target and model:
-        raise WorkloadError(f"two models were named, {target!r} and --model {model}: name one")
-    console = Console(stderr=True)
+    if workers > 1 and not parallel.is_worker():
+        parallel.launch("outsize", sys.argv[1:], workers=workers)
+        return
+    first = parallel.is_first()
+    console = Console(stderr=True, quiet=not first)
     with console.status("loading"):
-        workload = load(target or model, data=data, batch=batch, size=size, tiny=tiny, seed=seed)
+        workload = load(target, model, data=data, batch=batch, size=size, tiny=tiny, seed=seed)
     console.print(workload.describe(), markup=False, highlight=False)
     torch.manual_seed(seed)
-    optimizer = training.make_optimizer(workload, learning_rate=lr)
+    optimizer: torch.optim.Optimizer = training.make_optimizer(workload, learning_rate=lr)
     if no_plan:
         api.meter(workload.module, optimizer=optimizer)
         limit = None
@@ -93,8 +98,12 @@ def train(
         limit = announce(console, workload, optimizer, budget)
         api.compile(workload.module, budget=limit, optimizer=optimizer, disk=disk)
     steps = steps or workload.steps
+    if parallel.is_worker():
+        workload, optimizer = training.share(workload, learning_rate=lr)
     with progress(console, steps, limit) as on_step:
         record = training.run(workload, optimizer, steps=steps, on_step=on_step)
+    if not first:
+        return
     Console().print(renderable(record))
     if json is not None:
         write(json, record.to_json())
@@ -102,7 +111,7 @@ def train(
         write(html, page(record, title=f"{workload.name}, {steps} steps"))
 
 
-def load(name: str | None, **wanted: Any) -> Workload:
+def load(target: str | None, model: str | None, **wanted: Any) -> Workload:
     """The named model of the zoo (gpt where none is named), or the user's `file.py:build`.
 
     Raises:
@@ -111,7 +120,9 @@ def load(name: str | None, **wanted: Any) -> Workload:
     from .. import zoo
     from ..errors import WorkloadError
 
-    name = name or "gpt"
+    if target and model:
+        raise WorkloadError(f"two models were named, {target!r} and --model {model}: name one")
+    name = target or model or "gpt"
     if ":" not in name and not name.endswith(".py"):
         return zoo.load(name, **wanted)
     seed = wanted.pop("seed")

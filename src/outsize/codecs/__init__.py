@@ -15,6 +15,7 @@ from .lossy import bound
 from .mask import MaskCompressed, mask_backward
 from .rates import DensityMeter, Rates, measure_rates, sample_density, worthwhile
 from .relu import ReluCompressed, encode_into, relu_encode
+from .uses import Need, choose_codec, need_of
 
 __all__ = [
     "CODECS",
@@ -24,17 +25,20 @@ __all__ = [
     "DensityMeter",
     "Layout",
     "MaskCompressed",
+    "Need",
     "Policy",
     "Rates",
     "ReluCompressed",
     "Window",
     "backends",
     "bound",
+    "choose_codec",
     "compress",
     "compress_pool_indices",
     "encode_into",
     "mask_backward",
     "measure_rates",
+    "need_of",
     "relu_encode",
     "sample_density",
     "saved_tensors_hooks",

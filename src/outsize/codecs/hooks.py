@@ -53,11 +53,12 @@ class SavedTensors:
     Attributes:
         dense_bytes: bytes of the distinct storages that were saved, parameters and buffers left out.
         saved_bytes: the bytes that are kept instead.
+        kept_bytes: the part of both that belongs to storages that were not encoded.
         encoded: number of storages encoded.
     """
 
     def __init__(self, model: torch.nn.Module | None, policy: Policy, backend: str | Backend | None) -> None:
-        self.dense_bytes = self.saved_bytes = self.encoded = 0
+        self.dense_bytes = self.saved_bytes = self.kept_bytes = self.encoded = 0
         self._model, self._policy, self._backend = model, policy, backend
         self._seen: weakref.WeakValueDictionary[tuple[int, int], _Saved] = weakref.WeakValueDictionary()
         self._own: set[int] = set()
@@ -111,6 +112,7 @@ class SavedTensors:
                 encoding = None
         self.dense_bytes += size
         self.saved_bytes += size if encoding is None else encoding.nbytes
+        self.kept_bytes += size if encoding is None else 0
         self.encoded += encoding is not None
         return _Saved(StorageWeakRef(storage), encoding)
 

@@ -50,8 +50,8 @@ def _best(function: Callable[[], object]) -> float:
 
 def storage_rates(graph: StepGraph, densities: Mapping[int, float]) -> dict[str, CodecRate]:
     """The codecs' rates, and per storage what its density makes of them (`"relu:12"`)."""
-    rates = dict(codec_rates())
-    general = rates.pop("relu")
+    general = codec_rates()["relu"]
+    rates = {"relu": general, "mask": codec_rates()["mask"]}
     for index, density in densities.items():
         storage = graph.storages[index]
         itemsize = getattr(torch, storage.dtype).itemsize

@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ..device import allocator, memory
 from ..device.memory import PeakMeter, bytes_in_use
 from ..fx import map_nodes, tensor_leaves
 from ..values import Op, OpCost
-
 
 #: Bytes per second of a memory-bound operator with fresh outputs, at the slow end of what was seen on two cores.
 SLOW_BYTES = 2e9
@@ -89,20 +89,25 @@ def _cost(node: Node, meter: PeakMeter, settings: MeasureSettings) -> OpCost:
     operators want particular values; both run in the step and not here.
     """
     try:
-        return _measure(node, meter, settings)
+        with suppress(RuntimeError):
+            return _measure(node, meter, settings, _example)
+        return _measure(node, meter, settings, _wide_statistics)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         values = [n.meta.get("val") for n in (node, *node.all_input_nodes)]
         nbytes = sum(leaf.untyped_storage().nbytes() for value in values for leaf in tensor_leaves(value))
         warnings.warn(
-            f"{node.target} cannot be timed on made-up inputs ({error}); its bytes over {SLOW_BYTES:.0e} bytes/s are taken",
+            f"{node.target} cannot be timed on made-up inputs ({error}); "
+            f"its bytes over {SLOW_BYTES:.0e} bytes/s are taken",
             RuntimeWarning,
             stacklevel=2,
         )
         return OpCost(seconds=nbytes / SLOW_BYTES)
 
 
-def _measure(node: Node, meter: PeakMeter, settings: MeasureSettings) -> OpCost:
-    args, kwargs = map_nodes(node.args, _example), map_nodes(node.kwargs, _example)
+def _measure(
+    node: Node, meter: PeakMeter, settings: MeasureSettings, example: Callable[[Node], Any]
+) -> OpCost:
+    args, kwargs = map_nodes(node.args, example), map_nodes(node.kwargs, example)
     target: Callable[..., Any] = node.target  # type: ignore[assignment]
     result = target(*args, **kwargs)
     del result
@@ -137,6 +142,18 @@ def _example(node: Node) -> Any:
         return _tensor_like(value)
     if isinstance(value, (list, tuple)):
         return type(value)(_tensor_like(v) if isinstance(v, torch.Tensor) else v for v in value)
+    return value
+
+
+def _wide_statistics(node: Node) -> Any:
+    """As `_example`, but vectors of 16-bit floats in 32 bits: what a norm's statistics are under autocast."""
+    value = _example(node)
+    if (
+        isinstance(value, torch.Tensor)
+        and value.dim() <= 2
+        and value.dtype in (torch.bfloat16, torch.float16)
+    ):
+        return value.float()
     return value
 
 
@@ -178,5 +195,6 @@ def _machine() -> str:
     model = ""
     with suppress(OSError):
         model = next(x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name"))
-    facts = f"{torch.__version__}|{model}|{os.cpu_count()}|{torch.get_num_threads()}"
+    allocated_by = "arena" if allocator.installed() else memory.malloc_owner()
+    facts = f"{torch.__version__}|{model}|{os.cpu_count()}|{torch.get_num_threads()}|{allocated_by}"
     return hashlib.sha256(facts.encode()).hexdigest()[:16]

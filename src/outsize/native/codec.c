@@ -36,7 +36,6 @@ typedef struct shared {
 } shared;
 
 static inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int popcount(uint64_t word) { return __builtin_popcountll(word); }
 
 uint64_t codec_digest_bytes(const codec_level *level, const uint8_t *at, size_t bytes, uint64_t offset) {
     uint64_t sum = 0, word = offset / 4;
@@ -44,14 +43,14 @@ uint64_t codec_digest_bytes(const codec_level *level, const uint8_t *at, size_t 
     size_t head = at_most((4 - offset % 4) % 4, bytes);
     if (head) {
         memcpy((uint8_t *)&part + offset % 4, at, head);
-        sum += level->digest((const loose_word *)&part, 1, (uint32_t)word++ * DIGEST_KEY);
+        sum += codec_term(part, word++);
         at += head, bytes -= head;
     }
     sum += level->digest((const loose_word *)at, bytes / 4, (uint32_t)word * DIGEST_KEY);
     if (bytes % 4) {
         part = 0, word += bytes / 4;
         memcpy(&part, at + bytes / 4 * 4, bytes % 4);
-        sum += level->digest((const loose_word *)&part, 1, (uint32_t)word * DIGEST_KEY);
+        sum += codec_term(part, word);
     }
     return sum;
 }
@@ -94,13 +93,11 @@ static int64_t count_block(const codec_job *job, int64_t block, uint64_t *bits, 
     memcpy(at, bits, 8 * p.groups);
     if (p.groups % 2) memset(at + 8 * p.groups, 0, 8); /* the region is padded to 16 bytes */
     *digest += codec_digest_bytes(job->level, at, 8 * p.groups, (uint64_t)(at - job->base));
-    int64_t count = 0;
-    for (size_t g = 0; g < p.groups; g++) count += popcount(bits[g]);
+    int64_t count = job->level->count(bits, p.groups);
     if (job->table) {
         uint32_t entry = (uint32_t)count;
         job->table[block] = entry;
-        *digest += codec_digest_bytes(job->level, (uint8_t *)&entry, 4,
-                                      (uint64_t)((uint8_t *)(job->table + block) - job->base));
+        *digest += codec_term(entry, (uint64_t)((uint8_t *)(job->table + block) - job->base) / 4);
     }
     return count;
 }
@@ -133,15 +130,14 @@ static void pack_block(const codec_job *job, int64_t block, const uint64_t *bits
     place p = place_of(job, block);
     const uint8_t *x = (job->operation == RELU ? job->y : job->x) + ((size_t)p.first << job->width);
     uint8_t staged[STAGE], *at = s->streams ? s->stage + s->fill : s->to;
-    size_t bytes = 0, split = p.whole * GROUP << job->width;
-    for (size_t g = 0; g < p.groups; g++) bytes += (size_t)popcount(bits[g]);
-    bytes <<= job->width;
+    size_t split = p.whole * GROUP << job->width;
+    size_t bytes = (size_t)job->level->count(bits, p.groups) << job->width;
     int direct = s->streams || (s->end - s->to >= (ptrdiff_t)(bytes + SLACK));
     if (!direct) at = staged;
     job->level->pack[job->width](x, bits, p.whole, at);
     if (p.rest) {
         uint8_t in[GROUP * 8] = {0}, out[GROUP * 8 + SLACK];
-        size_t tail = (size_t)popcount(bits[p.whole]) << job->width;
+        size_t tail = (size_t)job->level->count(bits + p.whole, 1) << job->width;
         memcpy(in, x + split, p.rest << job->width);
         job->level->pack[job->width](in, bits + p.whole, 1, out);
         memcpy(at + bytes - tail, out, tail);
@@ -157,6 +153,14 @@ static void pack_block(const codec_job *job, int64_t block, const uint64_t *bits
     }
 }
 
+/* Starts the reading of a block that this thread will probably count next, while it is busy writing. */
+static void ask_for(const codec_job *job, int64_t block) {
+    int64_t first = block * BLOCK;
+    if (first + BLOCK > job->n) return;
+    const uint8_t *x = job->x + ((size_t)first << job->width);
+    for (size_t at = 0; at < (size_t)BLOCK << job->width; at += 64) __builtin_prefetch(x + at, 0, 2);
+}
+
 static void pack_chunk(const codec_job *job, int64_t chunk, const uint64_t *bits, int64_t start,
                        int64_t count, uint64_t *digest) {
     if (start + count > job->capacity) return; /* an overflow: the caller learns it from nnz */
@@ -166,7 +170,10 @@ static void pack_chunk(const codec_job *job, int64_t chunk, const uint64_t *bits
     sink s = {.to = to, .end = to + ((size_t)count << job->width), .stage = stage};
     s.streams = job->n << job->width >= STREAM_BYTES;
     if (s.streams) s.fill = s.skip = (uintptr_t)to % 64;
-    for (int64_t b = chunk * CHUNK; b < end; b++, bits += GROUPS) pack_block(job, b, bits, &s, digest);
+    for (int64_t b = chunk * CHUNK; b < end; b++, bits += GROUPS) {
+        ask_for(job, b + (int64_t)CHUNK * job->threads);
+        pack_block(job, b, bits, &s, digest);
+    }
     if (s.streams) drain(&s, job->level, 1);
 }
 
@@ -199,8 +206,7 @@ static int unpack_block(const codec_job *job, int64_t block, const uint8_t *valu
     uint64_t bits[GROUPS];
     uint8_t *at = job->bitmap + block * (BLOCK / 8), *y = job->y + ((size_t)p.first << job->width);
     memcpy(bits, at, 8 * p.groups);
-    int64_t count = 0;
-    for (size_t g = 0; g < p.groups; g++) count += popcount(bits[g]);
+    int64_t count = job->level->count(bits, p.groups);
     if (count != (int64_t)job->table[block] || (p.rest && bits[p.whole] >> p.rest)) return 0;
     size_t bytes = (size_t)count << job->width, size = (size_t)p.count << job->width;
     *digest += codec_digest_bytes(job->level, at, 8 * p.groups, (uint64_t)(at - job->base));

@@ -34,6 +34,7 @@ typedef struct {
     void (*pack[4])(const void *x, const uint64_t *bits, size_t groups, void *to);
     void (*unpack[4])(const void *from, const uint64_t *bits, size_t groups, void *y);
     void (*select[4])(const void *x, const uint64_t *bits, size_t groups, void *y);
+    int64_t (*count)(const uint64_t *bits, size_t groups); /* set bits */
     uint64_t (*digest)(const loose_word *words, size_t count, uint32_t key);
     void (*stream)(void *to, const void *from,
                    size_t lines); /* whole, aligned 64-byte lines past the cache */
@@ -51,6 +52,9 @@ void codec_neon_tables(void);
 /* The digest is linear: Σ word[k] · (k·KEY | 1) mod 2⁶⁴ over the 32-bit words of the whole buffer, so threads
  * and blocks add up their parts in any order. Odd factors make every single flipped bit visible. */
 #define DIGEST_KEY 0x9E3779B1u
+static inline uint64_t codec_term(uint32_t word, uint64_t k) {
+    return (uint64_t)word * ((uint32_t)k * DIGEST_KEY | 1);
+}
 
 /* order[m] lists the set bits of the byte m; rank[m][i] is the rank of bit i among them, 0x80 where unset. */
 extern uint8_t codec_order[256][8], codec_rank[256][8];

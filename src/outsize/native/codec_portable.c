@@ -86,8 +86,14 @@ static uint64_t digest(const loose_word *words, size_t count, uint32_t key) {
     return sum;
 }
 
+static int64_t count(const uint64_t *bits, size_t groups) {
+    int64_t sum = 0;
+    for (size_t g = 0; g < groups; g++) sum += __builtin_popcountll(bits[g]);
+    return sum;
+}
+
 static void stream(void *to, const void *from, size_t lines) { memcpy(to, from, 64 * lines); }
 
 #define EACH(f) {f##_uint8_t, f##_uint16_t, f##_uint32_t, f##_uint64_t}
 const codec_level codec_portable = {"portable",   EACH(nonzero), EACH(relu), EACH(gate), EACH(pack),
-                                    EACH(unpack), EACH(select),  digest,     stream};
+                                    EACH(unpack), EACH(select),  count,      digest,     stream};

@@ -146,10 +146,8 @@ static PyObject *codec_digest(PyObject *self, PyObject *args) {
     uint64_t digest;
     if (!PyArg_ParseTuple(args, "iKL", &level, &at, &bytes)) return NULL;
     if (begin(&job, level)) return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    digest = codec_digest_bytes(job.level, AT(at), (size_t)bytes, 0);
-    Py_END_ALLOW_THREADS
-    return PyLong_FromUnsignedLongLong(digest);
+    Py_BEGIN_ALLOW_THREADS digest = codec_digest_bytes(job.level, AT(at), (size_t)bytes, 0);
+    Py_END_ALLOW_THREADS return PyLong_FromUnsignedLongLong(digest);
 }
 
 PyMethodDef outsize_codec_methods[] = {

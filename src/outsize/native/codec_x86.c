@@ -98,16 +98,53 @@ DEFINE_V4(16)
 DEFINE_V4(32)
 DEFINE_V4(64)
 
-/* The compiler widens and multiplies these sums in vectors of each level's own length. */
-#define DEFINE_DIGEST(NAME, TARGET)                                                                          \
-    TARGET static uint64_t NAME(const loose_word *words, size_t count, uint32_t key) {                       \
-        uint64_t sum = 0;                                                                                    \
-        for (size_t i = 0; i < count; i++)                                                                   \
-            sum += (uint64_t)words[i] * (uint32_t)((key + (uint32_t)i * DIGEST_KEY) | 1);                    \
+#define DEFINE_COUNT(NAME, TARGET)                                                                           \
+    TARGET static int64_t NAME(const uint64_t *bits, size_t groups) {                                        \
+        int64_t sum = 0;                                                                                     \
+        for (size_t g = 0; g < groups; g++) sum += _mm_popcnt_u64(bits[g]);                                  \
         return sum;                                                                                          \
     }
-DEFINE_DIGEST(v4_digest, V4)
-DEFINE_DIGEST(v3_digest, V3)
+DEFINE_COUNT(v4_count, V4)
+DEFINE_COUNT(v3_count, V3)
+
+/* The products of the even and of the odd words of each vector; whole vectors only, the rest one by one. */
+V4 static uint64_t v4_digest(const loose_word *words, size_t count, uint32_t key) {
+    __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i factor = _mm512_mullo_epi32(index, _mm512_set1_epi32((int)DIGEST_KEY));
+    __m512i step = _mm512_set1_epi32((int)(16 * DIGEST_KEY)), one = _mm512_set1_epi32(1);
+    __m512i even = _mm512_setzero_si512(), odd = even;
+    factor = _mm512_add_epi32(factor, _mm512_set1_epi32((int)key));
+    size_t i = 0;
+    for (; i + 16 <= count; i += 16, factor = _mm512_add_epi32(factor, step)) {
+        __m512i w = _mm512_loadu_si512(words + i), m = _mm512_or_si512(factor, one);
+        even = _mm512_add_epi64(even, _mm512_mul_epu32(w, m));
+        odd = _mm512_add_epi64(odd, _mm512_mul_epu32(_mm512_srli_epi64(w, 32), _mm512_srli_epi64(m, 32)));
+    }
+    uint64_t part[8], sum = 0;
+    _mm512_storeu_si512(part, _mm512_add_epi64(even, odd));
+    for (int j = 0; j < 8; j++) sum += part[j];
+    for (; i < count; i++) sum += (uint64_t)words[i] * ((key + (uint32_t)i * DIGEST_KEY) | 1);
+    return sum;
+}
+
+V3 static uint64_t v3_digest(const loose_word *words, size_t count, uint32_t key) {
+    __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    __m256i factor = _mm256_mullo_epi32(index, _mm256_set1_epi32((int)DIGEST_KEY));
+    __m256i step = _mm256_set1_epi32((int)(8 * DIGEST_KEY)), one = _mm256_set1_epi32(1);
+    __m256i even = _mm256_setzero_si256(), odd = even;
+    factor = _mm256_add_epi32(factor, _mm256_set1_epi32((int)key));
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8, factor = _mm256_add_epi32(factor, step)) {
+        __m256i w = _mm256_loadu_si256((const __m256i *)(words + i)), m = _mm256_or_si256(factor, one);
+        even = _mm256_add_epi64(even, _mm256_mul_epu32(w, m));
+        odd = _mm256_add_epi64(odd, _mm256_mul_epu32(_mm256_srli_epi64(w, 32), _mm256_srli_epi64(m, 32)));
+    }
+    uint64_t part[4], sum = 0;
+    _mm256_storeu_si256((__m256i *)part, _mm256_add_epi64(even, odd));
+    for (int j = 0; j < 4; j++) sum += part[j];
+    for (; i < count; i++) sum += (uint64_t)words[i] * ((key + (uint32_t)i * DIGEST_KEY) | 1);
+    return sum;
+}
 
 V4 static void v4_stream(void *to, const void *from, size_t lines) {
     __m512i *y = to;
@@ -327,9 +364,9 @@ DEFINE_V3(64)
 
 #define EACH(f) {f##_8, f##_16, f##_32, f##_64}
 codec_level codec_avx512 = {"avx512",        EACH(v4_nonzero), EACH(v4_relu), EACH(v4_gate), EACH(v4_pack),
-                            EACH(v4_unpack), EACH(v4_select),  v4_digest,     v4_stream};
+                            EACH(v4_unpack), EACH(v4_select),  v4_count,      v4_digest,     v4_stream};
 codec_level codec_avx2 = {"avx2",          EACH(v3_nonzero), EACH(v3_relu), EACH(v3_gate), EACH(v3_pack),
-                          EACH(v3_unpack), EACH(v3_select),  v3_digest,     v3_stream};
+                          EACH(v3_unpack), EACH(v3_select),  v3_count,      v3_digest,     v3_stream};
 #else
 typedef int codec_x86_unused;
 #endif

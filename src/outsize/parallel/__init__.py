@@ -10,7 +10,8 @@ from __future__ import annotations
 from ..errors import ParallelError, RankFailure
 from .checkpoint import load_state_dict, state_dict
 from .chunks import Chunk, ChunkPlan, Piece, Slot
-from .distribute import distribute
+from .distribute import distribute, synchronize
+from .launch import is_first, is_worker, launch
 from .module import Distributed
 from .optimizer import ChunkOptimizer
 from .settings import Search, Settings
@@ -27,6 +28,10 @@ __all__ = [
     "Settings",
     "Slot",
     "distribute",
+    "is_first",
+    "is_worker",
+    "launch",
     "load_state_dict",
     "state_dict",
+    "synchronize",
 ]

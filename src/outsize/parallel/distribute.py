@@ -88,3 +88,22 @@ def _show_plan(optimizer: torch.optim.Optimizer, worker: Worker) -> torch.optim.
         kind.__name__, (kind,), {"chunk_plan": property(lambda _: worker.plan), "__module__": kind.__module__}
     )
     return optimizer
+
+
+def synchronize(
+    module: nn.Module,
+    *,
+    chunk_mb: float | None = None,
+    timeout: float = 60.0,
+    settings: Settings | None = None,
+) -> Distributed:
+    """Only synchronise gradients, as `DistributedDataParallel(module)` does: the CPU sums, `.grad` holds the mean.
+
+    Args and errors are those of `distribute`; any optimizer, or several, may use the gradients.
+    """
+    worker = Worker(
+        module, None, chunk_mb=chunk_mb, max_norm=None, timeout=timeout, settings=settings or Settings()
+    )
+    wrapped = Distributed(module, worker)
+    wrapped.after_gradients = Tuner(worker, fixed=chunk_mb is not None).after_step  # type: ignore[method-assign]
+    return wrapped

@@ -23,7 +23,7 @@ from .worker import Worker, dense_strides
 
 @final
 class Distributed(nn.Module):
-    """Wraps a module; made by `distribute` (or `Distributed.over`, which only synchronises gradients).
+    """Wraps a module; made by `distribute` (or `synchronize`, which leaves the update to others).
 
     Attributes:
         module: the wrapped module.

@@ -50,18 +50,20 @@ class Settings:
             whether this worker has a core to spare (None).
         deferred: sum during the backward pass but update in `step()`; implied by `clip_grad_norm`. Choose it
             when the learning rate is set between `backward()` and `step()`, or with a gradient scaler.
-        keep_heap: let the C allocator keep the memory of freed gradients for the next ones (`heap`); the whole
-            process is affected. False leaves the allocator alone.
+        reuse_pages: serve large tensors of this process from `device.allocator`, so that a gradient finds the
+            still cached pages of the one before it; with the C library's ways, fresh pages for every large
+            gradient take half of the time of a backward pass through 4096-wide layers
+            (benchmarks/parallel-step: local against local-arena).
         nodes: treat the workers of this machine as that many nodes (for tests of several nodes on one).
         search: how the chunk size is searched; unused where `chunk_mb` is given.
     """
 
     depth: int = 4
-    staging_mb: float = 64.0
+    staging_mb: float = 32.0
     broadcast_buffers: bool = True
     helper: bool | None = None
     deferred: bool = False
-    keep_heap: bool = True
+    reuse_pages: bool = True
     nodes: int | None = None
     search: Search = field(default_factory=Search)
 

@@ -127,6 +127,8 @@ class Tuner:
         worker.control.barrier()
         size, *self._order = board.tolist()
         worker.adopt(worker.form(abs(size) / (1 << 20), self._order))
+        if worker.node.leads:
+            worker.arena.forget("staging")  # pages that only larger chunks touched
         worker.control.barrier()
         return bool(size < 0)
 

@@ -15,13 +15,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ..device import allocator
 from ..errors import ParallelError
 from .arena import Arena, Layout
 from .chunks import ChunkPlan, Slot, form, lay_out
 from .engine import Engine
 from .faults import HEADER, Control, Field, gone, lines_bytes, watch
 from .generic import GenericRule, Schema
-from .heap import keep_heap
 from .node import Groups, discover, exchange, fetch, hand_out, listen
 from .relay import Relay
 from .ring import Ring
@@ -57,8 +57,8 @@ class Worker:
     ) -> None:
         self.module, self.template, self.settings, self.timeout = module, template, settings, timeout
         self.names, self.params, self.slots = _slots(module)
-        if settings.keep_heap:
-            keep_heap()
+        if settings.reuse_pages:
+            allocator.install()
         self.groups = _open_groups(timeout)
         self.node = discover(self.groups.everyone, settings.nodes)
         self._agree_on_model()

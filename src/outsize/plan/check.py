@@ -15,6 +15,8 @@ from .repeat import may_repeat, stale_reads_allowed
 
 #: Version of bytes that an op may have made from other inputs than the first time.
 _UNKNOWN = -1
+#: The storage came back from a mask: ones and zeros, right for whoever reads its sign only.
+_MASKED = -2
 
 
 def check(graph: StepGraph, profile: Profile, schedule: Schedule, budget_bytes: int) -> None:
@@ -95,7 +97,12 @@ class _Interpreter:
                     "still arriving: no wait" if storage in self.arriving else "not on the device: no restore"
                 )
                 raise self.fail(f"op {op.name!r} reads {self.name(storage)}, which is {state} before it")
-            if seen != expected:
+            if seen == _MASKED:
+                if not 0 <= self.graph.storages[storage].mask_from <= op.index:
+                    raise self.fail(
+                        f"op {op.name!r} reads the values of {self.name(storage)}, which is back as a mask"
+                    )
+            elif seen != expected:
                 if seen == _UNKNOWN or not stale_reads_allowed(op, storage):
                     raise self.fail(
                         f"op {op.name!r} reads {self.name(storage)} at version {seen}, needs {expected}"
@@ -106,9 +113,7 @@ class _Interpreter:
     def _run_op(self, op: Op, stale: bool) -> None:
         second = 0
         for number, storage in enumerate(op.writes):
-            if storage in self.arriving:
-                raise self.fail(f"op {op.name!r} writes {self.name(storage)} while it arrives")
-            if storage in self.version:
+            if storage in self.version or storage in self.arriving:
                 second += self.graph.storages[storage].nbytes
             else:
                 self._allocate(storage)
@@ -121,7 +126,7 @@ class _Interpreter:
         op = self.graph.ops[entry.op]
         if self._read(op):
             raise self.fail(f"op {op.name!r} reads changed bytes in its first run")
-        if again := [s for s in op.writes if s in self.version]:
+        if again := [s for s in op.writes if s in self.version or s in self.arriving]:
             raise self.fail(f"op {op.name!r} writes {self.name(again[0])}, which is there already")
         for storage in op.mutates:
             if storage in self.writing:
@@ -215,7 +220,7 @@ class _Interpreter:
         if codec != entry.codec or storage not in self.encoded:
             raise self.fail(f"{self.name(storage)} has no form encoded by {entry.codec!r}")
         self._allocate(storage)
-        self.version[storage] = version
+        self.version[storage] = _MASKED if codec == "mask" else version
         if entry.last:
             self._hold_against_budget(self.alive)
             del self.encoded[storage]

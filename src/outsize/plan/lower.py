@@ -13,7 +13,7 @@ written again: its second swap is a drop and a fetch.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from ..errors import PlanError
@@ -34,12 +34,18 @@ def lower(graph: StepGraph, plan: Plan) -> Schedule:
 
 def lower_decisions(graph: StepGraph, decisions: tuple[Decision, ...]) -> Schedule:
     """`lower` for decisions that have no plan around them yet."""
+    return lower_placed(graph, decisions)[0]
+
+
+def lower_placed(graph: StepGraph, decisions: tuple[Decision, ...]) -> tuple[Schedule, list[int]]:
+    """The schedule, and for each entry the op position before or behind which it stands."""
     for decision in decisions:
         _refuse_malformed(graph, decision)
     builder = _Builder(graph, decisions)
     for position in range(len(graph.ops)):
         builder.position(position)
-    return Schedule(entries=tuple(builder.with_drops()))
+    placed = builder.with_drops()
+    return Schedule(entries=tuple(entry for entry, _ in placed)), [place for _, place in placed]
 
 
 def _refuse_malformed(graph: StepGraph, d: Decision) -> None:
@@ -70,7 +76,9 @@ class _Builder:
         for d in decisions:
             if d.action == "recompute":
                 clones[d.fetch_before].update(d.region)
-        self.groups = {position: sorted(region) for position, region in clones.items()}
+        self.groups: dict[int, Sequence[int]] = {
+            position: sorted(region) for position, region in clones.items()
+        }
         self.spans = _by(decisions, "storage")
         self.version = [0] * len(graph.storages)
         self.copies: dict[tuple[int, str], tuple[int, str, int]] = {}
@@ -83,10 +91,11 @@ class _Builder:
     def position(self, p: int) -> None:
         for d in self.free_at.get(p, ()):
             self._free(p, d)
-        for d in sorted(self.fetch_at.get(p, ()), key=lambda d: d.before):
+        fetched = self.fetch_at.get(p, ())
+        for d in sorted(fetched, key=lambda d: d.before) if fetched else ():
             self.emit(p, _entry("fetch", d, tier=d.tier))
-        group = self.groups.get(p, [])
-        wanted = {s for op in group for s in self.graph.ops[op].reads}
+        group = self.groups.get(p, ())
+        wanted = {s for op in group for s in self.graph.ops[op].reads} if group else set()
         restores = [*self.decode_at.get(p, ()), *self.wait_at.get(p, ())]
         for d in restores:
             if d.storage in wanted:
@@ -129,9 +138,10 @@ class _Builder:
         if d.action in ("encode", "encode_swap"):
             self.emit(p, Entry(kind="decode", storage=d.storage, codec=d.codec))
 
-    def with_drops(self) -> list[Entry]:
+    def with_drops(self) -> list[tuple[Entry, int]]:
         """The entries, with a drop behind every residency that is neither the last nor explicitly ended."""
         again = {s for ops in self.groups.values() for op in ops for s in self.graph.ops[op].writes}
+        self._note_readers()
         events: dict[int, list[tuple[int, str]]] = {
             s: [] for s in again if self.graph.storages[s].kind == "activation"
         }
@@ -143,13 +153,21 @@ class _Builder:
             for (number, what), (_, following) in pairwise(trace):
                 if following == "create" and what != "drop":
                     behind[number].append(storage)
-        if not behind:
-            return self.entries
         result = []
-        for number, entry in enumerate(self.entries):
-            result.append(entry)
-            result += [Entry(kind="drop", storage=s) for s in behind.get(number, ())]
+        for number, (entry, place) in enumerate(zip(self.entries, self.places)):
+            result.append((entry, place))
+            result += [(Entry(kind="drop", storage=s), place) for s in behind.get(number, ())]
         return result
+
+    def _note_readers(self) -> None:
+        """Last group that reads a storage without making it again: it has to live until there."""
+        self.kept_for: dict[int, int] = {}
+        for p in sorted(self.groups):
+            made = {s for op in self.groups[p] for s in self.graph.ops[op].writes}
+            for op in self.groups[p]:
+                for s in self.graph.ops[op].reads:
+                    if s not in made:
+                        self.kept_for[s] = p
 
     def _note_events(
         self,

@@ -4,44 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-from ..errors import PlanError
-from ..values import Decision, Plan, Profile, Refusal, Schedule, Slack, StepGraph, Timeline
+from ..errors import DiskBudgetError, HostBudgetError, PlanError
+from ..values import Decision, Plan, Profile, Refusal, Schedule, Slack, StepGraph, Storage, Timeline
+from ..values.plan import Reason
 from .check import check
 from .distance import plan_distance
+from .exact import plan_exact
 from .lower import lower_decisions
+from .masks import with_masks
 from .model import Model, build_model
+from .request import Request
+from .search import plan_search
 from .settings import PlanSettings
-from .simulate import simulate
+from .simulate import simulate, tier_peaks
 from .slackplan import plan_slack
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a planner may use.
-
-    Attributes:
-        actions: of `swap`, `recompute`, `encode`.
-        tiers: swap tiers in order of preference.
-        lossy: codecs that may lose bits, with their declared bound.
-    """
-
-    actions: tuple[str, ...]
-    tiers: tuple[str, ...]
-    lossy: dict[str, float]
-
-    def tier(self, model: Model) -> str:
-        """The preferred tier."""
-        if "swap" not in self.actions:
-            raise PlanError(f"the planner only swaps, but the actions allowed are {', '.join(self.actions)}")
-        if not self.tiers or self.tiers[0] not in model.profile.links:
-            asked = repr(self.tiers[0]) if self.tiers else "no tier at all"
-            raise PlanError(f"no rate for tier {asked}; the profile has {sorted(model.profile.links)}")
-        return self.tiers[0]
-
+from .units import plan_units
 
 _PLANNERS: dict[str, Callable[[Model, Request], list[Decision]]] = {
+    "search": plan_search,
+    "units": plan_units,
+    "exact": plan_exact,
     "slack": lambda model, request: plan_slack(model, request.tier(model)),
     "distance": lambda model, request: plan_distance(model, request.tier(model)),
 }
@@ -56,7 +40,7 @@ def make_plan(
     slack: Slack,
     *,
     budget_bytes: int,
-    planner: str = "slack",
+    planner: str = "search",
     actions: Sequence[str] = ("swap", "recompute", "encode"),
     tiers: Sequence[str] = ("disk",),
     lossy: dict[str, float] | None = None,
@@ -76,6 +60,7 @@ def make_plan(
 
     Raises:
         BudgetError: no plan fits, with the smallest budget that does and what dominates it.
+        HostBudgetError, DiskBudgetError: the step fits, but a tier would hold more than it may.
         PlanError: an unknown planner, action or tier.
     """
     began = time.perf_counter()
@@ -84,14 +69,34 @@ def make_plan(
     if unknown := set(actions) - {"swap", "recompute", "encode"}:
         raise PlanError(f"no action {sorted(unknown)[0]!r}; there are swap, recompute and encode")
     model = build_model(graph, profile, slack, budget_bytes=budget_bytes, settings=settings)
-    request = Request(actions=tuple(actions), tiers=tuple(tiers), lossy=dict(lossy or {}))
+    limits = {t: b for t, b in (("host", host_budget), ("disk", disk_budget)) if b is not None}
+    request = Request(actions=tuple(actions), tiers=tuple(tiers), lossy=dict(lossy or {}), limits=limits)
     decisions: tuple[Decision, ...] = ()
     if model.peak > budget_bytes:
-        decisions = tuple(_PLANNERS[planner](model, request))
+        decisions = with_masks(graph, profile, _over_tiers(_PLANNERS[planner], model, request))
     schedule = lower_decisions(graph, decisions)
     check(graph, profile, schedule, budget_bytes)
     timeline = simulate(graph, profile, schedule)
     return _finish(model, planner, decisions, schedule, timeline, time.perf_counter() - began)
+
+
+def _over_tiers(
+    planner: Callable[[Model, Request], list[Decision]], model: Model, request: Request
+) -> list[Decision]:
+    """Decisions over the first tier that is large enough.
+
+    Raises:
+        HostBudgetError, DiskBudgetError: none is; the error of the last.
+    """
+    while True:
+        try:
+            decisions = planner(model, request)
+            request.hold(tier_peaks(model.graph, lower_decisions(model.graph, tuple(decisions))))
+            return decisions
+        except (HostBudgetError, DiskBudgetError):
+            if len(request.tiers) < 2:
+                raise
+            request = replace(request, tiers=request.tiers[1:])
 
 
 def _finish(
@@ -129,17 +134,20 @@ def refusals(model: Model, decisions: tuple[Decision, ...]) -> tuple[Refusal, ..
     idle: dict[int, float] = {}
     for span in model.slack.spans:
         idle[span.storage] = max(idle.get(span.storage, 0.0), span.seconds)
-    result = []
-    for storage in model.graph.candidates():
-        if storage.index in acted:
-            continue
-        if storage.index not in idle:
-            result.append(Refusal(storage=storage.index, reason="NO_SLACK", detail="never idle"))
-        elif storage.nbytes < model.settings.min_bytes:
-            detail = f"{storage.nbytes} bytes < {model.settings.min_bytes}"
-            result.append(Refusal(storage=storage.index, reason="TOO_SMALL", detail=detail))
-        else:
-            result.append(
-                Refusal(storage=storage.index, reason="NOT_NEEDED", detail="the budget holds without it")
-            )
-    return tuple(result)
+    left = (s for s in model.graph.candidates() if s.index not in acted)
+    return tuple(_refusal(model, storage, idle.get(storage.index)) for storage in left)
+
+
+def _refusal(model: Model, storage: Storage, idle: float | None) -> Refusal:
+    reason: Reason = "NOT_NEEDED"
+    detail = "the budget holds without it"
+    producer = model.graph.ops[storage.producer]
+    if idle is None:
+        reason, detail = "NO_SLACK", "never idle"
+    elif storage.nbytes < model.settings.min_bytes:
+        reason, detail = "TOO_SMALL", f"{storage.nbytes} bytes < {model.settings.min_bytes}"
+    elif not model.profile.links and producer.random:
+        reason, detail = "RANDOM", f"{producer.name} may not run twice, and there is no tier"
+    elif not model.profile.links and storage.index in model.mutated:
+        reason, detail = "MUTATED", "it is changed in place, and there is no tier"
+    return Refusal(storage=storage.index, reason=reason, detail=detail)

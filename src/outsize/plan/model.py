@@ -65,6 +65,11 @@ class Model:
         return Model(**{**self.__dict__, "target": target})
 
     @property
+    def mutated(self) -> frozenset[int]:
+        """Storages that some op changes in place."""
+        return frozenset(s for op in self.graph.ops for s in op.mutates)
+
+    @property
     def peak(self) -> int:
         return int(self.curve.max(initial=self.graph.resident_bytes))
 

@@ -43,6 +43,24 @@ def codec_rate(profile: Profile, codec: str, storage: int) -> CodecRate:
     return rate
 
 
+def tier_peaks(graph: StepGraph, schedule: Schedule) -> dict[str, int]:
+    """Most bytes that each tier holds at any moment: from the start of a write to the end of the last read."""
+    last_wait = {entry.storage: k for k, entry in enumerate(schedule.entries) if entry.kind == "wait"}
+    held: dict[tuple[str, int], int] = {}
+    peaks: dict[str, int] = {}
+    total: dict[str, int] = {}
+    for number, entry in enumerate(schedule.entries):
+        if entry.kind == "swap_out":
+            key, nbytes = (entry.tier, entry.storage), entry.nbytes or graph.storages[entry.storage].nbytes
+            total[entry.tier] = total.get(entry.tier, 0) + nbytes - held.get(key, 0)
+            held[key] = nbytes
+            peaks[entry.tier] = max(peaks.get(entry.tier, 0), total[entry.tier])
+        elif entry.kind == "wait" and last_wait[entry.storage] == number:
+            for tier in total:
+                total[tier] -= held.pop((tier, entry.storage), 0)
+    return peaks
+
+
 def last_needs(graph: StepGraph, entries: tuple[Entry, ...]) -> list[int]:
     """For each storage the last entry that needs its bytes on the device, -1 where none does."""
     last = [-1] * len(graph.storages)

@@ -20,7 +20,7 @@ from ..values import Decision, LinkRate
 from .lower import lower_decisions
 from .model import Floats, Ints, Model, Spans, cannot_shrink, cleared, floor_curve
 from .simulate import simulate
-from .swaps import place, swap_decisions
+from .swaps import ground_of, place, swap_decisions
 
 
 def candidates(model: Model, link: LinkRate) -> NDArray[np.bool_]:
@@ -56,7 +56,7 @@ def plan_slack(model: Model, tier: str) -> list[Decision]:
     for target in _targets(model, floor):
         chosen = _choose(model, order, target)
         spans = model.spans.take(chosen)
-        timing = place(model, spans, link)
+        timing = place(ground_of(model, spans), spans, link)
         decisions = swap_decisions(model, spans, timing, tier, [reasons[i] for i in chosen.tolist()])
         seconds = simulate(model.graph, model.profile, lower_decisions(model.graph, tuple(decisions))).seconds
         if best is None or seconds < best[0]:

@@ -28,36 +28,58 @@ class Timing:
     fetch: Ints
 
 
-def place(model: Model, spans: Spans, link: LinkRate) -> Timing:
-    """Serialization and prefetching edges for spans that are swapped over one link."""
-    length = len(model.curve)
-    strict = model.curve - cleared(length, spans.after + 1, spans.before, spans.nbytes)
-    room = np.maximum(model.target - strict, 0)
-    out = np.where(
-        _needs_no_write(model, spans), 0.0, link.latency_seconds + spans.nbytes / link.out_bytes_per_second
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What transfers are placed on, position by position.
+
+    Attributes:
+        seconds: compute time.
+        room: bytes under the budget that are still free when every span is away for its whole length.
+        lead: see `PlanSettings.lead`.
+        mutated: storages that change in place, so that each of their swaps writes.
+    """
+
+    seconds: Floats
+    room: Ints
+    lead: float
+    mutated: frozenset[int]
+
+
+def ground_of(model: Model, spans: Spans) -> Ground:
+    """The unplanned step with these spans, and nothing else, taken out."""
+    strict = model.curve - cleared(len(model.curve), spans.after + 1, spans.before, spans.nbytes)
+    return Ground(
+        seconds=model.seconds,
+        room=np.maximum(model.target - strict, 0),
+        lead=model.settings.lead,
+        mutated=model.mutated,
     )
+
+
+def place(ground: Ground, spans: Spans, link: LinkRate) -> Timing:
+    """Serialization and prefetching edges for spans that are swapped over one link."""
+    seconds, last = ground.seconds, len(ground.seconds) - 1
+    out = link.latency_seconds + spans.nbytes / link.out_bytes_per_second
+    out = np.where(_needs_no_write(ground, spans), 0.0, out)
     back = link.latency_seconds + spans.nbytes / link.in_bytes_per_second
-    free = _walk(model.seconds, spans.after, spans.before, spans.nbytes, out, room)
-    room = room - cleared(length, spans.after + 1, free, spans.nbytes)
-    last = length - 1
+    free = _walk(seconds, spans.after, spans.before, spans.nbytes, out, ground.room)
+    room = ground.room - cleared(last + 1, spans.after + 1, free, spans.nbytes)
     back = np.where(free < spans.before, back, 0.0)
     mirrored = _walk(
-        model.seconds[::-1], last - spans.before, last - free + 1, spans.nbytes, back, room[::-1].copy()
+        seconds[::-1], last - spans.before, last - free + 1, spans.nbytes, back, room[::-1].copy()
     )
     fetch = last - mirrored + 1
-    room = room - cleared(length, fetch, spans.before, spans.nbytes)
-    fetch = _lead(model, spans, free, fetch, back, room)
-    return Timing(free=free, fetch=fetch)
+    room = room - cleared(last + 1, fetch, spans.before, spans.nbytes)
+    return Timing(free=free, fetch=_lead(ground, spans, free, fetch, back, room))
 
 
-def _needs_no_write(model: Model, spans: Spans) -> NDArray[np.bool_]:
+def _needs_no_write(ground: Ground, spans: Spans) -> NDArray[np.bool_]:
     """True where an earlier span of the same, never mutated storage has left its bytes in the tier."""
-    mutated = {s for op in model.graph.ops for s in op.mutates}
     seen: set[int] = set()
     result = np.zeros(len(spans), dtype=np.bool_)
     for item in np.argsort(spans.after, kind="stable").tolist():
         storage = int(spans.storage[item])
-        result[item] = storage in seen and storage not in mutated
+        result[item] = storage in seen and storage not in ground.mutated
         seen.add(storage)
     return result
 
@@ -104,13 +126,13 @@ def _walk(seconds: Floats, release: Ints, limit: Ints, nbytes: Ints, length: Flo
     return gone
 
 
-def _lead(model: Model, spans: Spans, free: Ints, fetch: Ints, back: Floats, room: Ints) -> Ints:
+def _lead(ground: Ground, spans: Spans, free: Ints, fetch: Ints, back: Floats, room: Ints) -> Ints:
     """Issue reads earlier than they strictly need, first deadline first, where room is left."""
-    starts = np.concatenate(([0.0], np.cumsum(model.seconds)))[:-1]
+    starts = np.concatenate(([0.0], np.cumsum(ground.seconds)))[:-1]
     result = fetch.copy()
     earliest = 0
     for item in np.lexsort((spans.before, fetch)).tolist():
-        wish = starts[fetch[item]] - (model.settings.lead - 1) * back[item]
+        wish = starts[fetch[item]] - (ground.lead - 1) * back[item]
         lowest = max(int(np.searchsorted(starts, wish, side="right")) - 1, int(free[item]), earliest)
         position, size = int(fetch[item]), int(spans.nbytes[item])
         if lowest < position and free[item] < position:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from html import escape
 
 from ..units import format_bytes, format_seconds
 from ..values import Plan, RunRecord, Timeline
@@ -102,22 +103,15 @@ def losses(record: RunRecord) -> str:
     )
 
 
-def pareto(plans: Sequence[Plan]) -> str:
-    """Predicted step time against predicted peak, one point per plan."""
+def pareto(lines: Mapping[str, Sequence[Plan]]) -> str:
+    """Predicted step time against predicted peak: one line per technique, one point per plan."""
+    plans = [plan for line in lines.values() for plan in line]
     if len(plans) < 2:
         return ""
-    ordered = sorted(plans, key=lambda p: p.predicted_peak_bytes)
-    right = 1.05 * max(p.predicted_peak_bytes for p in ordered)
-    top = 1.1 * max(p.predicted_step_seconds for p in ordered)
-    axes = Axes(right=right, top=top, height=300)
-    places = [(axes.x(p.predicted_peak_bytes), axes.y(p.predicted_step_seconds)) for p in ordered]
-    body = '<polyline class="planned" points="' + " ".join(f"{x:.1f},{y:.1f}" for x, y in places) + '"/>'
-    for (x, y), plan in zip(places, ordered, strict=True):
-        tip = (
-            f"budget {format_bytes(plan.budget_bytes)}: peak {format_bytes(plan.predicted_peak_bytes)}, "
-            f"{format_seconds(plan.predicted_step_seconds)} a step"
-        )
-        body += f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="5"><title>{tip}</title></circle>'
+    right = 1.05 * max(p.predicted_peak_bytes for p in plans)
+    top = 1.1 * max(p.predicted_step_seconds for p in plans)
+    axes = Axes(right=right, top=top, height=320)
+    body = "".join(_line(axes, name, line, index % 6) for index, (name, line) in enumerate(lines.items()))
     return frame(
         axes,
         body=body,
@@ -125,3 +119,17 @@ def pareto(plans: Sequence[Plan]) -> str:
         x_ticks=byte_ticks(right),
         y_ticks=labels(ticks(top), lambda s: format_seconds(s) if s else "0"),
     )
+
+
+def _line(axes: Axes, name: str, plans: Sequence[Plan], colour: int) -> str:
+    ordered = sorted(plans, key=lambda p: p.predicted_peak_bytes)
+    places = [(axes.x(p.predicted_peak_bytes), axes.y(p.predicted_step_seconds)) for p in ordered]
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    body = f'<polyline class="line line{colour}" points="{points}"/>'
+    for (x, y), plan in zip(places, ordered, strict=True):
+        tip = escape(
+            f"{name}, budget {format_bytes(plan.budget_bytes)}: peak {format_bytes(plan.predicted_peak_bytes)}, "
+            f"{format_seconds(plan.predicted_step_seconds)} a step"
+        )
+        body += f'<circle class="point line{colour}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"><title>{tip}</title></circle>'
+    return body

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..units import format_bytes, format_seconds
-from ..values import Decision, RunRecord
+from ..values import Decision, Plan, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +76,41 @@ def _traffic(r: RunRecord) -> list[Figure]:
         )
     if r.encoded_bytes:
         rows.append(Figure(label="encoded", value=format_bytes(r.encoded_bytes)))
-    if r.decisions:
-        counted = Counter(action_words(d) for d in r.decisions)
-        rows.append(
-            Figure(label="decisions", value=", ".join(f"{n} {what}" for what, n in sorted(counted.items())))
-        )
-    return rows
+    return rows + _decisions(r.decisions)
+
+
+def _decisions(made: Sequence[Decision]) -> list[Figure]:
+    counted = Counter(action_words(d) for d in made)
+    text = ", ".join(f"{n} {what}" for what, n in sorted(counted.items()))
+    return [Figure(label="decisions", value=text)] if made else []
+
+
+def plan_figures(p: Plan) -> list[Figure]:
+    """The figures of a plan that has not run."""
+    kind = "estimated" if p.estimated else "predicted"
+    slower = p.predicted_step_seconds / p.plain_step_seconds if p.plain_step_seconds else 1.0
+    rows = [
+        Figure(
+            label="budget",
+            value=format_bytes(p.budget_bytes),
+            note=_share(p.budget_bytes, p.plain_peak_bytes),
+        ),
+        Figure(label="peak of the plain step", value=format_bytes(p.plain_peak_bytes), note=kind),
+        Figure(label="peak under the plan", value=format_bytes(p.predicted_peak_bytes), note=kind),
+        Figure(label="resident bytes", value=format_bytes(p.resident_bytes)),
+        Figure(label="swapped per step", value=format_bytes(p.swapped_bytes)),
+        Figure(label="plain time per step", value=format_seconds(p.plain_step_seconds), note=kind),
+        Figure(
+            label="time per step under the plan",
+            value=format_seconds(p.predicted_step_seconds),
+            note=f"{kind}, {slower:.3f} × plain",
+        ),
+    ]
+    if p.recomputed_flops:
+        again = f"{p.recomputed_flops / 1e9:.2f} GFLOP"
+        note = _of(p.recomputed_flops, p.plain_flops, "of the step's")
+        rows.append(Figure(label="recomputed", value=again, note=note))
+    return rows + _decisions(p.decisions)
 
 
 def _time(r: RunRecord) -> list[Figure]:

@@ -6,7 +6,7 @@ The text and CSS stand in `page.html`; here are the parts that depend on the rec
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -31,20 +31,27 @@ REASONS = {
 }
 
 
-def page(record: RunRecord, *, title: str = "A step under a budget", plans: Sequence[Plan] = ()) -> str:
-    """The page as text.
+#: Of the lines of a sweep, in the order in which `page.html` numbers them.
+COLOURS = ("planned", "swap", "recompute", "encode", "budget", "plain")
 
-    Args:
-        record: the run.
-        title: the heading.
-        plans: plans of the same step at several budgets, for the curve of peak against time.
-    """
+
+def page(record: RunRecord, *, title: str = "A step under a budget") -> str:
+    """The page of a run as text, under this heading."""
+    return _fill(title, _subtitle(record), figures(record), _sections(record))
+
+
+def sweep_page(lines: Mapping[str, Sequence[Plan]], *, title: str = "Peak against step time") -> str:
+    """The page of a sweep: plans of one step at several budgets, by technique."""
+    return _fill(title, _sweep_subtitle(lines), [], _sweep_sections(lines))
+
+
+def _fill(title: str, subtitle: str, cards: Iterable[Figure], sections: Iterable[str]) -> str:
     template = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=escape(title),
-        subtitle=escape(_subtitle(record)),
-        cards="".join(_card(figure) for figure in figures(record)),
-        sections="".join(_sections(record, plans)),
+        subtitle=escape(subtitle),
+        cards="".join(map(_card, cards)),
+        sections="".join(sections),
     )
 
 
@@ -62,7 +69,7 @@ def _card(figure: Figure) -> str:
     return f'<div class="{css}"><span>{escape(figure.label)}</span><b{size}>{escape(figure.value)}</b>{note}</div>'
 
 
-def _sections(record: RunRecord, plans: Sequence[Plan]) -> Iterable[str]:
+def _sections(record: RunRecord) -> Iterable[str]:
     if curve := charts.residency(record):
         key = (
             '<p class="key dim"><i style="color:var(--plain)"></i>plain step'
@@ -77,14 +84,51 @@ def _sections(record: RunRecord, plans: Sequence[Plan]) -> Iterable[str]:
     if record.timeline and record.timeline.spans:
         caption = "Red on the compute lane: it waits for a transfer. Point at a bar for its name and time."
         yield _figure("Lanes", charts.lanes(record.timeline), caption)
-    if curve := charts.pareto(plans):
-        yield _figure("Peak against step time", curve, "One point per budget, predicted.")
     if curve := charts.losses(record):
         yield _figure("Training loss", curve, "By step.")
     yield _decisions(record)
     yield _refusals(record)
     if record.notes:
         yield "<h2>Notes</h2><ul>" + "".join(f"<li>{escape(n)}</li>" for n in record.notes) + "</ul>"
+
+
+def _sweep_subtitle(lines: Mapping[str, Sequence[Plan]]) -> str:
+    estimated = any(plan.estimated for line in lines.values() for plan in line)
+    return (
+        "Estimated from the hardware's data sheet." if estimated else "On the profiled costs of this machine."
+    )
+
+
+def _sweep_sections(lines: Mapping[str, Sequence[Plan]]) -> Iterable[str]:
+    names = "".join(
+        f'<i class="line{index % 6}" style="border-color:var(--{COLOURS[index % 6]})"></i>{escape(name)}'
+        for index, name in enumerate(lines)
+    )
+    key = f'<p class="key dim">{names}</p>'
+    yield _figure(
+        "Predicted step time against predicted peak", key + charts.pareto(lines), "One point per budget."
+    )
+    heads = [("technique", False), ("budget", True), ("of plain", True), ("predicted peak", True)]
+    heads += [("step", True), ("against plain", True), ("swapped", True), ("recomputed", True)]
+    rows = (_sweep_row(name, plan) for name, line in lines.items() for plan in line)
+    yield "<h2>Plans</h2>" + _table(heads, rows)
+
+
+def _sweep_row(name: str, p: Plan) -> str:
+    slower = p.predicted_step_seconds / p.plain_step_seconds if p.plain_step_seconds else 0.0
+    share = p.budget_bytes / p.plain_peak_bytes if p.plain_peak_bytes else 0.0
+    again = p.recomputed_flops / p.plain_flops if p.plain_flops else 0.0
+    return (
+        f"<tr><td>{escape(name)}</td>"
+        + _number(p.budget_bytes, format_bytes(p.budget_bytes))
+        + _number(share, f"{100 * share:.0f} %")
+        + _number(p.predicted_peak_bytes, format_bytes(p.predicted_peak_bytes))
+        + _number(p.predicted_step_seconds, format_seconds(p.predicted_step_seconds))
+        + _number(slower, f"{slower:.3f} ×")
+        + _number(p.swapped_bytes, format_bytes(p.swapped_bytes))
+        + _number(again, f"{100 * again:.1f} %")
+        + "</tr>"
+    )
 
 
 def _figure(title: str, drawing: str, caption: str) -> str:

@@ -36,8 +36,12 @@ class Host(ABC):
         """The backward begins."""
 
     @abstractmethod
-    def backward_done(self) -> None:
-        """The backward has ended."""
+    def backward_done(self, frame: Frame, *, kept: bool) -> None:
+        """The backward of a frame has ended; `kept` when autograd may ask for another."""
+
+    @abstractmethod
+    def updated_by_step(self) -> set[int]:
+        """Storages that the step itself updates when its forward ends: the module's buffers."""
 
     @property
     @abstractmethod
@@ -72,15 +76,18 @@ class StepProgram(Program):
         inputs = [frame, *frame.take(keep=keep), *args[1:]]
         args.clear()
         gradients = list(frame.program.backward.forward(inputs))
-        self._host.backward_done()
+        self._host.backward_done(frame, kept=keep)
         return gradients
 
     def _watched(self, rewritten: RewrittenStep, crossing: list[Any]) -> list[tuple[str, torch.Tensor]]:
         outside = set(self._step.primals) | self._returned
+        updated = self._host.updated_by_step()
         return [
             (node.name, value)
             for node, value in zip(rewritten.crossing, crossing)
-            if node in outside and isinstance(value, torch.Tensor)
+            if node in outside
+            and isinstance(value, torch.Tensor)
+            and value.untyped_storage()._cdata not in updated
         ]
 
 

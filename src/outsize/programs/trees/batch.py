@@ -1,8 +1,8 @@
 """A batch of functions as the tensors that the detector reads.
 
-Everything that depends on integers only (which candidate belongs to which place, which occurrences speak for which
-name, how far they are) is spelled out here in numpy; the network then consists of gathers, matrix products and
-segment sums.
+Everything that depends on integers only (which candidate belongs to which place, which occurrences speak for
+which name, how far they are) is spelled out here in numpy; the network then consists of gathers, matrix
+products and segment sums.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from .words import WordTable, unique_tokens
 
 #: Distances in reading order, before and after: powers of two up to 2^8.
 DISTANCES = 18
-#: Descriptions of a candidate name: how often it is read and set elsewhere, what it is, whether it is set before.
+#: Descriptions of a candidate name: how often it is read and set elsewhere, what it is, whether it is set
+#: before.
 TRAITS = 4 * 3 * 2 * 2 * 2
 
 
@@ -112,6 +113,9 @@ def collate(
     operators, literals = found.kind == OPERATION, found.kind == LITERAL
     swaps = np.flatnonzero(found.kind == SWAP)
     exchanged = found.place[swaps[found.value[swaps] == 1]]
+    # First and second as they stand in the text now: their memory order would tell an exchange apart.
+    pair = np.stack([(base + functions["place_a"])[exchanged], (base + functions["place_b"])[exchanged]])
+    first, second = np.take_along_axis(pair, np.argsort(forest.pos[pair], axis=0), axis=0)
     local = np.zeros(forest.nodes, np.int64)
     occurrence = np.asarray(forest.ptr)[functions.owner("occurrence")] + functions["occurrence_node"]
     local[occurrence[_occurring_group(functions) == 0]] = 1
@@ -121,11 +125,13 @@ def collate(
         topology=Topology.of(forest), kind=tensor(forest.kind.astype(np.int64)),
         field=tensor(forest.field.astype(np.int64)), token=tensor(token), local=tensor(local), words=words,
         offsets=offsets, names=_names(functions, found, node, occurrence, symbol_token),
-        operator_node=tensor(node[found.place[operators]]), operator=tensor(found.value[operators].astype(np.int64)),
-        literal_node=tensor(node[found.place[literals]]), literal=tensor(found.value[literals].astype(np.int64)),
-        call=tensor(node[exchanged]), first=tensor((base + functions["place_a"])[exchanged]),
-        second=tensor((base + functions["place_b"])[exchanged]),
-        candidate_place=tensor(active), candidate_current=tensor(found.current), place_node=tensor(node[rows]),
+        operator_node=tensor(node[found.place[operators]]),
+        operator=tensor(found.value[operators].astype(np.int64)),
+        literal_node=tensor(node[found.place[literals]]),
+        literal=tensor(found.value[literals].astype(np.int64)),
+        call=tensor(node[exchanged]), first=tensor(first), second=tensor(second),
+        candidate_place=tensor(active), candidate_current=tensor(found.current),
+        place_node=tensor(node[rows]),
         place_kind=tensor(functions["place_kind"][rows].astype(np.int64)),
         place_function=tensor(functions.owner("place")[rows]), truth=tensor(truth), functions=functions.count,
         repair=tensor(repair), table=found, place_row=rows,
@@ -133,8 +139,10 @@ def collate(
 
 
 def _occurring_group(functions: Functions) -> Ints:
-    symbol = np.asarray(functions["symbol_ptr"])[functions.owner("occurrence")] + functions["occurrence_symbol"]
-    return functions["symbol_group"][symbol]
+    symbol = (
+        np.asarray(functions["symbol_ptr"])[functions.owner("occurrence")] + functions["occurrence_symbol"]
+    )
+    return np.take(functions["symbol_group"], symbol)
 
 
 def _truth(
@@ -152,10 +160,14 @@ def _truth(
     return truth, repair
 
 
-def _names(functions: Functions, found: Candidates, node: Ints, occurrence: Ints, symbol_token: Ints) -> Names:
+def _names(
+    functions: Functions, found: Candidates, node: Ints, occurrence: Ints, symbol_token: Ints
+) -> Names:
     pairs = np.flatnonzero((found.kind == VARIABLE) | (found.kind == ATTRIBUTE))
     symbol, place = found.value[pairs], node[found.place[pairs]]
-    owner = np.asarray(functions["symbol_ptr"])[functions.owner("occurrence")] + functions["occurrence_symbol"]
+    owner = (
+        np.asarray(functions["symbol_ptr"])[functions.owner("occurrence")] + functions["occurrence_symbol"]
+    )
     by_symbol = np.argsort(owner, kind="stable")
     count = np.bincount(owner, minlength=len(functions["symbol_token"]))
     first = np.cumsum(count) - count
@@ -180,7 +192,7 @@ def _traits(pairs: int, pair: Ints, role: Ints, ahead: Ints, kind: Ints) -> Ints
     sets = np.minimum(np.bincount(pair[role == STORE], minlength=pairs), 2)
     parameter = np.bincount(pair[role == PARAMETER], minlength=pairs) > 0
     before = np.bincount(pair[(role <= STORE) & (ahead < 0)], minlength=pairs) > 0
-    return (((reads * 3 + sets) * 2 + parameter) * 2 + before) * 2 + (kind == ATTRIBUTE)
+    return np.asarray((((reads * 3 + sets) * 2 + parameter) * 2 + before) * 2 + (kind == ATTRIBUTE))
 
 
 RELATIONS = ROLES * DISTANCES

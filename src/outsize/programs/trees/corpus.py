@@ -1,10 +1,11 @@
 """A corpus of Python functions that anyone can build again: a pinned list in, packed splits and a report out.
 
-`corpus.json` names every distribution with its version, licence, split and (for wheels) sha256. Sources are the
-standard library of the running Python, packages installed beside this one, and wheels in a folder; nothing is
-downloaded here and nothing is imported or executed: wheels are read as archives, modules as text. The distributions,
-not the functions, are split, and copies are removed across all of them first, so that no test function was seen
-in training under another roof.
+`corpus.json` names every distribution with its version, licence, split and (for wheels) sha256. Sources are
+the standard library of the running Python, packages installed beside this one, and wheels in a folder;
+nothing is
+downloaded here and nothing is imported or executed: wheels are read as archives, modules as text. The
+distributions, not the functions, are split, and copies are removed across all of them first, so that no test
+function was seen in training under another roof.
 """
 
 from __future__ import annotations
@@ -156,7 +157,8 @@ def parse_distribution(pin: Pin, wheels: Path) -> tuple[Functions | None, dict[s
 def build(
     out: Path, wheels: Path, *, pins: list[Pin] | None = None, said: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
-    """Parse, remove copies, split, and write `train.forest`, `valid.forest`, `test.forest` and `report.json` in `out`.
+    """Parse, remove copies, split, and write `train.forest`, `valid.forest`, `test.forest` and `report.json`
+    in `out`.
 
     Returns:
         The report: counts by distribution, duplicate rates, sizes of the splits.

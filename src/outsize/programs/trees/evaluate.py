@@ -1,9 +1,12 @@
 """How often the bug is found, and how often sound code is left alone.
 
-Every function of a split is used twice: once with one bug injected (drawn with a fixed seed) and once as it is. Reported
-are, given a bug: whether the most probable place is the right one (`located`), whether its repair is too (`repaired`),
-and at the operating point, a threshold on the probability that anything is wrong: how many bugs are both
-announced and located, and how many sound functions are left alone. Confidence intervals resample packages, not
+Every function of a split is used twice: once with one bug injected (drawn with a fixed seed) and once as it
+is. Reported
+are, given a bug: whether the most probable place is the right one (`located`), whether its repair is too
+(`repaired`),
+and at the operating point, a threshold on the probability of the most probable place: how many bugs are both
+announced and located, and how many sound functions are left alone. Confidence intervals resample packages,
+not
 functions: functions of one package are alike.
 """
 
@@ -25,7 +28,7 @@ from .grammar import PLACES
 from .inject import KINDS, inject
 from .words import WordTable
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[Any]
 
 
 class Scorer(Protocol):
@@ -41,6 +44,7 @@ class Outcome:
     Attributes:
         kind: of the injected bug, -1 for none.
         wrong: probability that anything is wrong.
+        top: probability of the most probable place.
         located: whether the most probable place is the bug's.
         rank: place of the bug in the order of probability, from 1; 0 without a bug.
         repaired: whether the most probable rewrite is the repair.
@@ -50,6 +54,7 @@ class Outcome:
 
     kind: Ints
     wrong: Floats
+    top: Floats
     located: npt.NDArray[np.bool_]
     rank: Ints
     repaired: npt.NDArray[np.bool_]
@@ -63,7 +68,9 @@ def batches(count: int, size: int) -> Iterator[Ints]:
 
 
 def rewrite_probabilities(batch: Batch, logits: Tensor) -> tuple[Floats, Floats]:
-    """`[candidates]` probability of each rewrite (0 for current ones), `[functions]` that anything is wrong."""
+    """`[candidates]` probability of each rewrite (0 for current ones), `[functions]` that anything is
+    wrong.
+    """
     function = batch.place_function.index_select(0, batch.candidate_place)
     values = logits.double()
     top = torch.zeros(batch.functions, dtype=torch.float64).scatter_reduce(0, function, values, "amax")
@@ -76,10 +83,13 @@ def rewrite_probabilities(batch: Batch, logits: Tensor) -> tuple[Floats, Floats]
 
 @torch.no_grad()
 def run(
-    scorer: Scorer, functions: Functions, *, seed: int, share: float, kinds: tuple[int, ...] = KINDS, size: int = 128,
+    scorer: Scorer, functions: Functions, *, seed: int, share: float,
+    kinds: tuple[int, ...] = KINDS, size: int = 128,
     words: WordTable | None = None, rows: int = 16384, said: Callable[[int], None] = lambda done: None,
 ) -> Outcome:  # fmt: skip
-    """Inject with probability `share`, score, and compare; functions without a place to suspect are passed over."""
+    """Inject with probability `share`, score, and compare; functions without a place to suspect are passed
+    over.
+    """
     table = words or WordTable(functions.forest.tokens, rows)
     rng = np.random.default_rng(seed)
     parts = []
@@ -91,7 +101,9 @@ def run(
             continue
         _, logits = scorer(batch)
         outcome = outcomes(batch, logits, bugs.kind)
-        package = np.asarray(functions["distribution"])[chosen] if "distribution" in functions.columns else chosen
+        package = (
+            np.asarray(functions["distribution"])[chosen] if "distribution" in functions.columns else chosen
+        )
         keep = (outcome.places > 0) & ((bugs.kind >= 0) | (share < 1))
         parts.append(_masked(dataclasses.replace(outcome, package=package), keep))
         said(len(chosen))
@@ -117,12 +129,13 @@ def outcomes(batch: Batch, logits: Tensor, kind: Ints) -> Outcome:
     best = _best(weight, owner, batch.functions)
     repair = batch.repair.numpy()
     buggy = repair >= 0
+    top = np.where(best >= 0, weight[np.maximum(best, 0)], 0.0)
     target = np.where(buggy, spot[place[np.maximum(repair, 0)]], -1)
     above = weight > weight[np.maximum(target, 0)][owner]
     rank = np.where(buggy, 1 + np.bincount(owner[above], minlength=batch.functions), 0)
     first = _best(share, function[place], batch.functions)
     return Outcome(
-        kind=np.where(buggy, kind, -1), wrong=wrong, located=buggy & (best == target), rank=rank,
+        kind=np.where(buggy, kind, -1), wrong=wrong, top=top, located=buggy & (best == target), rank=rank,
         repaired=buggy & (first == repair), places=np.bincount(owner, minlength=batch.functions),
         package=np.zeros(batch.functions, np.int64),
     )  # fmt: skip
@@ -138,27 +151,27 @@ def _best(weight: Floats, group: Ints, groups: int) -> Ints:
 
 def threshold_for(sound: Outcome, left_alone: float) -> float:
     """The smallest threshold at which that share of sound functions is left alone."""
-    return float(np.quantile(sound.wrong, left_alone))
+    return float(np.quantile(sound.top, left_alone))
 
 
 def summary(buggy: Outcome, sound: Outcome, threshold: float, *, resamples: int = 1000) -> dict[str, Any]:
     """Rates over all kinds (their mean, so that each kind weighs the same), by kind, with 95 % intervals."""
-    announced = buggy.located & (buggy.wrong > threshold)
+    announced = buggy.located & (buggy.top > threshold)
     rates: dict[str, Callable[[Ints], float]] = {
         "located_at_1": lambda i: by_kind_mean(buggy, buggy.located, i),
         "located_at_5": lambda i: by_kind_mean(buggy, buggy.rank <= 5, i),
         "repaired_at_1": lambda i: by_kind_mean(buggy, buggy.repaired, i),
         "announced_and_located": lambda i: by_kind_mean(buggy, announced, i),
-        "announced_and_repaired": lambda i: by_kind_mean(buggy, buggy.repaired & (buggy.wrong > threshold), i),
+        "announced_and_repaired": lambda i: by_kind_mean(buggy, buggy.repaired & (buggy.top > threshold), i),
     }
     report: dict[str, Any] = {"functions": len(buggy.kind), "threshold": round(threshold, 4)}
     everything = np.arange(len(buggy.kind))
     for name, rate in rates.items():
         report[name] = round(rate(everything), 4)
         report[f"{name}_95"] = interval(buggy.package, rate, resamples)
-    report["left_alone"] = round(float((sound.wrong <= threshold).mean()), 4)
+    report["left_alone"] = round(float((sound.top <= threshold).mean()), 4)
     report["left_alone_95"] = interval(
-        sound.package, lambda i: float((sound.wrong[i] <= threshold).mean()), resamples
+        sound.package, lambda i: float((sound.top[i] <= threshold).mean()), resamples
     )
     report["random_place"] = round(by_kind_mean(buggy, 1 / np.maximum(buggy.places, 1), everything), 4)
     report["by_kind"] = {

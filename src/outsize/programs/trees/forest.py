@@ -1,9 +1,10 @@
 """Many trees as a few integer arrays.
 
 A tree network that keeps nodes as objects, or pads every tree to the largest, spends its time and memory on
-bookkeeping: padding 128 functions of the standard library to a common shape takes 134 times more slots than there are
-edges. A `Forest` is a concatenation of trees in breadth-first order instead: the children of a node are neighbours
-in memory, a batch is a gather of ranges, and every layer is a few flat array operations without a loop over nodes.
+bookkeeping: padding 128 functions of the standard library to a common shape takes 134 times more slots than
+there are edges. A `Forest` is a concatenation of trees in breadth-first order instead: the children of a node
+are neighbours in memory, a batch is a gather of ranges, and every layer is a few flat array operations
+without a loop over nodes.
 
 Arrays are numpy; parents are counted from the start of their own tree, so that a tree can be cut out or moved
 without a rewrite. Spans are byte offsets into the UTF-8 text that was parsed.
@@ -23,7 +24,8 @@ import numpy.typing as npt
 
 from ...errors import TreesError
 
-Ints = npt.NDArray[np.integer[Any]]
+#: An integer array, or a mask; numpy's own stubs widen most results to this.
+Ints = npt.NDArray[Any]
 
 #: Version of the file written by `save_arrays`; readers refuse others.
 FORMAT = "outsize-trees"
@@ -82,7 +84,8 @@ class Forest:
         """Assert that every tree is one rooted tree in breadth-first order.
 
         Raises:
-            TreesError: a parent that is missing, later than its child, cyclic, in another tree; children that are
+            TreesError: a parent that is missing, later than its child, cyclic, in another tree; children that
+            are
                 not contiguous; a tree without nodes.
         """
         _check_shape(self)
@@ -140,10 +143,10 @@ class Forest:
             places.append(_places(ordered))
             base += len(array)
         ptr = np.concatenate([[0], np.cumsum([len(p) for p in packed])]).astype(np.int64)
-        texts = {name: columns.pop(name, ()) for name in ("kinds", "fields", "tokens")}
+        texts: dict[str, Any] = {name: columns.pop(name, ()) for name in ("kinds", "fields", "tokens")}
         index = np.concatenate(orders) if orders else np.zeros(0, np.int64)
         types = {"kind": np.int16, "field": np.int16, "token": np.int32, "start": np.int32, "end": np.int32}
-        data = {
+        data: dict[str, Any] = {
             name: np.asarray(columns.pop(name, np.zeros(base)), dtype)[index] for name, dtype in types.items()
         }
         if columns:
@@ -165,7 +168,7 @@ class Forest:
             TreesError: missing, truncated, of another kind or version.
         """
         arrays, texts = load_arrays(path, "forest")
-        return Forest(**arrays, **texts)
+        return Forest(**{**arrays, **texts})
 
 
 _TEXTS = ("kinds", "fields", "tokens")
@@ -242,9 +245,12 @@ def save_arrays(
     from safetensors.numpy import save_file
 
     target = Path(path)
+    # One entry: the library writes several in an order that changes from run to run.
     header = {
-        "format": FORMAT, "version": str(VERSION), "content": content, "texts": json.dumps(dict(texts or {})),
-    }  # fmt: skip
+        "outsize": json.dumps(
+            {"format": FORMAT, "version": VERSION, "content": content, "texts": texts or {}}
+        )
+    }
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         save_file(
@@ -269,14 +275,14 @@ def load_arrays(
         raise TreesError(f"no such file: {path}")
     try:
         with safe_open(str(path), framework="np") as opened:
-            header = opened.metadata() or {}
+            header = json.loads((opened.metadata() or {}).get("outsize", "{}"))
         table = _offsets(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise TreesError(f"{path} is damaged or not a safetensors file: {error}") from error
-    found = (header.get("format"), header.get("version"), header.get("content"))
-    if found != (FORMAT, str(VERSION), content):
-        raise TreesError(f"{path} holds {found}, this version reads {(FORMAT, str(VERSION), content)}")
-    return {name: _map(path, *place) for name, place in table.items()}, json.loads(header["texts"])
+    found = tuple(header.get(name) for name in ("format", "version", "content"))
+    if found != (FORMAT, VERSION, content):
+        raise TreesError(f"{path} holds {found}, this version reads {(FORMAT, VERSION, content)}")
+    return {name: _map(path, *place) for name, place in table.items()}, header["texts"]
 
 
 _TYPES = {"I8": "i1", "U8": "u1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "U32": "<u4", "U64": "<u8",

@@ -1,18 +1,18 @@
 """Functions as trees, with what may be wrong in each: names and where they occur, and the suspicious places.
 
-A forest alone says what hangs under what. To judge a name one must also know which other names could stand there,
-and where each of them is used; to judge an operator, which others fit without parentheses. `Functions` adds these
-three tables to a forest, one tree per function, all counted from the start of their function:
+A forest alone says what hangs under what. To judge a name one must also know which other names could stand
+there, and where each of them is used; to judge an operator, which others fit without parentheses. `Functions`
+adds these three tables to a forest, one tree per function, all counted from the start of their function:
 
-* symbols: a local variable, or an attribute of one base name (`self.x`), with the stretch of the function that
-  sees it. Symbols of one group compete: all locals are group 0, the attributes of each base are a group.
+* symbols: a local variable, or an attribute of one base name (`self.x`), with the stretch of the function
+  that sees it. Symbols of one group compete: all locals are group 0, the attributes of each base are a group.
 * occurrences: each node where a symbol is written, grouped by symbol.
 * places: each node that can be suspected, its kind (`grammar.PLACES`) and three integers about it:
 
   | kind | a | b | c |
   |---|---|---|---|
   | variable, attribute | its symbol | | 1 |
-  | swap (one row per pair of arguments) | first argument's node | second argument's node | 1 if order matters |
+  | swap (one row per pair) | first argument's node | second argument's node | 1 if order matters |
   | operator | its number | bit set: operators that fit here | bit set: those that change the meaning |
   | literal | its token | | 1 |
 """
@@ -44,10 +44,12 @@ class Functions:
 
     Attributes:
         forest: one tree per function.
-        order: `[nodes]` int32, rank of the node in a walk from left to right (preorder), from 0 in each function.
+        order: `[nodes]` int32, rank of the node in a walk from left to right (preorder), from 0 in each
+            function.
         last: `[nodes]` int32, one past the rank of the node's last descendant.
         symbol_low, symbol_high: the ranks between which the symbol is visible.
-        columns: all tables by column name, and their `_ptr` arrays.
+        columns: all tables by column name, and their `_ptr` arrays; in a corpus also `distribution`,
+            `[functions]`.
     """
 
     forest: Forest
@@ -71,6 +73,8 @@ class Functions:
             rows, ptr = ranges(self.columns[f"{table}_ptr"], index)
             columns[f"{table}_ptr"] = ptr
             columns |= {name: self.columns[name][rows] for name in names}
+        if "distribution" in self.columns:
+            columns["distribution"] = np.asarray(self.columns["distribution"])[index]
         return Functions(
             forest=self.forest.select(index), order=self.order[nodes], last=self.last[nodes], columns=columns
         )
@@ -98,7 +102,8 @@ class Functions:
         missing = {"ptr", *NODE_COLUMNS, *(c for cs in TABLES.values() for c in cs)} - arrays.keys()
         if missing:
             raise TreesError(f"{path} lacks {sorted(missing)}")
-        forest = Forest(**{name: arrays.pop(name) for name in ("ptr", *NODE_COLUMNS[:-2])}, **texts)
+        nodes = {name: arrays.pop(name) for name in ("ptr", *NODE_COLUMNS[:-2])}
+        forest = Forest(**{**nodes, **texts})
         return Functions(forest=forest, order=arrays.pop("order"), last=arrays.pop("last"), columns=arrays)
 
 
@@ -117,10 +122,11 @@ def levels(forest: Forest) -> list[Ints]:
 
 
 def preorder(forest: Forest) -> tuple[Ints, Ints]:
-    """Rank of every node in a walk from left to right, and one past its last descendant: `[nodes]` int32 each.
+    """Rank of every node in a walk from left to right, and one past its last descendant: `[nodes]` int32
+    each.
 
-    Two passes over the levels of the whole forest (sizes from the bottom, ranks from the top), so the depth of a
-    tree costs array operations and no recursion. Siblings are taken in memory order.
+    Two passes over the levels of the whole forest (sizes from the bottom, ranks from the top), so the depth
+    of a tree costs array operations and no recursion. Siblings are taken in memory order.
     """
     parent = forest.absolute_parent
     depth = levels(forest)
@@ -165,7 +171,8 @@ def concatenate(parts: Sequence[Functions]) -> Functions:
     columns["symbol_token"] = np.concatenate([m[part["symbol_token"]] for m, part in zip(maps, parts)])
     return Functions(
         forest=forest, columns=columns,
-        order=np.concatenate([part.order for part in parts]), last=np.concatenate([part.last for part in parts]),
+        order=np.concatenate([part.order for part in parts]),
+        last=np.concatenate([part.last for part in parts]),
     )  # fmt: skip
 
 

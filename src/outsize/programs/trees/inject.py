@@ -1,9 +1,10 @@
 """Bugs of four kinds, put into packed functions so that the meaning changes and the tree stays.
 
-A drawn function gets one bug: another local variable in sight, two arguments exchanged, another operator that fits, or
-another small number. Each is one write into integer columns (an exchange of arguments swaps two `pos`), so bugs are
-drawn anew for every batch. What would mean the same is never drawn: a name that is a plain copy of the other, `+ 0`
-for `- 0`, `len(x) > 0` for `len(x) != 0`, arguments of `max`; see `python_places`.
+A drawn function gets one bug: another local variable in sight, two arguments exchanged, another operator that
+fits, or another small number. Each is one write into integer columns (an exchange of arguments swaps two
+`pos`), so bugs are drawn anew for every batch. What would mean the same is never drawn: a name that is a
+plain copy of the other, `+ 0` for `- 0`, `len(x) > 0` for `len(x) != 0`, arguments of `max`; see
+`python_places`.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def inject(
 ) -> Bugs:  # fmt: skip
     """Write one bug into each of a `share` of the functions, in place.
 
-    The kind is drawn first (uniformly, or by `weights`), then a place of that kind, then what to put there; a function
-    that has no place of the drawn kind draws again among the kinds it has.
+    The kind is drawn first (uniformly, or by `weights`), then a place of that kind, then what to put there; a
+    function that has no place of the drawn kind draws again among the kinds it has.
 
     Args:
         functions: copies that may be changed (`Functions.select` copies).
@@ -90,7 +91,8 @@ def allowed(functions: Functions, table: Candidates) -> Ints:
     fine &= ~operation | (((functions["place_c"][place] >> np.where(operation, value, 0)) & 1) == 1)
     fine &= (kind != SWAP) | (functions["place_c"][place] == 1)
     fine &= ~_copies(functions, table)
-    return fine & _undone(functions, table)
+    fine &= _undone(functions, table)
+    return fine
 
 
 def _copies(functions: Functions, table: Candidates) -> Ints:
@@ -101,7 +103,7 @@ def _copies(functions: Functions, table: Candidates) -> Ints:
     known = np.concatenate([a << 32 | b, b << 32 | a])
     named = (table.kind == VARIABLE) | (table.kind == ATTRIBUTE)
     own = base[functions.owner("place")[table.place]] + functions["place_a"][table.place]
-    return named & np.isin((own << 32) | table.value, known)
+    return np.asarray(named & np.isin((own << 32) | table.value, known))
 
 
 def _undone(functions: Functions, table: Candidates) -> Ints:
@@ -119,7 +121,7 @@ def _undone(functions: Functions, table: Candidates) -> Ints:
     wanted = functions.owner("place")[table.place] * 2**20 + own
     index = np.minimum(np.searchsorted(seen, wanted), len(seen) - 1)
     twice = (seen[index] == wanted) & (times[index] > 1)
-    return ~whole | common | near | twice
+    return np.asarray(~whole | common | near | twice)
 
 
 def _write(functions: Functions, table: Candidates, drawn: int, function: int, bugs: Bugs) -> None:
@@ -178,4 +180,4 @@ def _moved(rank: Ints, first: tuple[int, int], second: tuple[int, int]) -> Ints:
         np.where((rank >= second[0]) & (rank < second[1]), to_left,
                  np.where((rank >= first[1]) & (rank < second[0]), grown, 0)),
     )  # fmt: skip
-    return rank + shift.astype(rank.dtype)
+    return np.add(rank, shift, dtype=rank.dtype, casting="unsafe")

@@ -1,34 +1,37 @@
 """Tree convolution that looks at one place: the vector of a pivot describes its subtree in its context.
 
-A tree-based CNN pools over the whole tree; it can say what a program is, not where something is. Method 6 (US 11,106,970
-B2) marks a pivotal node that is not the root, and computes each layer's vectors from a node, its parent, and its
-children that are not ancestors of the pivot. The last layer's pivot vector is all that is read.
+A tree-based CNN pools over the whole tree; it can say what a program is, not where something is. Method 6 (US
+11,106,970 B2) marks a pivotal node that is not the root, and computes each layer's vectors from a node, its
+parent, and its children that are not ancestors of the pivot. The last layer's pivot vector is all that is
+read.
 
 Two modes of the same layer,
 
-    h'(w) = act(W_s h(w) + sum_c [(1 - rho_c) W_L + rho_c W_R] h(c) / sqrt(n) + [(1 - rho_w) W_PL + rho_w W_PR] h(p) + b),
+    h'(w) = act(W_s h(w) + sum_c [(1 - rho_c) W_L + rho_c W_R] h(c) / sqrt(n) + [(1 - rho_w) W_PL + rho_w
+    W_PR] h(p) + b),
 
-with rho the place among the siblings (0.5 for an only child) and n the number of children that count, differ in who
-reads whom. `claim`: claims 1 and 2 to the letter; every node reads its parent, and its children but the pivot's
-ancestors. `rerooted`: information only flows towards the pivot; a node reads its neighbours other than the one
-on its way to the pivot.
+with rho the place among the siblings (0.5 for an only child) and n the number of children that count, differ
+in who reads whom. `claim`: claims 1 and 2 to the letter; every node reads its parent, and its children but
+the pivot's ancestors. `rerooted`: information only flows towards the pivot; a node reads its neighbours other
+than the one on its way to the pivot.
 
 And there are three ways to compute the same vectors:
 
 * `full`: each pivot's whole tree, once per pivot: O(layers x nodes x pivots).
-* `windows`: the nodes within as many hops as there are layers; nothing farther can reach the pivot. Rows are ordered
-  by distance, so layer l only touches a prefix. The cost does not depend on the size of the tree.
-* `all`: every pivot of the tree in one pass: O(layers x nodes). In the rerooted mode the state of a node depends
-  on the pivot only through the neighbour on the way to it, so one state per directed edge serves all pivots. The
-  claim's mode has no such form: there a node reads its parent, the parent leaves out whichever of its children is
-  on the path, and a sibling's state thus depends on pairs of siblings; asking for it is an error.
+* `windows`: the nodes within as many hops as there are layers; nothing farther can reach the pivot. Rows are
+  ordered by distance, so layer l only touches a prefix. The cost does not depend on the size of the tree.
+* `all`: every pivot of the tree in one pass: O(layers x nodes). In the rerooted mode the state of a node
+  depends on the pivot only through the neighbour on the way to it, so one state per directed edge serves all
+  pivots. The claim's mode has no such form: there a node reads its parent, the parent leaves out whichever of
+  its children is on the path, and a sibling's state thus depends on pairs of siblings; asking for it is an
+  error.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -68,12 +71,13 @@ class LocalizedTreeConv(nn.Module):
         mode: see the module.
         residual: add a layer's input to its output.
         norm: normalise every layer's output (LayerNorm).
-        pivot_is_child: in the claim's mode, whether the pivot's parent reads the pivot. The claim excludes "ancestors
-            of the pivotal node", which the pivot is not, hence True.
+        pivot_is_child: in the claim's mode, whether the pivot's parent reads the pivot. The claim excludes
+            "ancestors of the pivotal node", which the pivot is not, hence True.
     """
 
     def __init__(
-        self, width: int, *, layers: int = 2, mode: Mode = "rerooted", residual: bool = False, norm: bool = False,
+        self, width: int, *, layers: int = 2, mode: Mode = "rerooted",
+        residual: bool = False, norm: bool = False,
         pivot_is_child: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -86,7 +90,7 @@ class LocalizedTreeConv(nn.Module):
         self.below = nn.ModuleList(nn.Linear(width, 3 * width) for _ in range(layers))  # self, left, right
         self.above = nn.ModuleList(nn.Linear(width, 2 * width, bias=False) for _ in range(layers))  # parent's
         self.norms = nn.ModuleList(nn.LayerNorm(width) if norm else nn.Identity() for _ in range(layers))
-        for below, above in zip(self.below, self.above):
+        for below, above in map(self._weights, range(layers)):
             nn.init.uniform_(below.bias, -0.01, 0.01)
             for weight in (below.weight, above.weight):
                 nn.init.normal_(weight, std=1 / math.sqrt(3 * width))
@@ -107,14 +111,15 @@ class LocalizedTreeConv(nn.Module):
             forest: the trees.
             pivots: `[p]` node indices into the forest, none a root.
             way: see the module.
-            pivot_x: `[p, width]` what stands at each pivot instead of its row of `x` (a masked token, say); the
-                other nodes' rows stay.
+            pivot_x: `[p, width]` what stands at each pivot instead of its row of `x` (a masked token, say);
+                the other nodes' rows stay.
 
         Returns:
             `[p, width]`, the last layer's pivot vectors.
 
         Raises:
-            TreesError: a pivot that is a root or out of range, shapes that do not fit, `all` in the claim's mode.
+            TreesError: a pivot that is a root or out of range, shapes that do not fit, `all` in the claim's
+            mode.
         """
         index = torch.as_tensor(np.asarray(pivots)).long()
         self._check(x, forest, index)
@@ -135,9 +140,11 @@ class LocalizedTreeConv(nn.Module):
             raise TreesError(f"pivots must lie in 0 … {forest.nodes - 1}")
         root = np.asarray(forest.parent)[pivots.numpy()] < 0
         if root.any():
-            raise TreesError(
-                f"pivot {int(pivots[int(np.flatnonzero(root)[0])])} is the root of its tree: a pivot needs a parent"
-            )
+            first = int(pivots[int(np.flatnonzero(root)[0])])
+            raise TreesError(f"pivot {first} is the root of its tree: a pivot needs a parent")
+
+    def _weights(self, layer: int) -> tuple[nn.Linear, nn.Linear]:
+        return cast(nn.Linear, self.below[layer]), cast(nn.Linear, self.above[layer])
 
     def _act(self, layer: int, state: Tensor, z: Tensor) -> Tensor:
         out = F.relu(z) if self.residual else torch.tanh(z)
@@ -156,22 +163,22 @@ class LocalizedTreeConv(nn.Module):
             x: `[nodes, width]`.
             pivot_x: `[nodes, width]`, each node's own vector when it is the pivot.
         """
-        everyone = torch.arange(topology.nodes)
-        up, down, pivot = self._edges(x, topology, everyone, pivot_x)
+        up, down, pivot = self._edges(x, topology, None, pivot_x)
         return EdgeStates(up=up, down=down, pivot=pivot)
 
     def _all(self, x: Tensor, topology: Topology, pivots: Tensor, pivot_x: Tensor | None) -> Tensor:
         own = x.index_select(0, pivots) if pivot_x is None else pivot_x
         return self._edges(x, topology, pivots, own)[2]
 
-    def _edges(self, x: Tensor, t: Topology, pivots: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _edges(
+        self, x: Tensor, t: Topology, pivots: Tensor | None, own: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         count = t.children.to(x.dtype)[:, None]
         whole, without = count.clamp(min=1).rsqrt(), (count - 1).clamp(min=1).rsqrt()
         up, down, pivot = x, x.index_select(0, t.parent), own
         share = without.index_select(0, t.parent)
-        every = len(pivots) == t.nodes
         for layer in range(self.layers):
-            below, above = self.below[layer], self.above[layer]
+            below, above = self._weights(layer)
             still, left, right = _linear(below, up).chunk(3, -1)
             child = torch.lerp(left, right, t.rho.to(left.dtype))
             total = t.child_sum(child)
@@ -182,7 +189,7 @@ class LocalizedTreeConv(nn.Module):
             beside = (total.index_select(0, t.parent) - child) * share.to(child.dtype)
             from_above = beside + context.index_select(0, t.parent)
             both = inside + context
-            seen = both if every else both.index_select(0, pivots)
+            seen = both if pivots is None else both.index_select(0, pivots)
             pivot = self._act(layer, pivot, F.linear(pivot, weight, bias) + seen)
             down = self._act(layer, down, F.linear(down, weight, bias) + from_above)
             up = self._act(layer, up, still + inside)
@@ -200,8 +207,9 @@ class LocalizedTreeConv(nn.Module):
         for layer in range(self.layers):
             # After this layer only rows within the remaining hops can still reach a pivot.
             keep = rows.within(self.layers - layer - 1)
-            still, left, right = _linear(self.below[layer], state).chunk(3, -1)
-            near, far = _linear(self.above[layer], state).chunk(2, -1)
+            below, above = self._weights(layer)
+            still, left, right = _linear(below, state).chunk(3, -1)
+            near, far = _linear(above, state).chunk(2, -1)
             known = len(state)
             child, parent = flow.child.upto(known), flow.parent.upto(known)
             source, target = child.tensors()
@@ -214,19 +222,21 @@ class LocalizedTreeConv(nn.Module):
         return state[: rows.pivots]
 
 
-def _linear(layer: nn.Module, x: Tensor) -> Tensor:
-    """The layer in the precision of its input: parameters stay in single precision, activations may be half."""
-    weight, bias = layer.weight, layer.bias
-    return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """The layer in the precision of its input: parameters stay in single precision, activations may be
+    half.
+    """
+    bias: Tensor | None = layer.bias
+    return F.linear(x, layer.weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 
 class TreeConv(nn.Module):
     """One layer of the tree-based CNN of Mou et al. (AAAI 2016), window depth 2, over a packed forest.
 
     With depth 2 the continuous binary tree reduces to `W_t` for the node and, for child i of n, the mixture
-    `(1 - rho) W_l + rho W_r`, rho = (i - 1) / (n - 1). Two traps: published codes disagree on an only child (half
-    and half here, as the paper's limit; others use `W_l` alone), and for windows deeper than 2 the paper's three
-    coefficients as printed do not sum to 1, because eta_r already holds the factor (1 - eta_t).
+    `(1 - rho) W_l + rho W_r`, rho = (i - 1) / (n - 1). Two traps: published codes disagree on an only child
+    (half and half here, as the paper's limit; others use `W_l` alone), and for windows deeper than 2 the
+    paper's three coefficients as printed do not sum to 1, because eta_r already holds the factor (1 - eta_t).
 
     Args:
         width_in, width_out: channels.

@@ -1,20 +1,23 @@
 """The detector: what should stand here, judged from everything but what stands here.
 
-Every place of a function is masked in turn, and a localized tree convolution describes its surroundings; because the
-layers are rerooted, one pass over the tree does that for all places at once. From the description of a place the
-heads score each candidate: a name by its words and by the places where the same name occurs elsewhere (a vote of the
-occurrences), an operator or a number by a table, an exchange of arguments by the arguments and their slots.
+Every place of a function is masked in turn, and a localized tree convolution describes its surroundings;
+because the layers are rerooted, one pass over the tree does that for all places at once. From the description
+of a place the
+heads score each candidate: a name by its words and by the places where the same name occurs elsewhere (a vote
+of the occurrences), an operator or a number by a table, an exchange of arguments by the arguments and their
+slots.
 
-A rewrite's logit is the score of the candidate minus the score of what stands there, plus a term for how telling the
-place is. One softmax over all rewrites of a function and "nothing is wrong" (logit 0) gives a joint probability for
-place and repair, trained by its logarithm; a second loss asks every place for its right content, so that each function
-teaches at all its places and not only at its bug.
+A rewrite's logit is the score of the candidate minus the score of what stands there, plus a term for how
+telling the place is. One softmax over all rewrites of a function and "nothing is wrong" (logit 0) gives a
+joint probability for place and repair, trained by its logarithm; a second loss asks every place for its right
+content, so that each function teaches at all its places and not only at its bug.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +36,8 @@ class DetectorConfig:
     Attributes:
         width: channels of the tree convolution.
         layers: its layers, which is also how many steps in the tree a place sees.
-        rows: rows of the word table (16,384 x 64 in half precision is 2 MB of the 10 MB a shipped model may take).
+        rows: rows of the word table (16,384 x 64 in half precision is 2 MB of the 10 MB a shipped model may
+            take).
         inner: channels of the word table.
         head: channels of the heads' queries and keys.
         mode: of `LocalizedTreeConv`.
@@ -50,9 +54,15 @@ class DetectorConfig:
 
 
 class Detector(nn.Module):
-    """See the module; `forward` gives logits, `losses` the two training losses."""
+    """See the module; `forward` gives logits, `losses` the two training losses.
 
-    def __init__(self, config: DetectorConfig | None = None) -> None:
+    Args:
+        config: sizes.
+        encoder: a module with `edge_states` instead of the localized tree convolution: how the baselines of
+            `benchmarks/trees-detector` put another network under the same heads.
+    """
+
+    def __init__(self, config: DetectorConfig | None = None, encoder: nn.Module | None = None) -> None:
         super().__init__()
         self.config = config = config or DetectorConfig()
         width, head = config.width, config.head
@@ -60,7 +70,7 @@ class Detector(nn.Module):
         self.fields = nn.Embedding(len(FIELDS), width)
         self.local = nn.Embedding(2, width)
         self.words = WordEmbedding(config.rows, config.inner, width)
-        self.tree = LocalizedTreeConv(width, layers=config.layers, residual=True, norm=True)
+        self.tree = encoder or LocalizedTreeConv(width, layers=config.layers, residual=True, norm=True)
         self.name_query = nn.Linear(width, 2 * head)
         self.name_key = nn.Linear(width, head)
         self.name_token = nn.Linear(width, head, bias=False)
@@ -91,14 +101,13 @@ class Detector(nn.Module):
         tokens = self.words(batch.words, batch.offsets)
         states = self.encode(batch, tokens)
         scores = torch.cat(
-            [self._names(batch, tokens, states), self._operators(batch, states), self._literals(batch, states),
+            [self._names(batch, tokens, states), self._operators(batch, states),
+             self._literals(batch, states),
              self._swaps(batch, states)]
         ).float()  # fmt: skip
         places = len(batch.place_node)
         current = batch.candidate_current
-        own = scores.new_zeros(places).index_add(
-            0, batch.candidate_place[current], scores[current]
-        )
+        own = scores.new_zeros(places).index_add(0, batch.candidate_place[current], scores[current])
         pivot = states.pivot.index_select(0, batch.place_node)
         telling = self.telling(pivot).gather(1, batch.place_kind[:, None])[:, 0].float()
         logits = scores + (telling - own).index_select(0, batch.candidate_place)
@@ -110,7 +119,8 @@ class Detector(nn.Module):
         x = bare + tokens.index_select(0, batch.token) + self.local(batch.local)
         precision = torch.bfloat16 if torch.is_autocast_enabled("cpu") else x.dtype
         with torch.autocast("cpu", enabled=False):
-            return self.tree.edge_states(x.to(precision), batch.topology.to(precision), bare.to(precision))
+            tree = cast(LocalizedTreeConv, self.tree)
+            return tree.edge_states(x.to(precision), batch.topology.to(precision), bare.to(precision))
 
     def _names(self, batch: Batch, tokens: Tensor, states: EdgeStates) -> Tensor:
         names = batch.names
@@ -119,11 +129,13 @@ class Detector(nn.Module):
         told = tokens.index_select(0, names.token)
         described = self.name_token(told) + self.trait(names.trait)
         pairs = len(names.node)
-        by_name = (spell.index_select(0, names.node) * described).sum(-1).float() / 8
-        by_name = by_name + self.trait_bias(names.trait)[:, 0].float()
+        by_name: Tensor = (spell.index_select(0, names.node) * described).sum(-1).float() / 8
+        known: Tensor = self.trait_bias(names.trait)[:, 0]
+        by_name = by_name + known.float()
         asked = ask.index_select(0, names.node.index_select(0, names.pair))
         heard = keys.index_select(0, names.voter) + self.relation(names.relation)
-        votes = (asked * heard).sum(-1).float() / 8 + self.relation_bias(names.relation)[:, 0].float()
+        bias: Tensor = self.relation_bias(names.relation)[:, 0]
+        votes = (asked * heard).sum(-1).float() / 8 + bias.float()
         return by_name + log_sum_exp(votes, names.pair, pairs, floor=-4.0)
 
     def _operators(self, batch: Batch, states: EdgeStates) -> Tensor:
@@ -133,7 +145,7 @@ class Detector(nn.Module):
 
     def _literals(self, batch: Batch, states: EdgeStates) -> Tensor:
         query = self.literal_query(states.pivot.index_select(0, batch.literal_node))
-        score = (query * self.literals(batch.literal)).sum(-1).float() / 8
+        score: Tensor = (query * self.literals(batch.literal)).sum(-1).float() / 8
         bias: Tensor = self.literal_bias(batch.literal)[:, 0]
         return score + bias.float()
 
@@ -148,7 +160,9 @@ class Detector(nn.Module):
         return torch.stack([torch.zeros_like(score), score], -1).reshape(-1)
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mean negative log probability of the right answer by function, and of the right content by place."""
+        """Mean negative log probability of the right answer by function, and of the right content by
+        place.
+        """
         scores, logits = self(batch)
         places = len(batch.place_node)
         by_place = log_sum_exp(scores, batch.candidate_place, places) - scores[batch.truth]
@@ -166,7 +180,9 @@ class Detector(nn.Module):
 
 
 def log_sum_exp(values: Tensor, group: Tensor, groups: int, *, floor: float | None = None) -> Tensor:
-    """`log(sum exp)` within groups: `[groups]`; an empty group, or the sum next to `exp(floor)`, gives `floor`."""
+    """`log(sum exp)` within groups: `[groups]`; an empty group, or the sum next to `exp(floor)`, gives
+    `floor`.
+    """
     top = torch.full((groups,), float("-inf") if floor is None else floor, dtype=values.dtype)
     top = top.scatter_reduce(0, group, values.detach(), "amax")
     total = torch.zeros(groups, dtype=values.dtype) if floor is None else torch.exp(floor - top)

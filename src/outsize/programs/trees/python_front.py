@@ -1,10 +1,10 @@
 """Python text to packed functions, through `ast`.
 
-One walk per function, breadth first with an explicit queue, writes the node columns and notes what it meets: names
-with their scope, attributes, operators, literals, calls. Names are resolved once the walk is over, because a
-function may bind a name after it is read. Nothing recurses, nothing is executed, and every node's span slices back
-to its text (except inside an f-string, where Python before 3.12 gives no usable places: those nodes carry the span
-of the whole f-string and are never suspected).
+One walk per function, breadth first with an explicit queue, writes the node columns and notes what it meets:
+names with their scope, attributes, operators, literals, calls. Names are resolved once the walk is over,
+because a function may bind a name after it is read. Nothing recurses, nothing is executed, and every node's
+span slices back to its text (except inside an f-string, where Python before 3.12 gives no usable places:
+those nodes carry the span of the whole f-string and are never suspected).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from ...errors import TreesError
 from .forest import Forest
 from .functions import TABLES, Functions, preorder
-from .grammar import FIELDS, KINDS, RESERVED
+from .grammar import FIELDS, KINDS
 from .python_walk import Walk
 
 #: A longer function is skipped in a scan: the packed tables grow with (names x places).
@@ -64,11 +64,12 @@ def syntax_tree(source: Source) -> ast.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ast.parse(source.text)
+            # As str: a declared encoding must not be applied to what is UTF-8 by now.
+            return ast.parse(source.text.decode("utf-8", "surrogatepass"))
     except SyntaxError as error:
         raise TreesError(f"not valid Python: {error.msg} (line {error.lineno})") from error
     except (ValueError, RecursionError, MemoryError) as error:
-        raise TreesError(f"Python's parser gave up: {error or type(error).__name__}") from error
+        raise TreesError(f"Python's parser gave up: {str(error) or type(error).__name__}") from error
 
 
 def parse_python(source: str | bytes) -> Forest:
@@ -80,7 +81,8 @@ def parse_python(source: str | bytes) -> Forest:
 
 
 def python_functions(source: str | bytes, *, max_nodes: int = MAX_NODES) -> Functions:
-    """Every outermost function and method of a file; nested functions stay inside the function that holds them.
+    """Every outermost function and method of a file; nested functions stay inside the function that holds
+    them.
 
     Raises:
         TreesError: unreadable text.
@@ -100,7 +102,7 @@ def outermost_functions(tree: ast.Module) -> Iterator[ast.AST]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
         elif isinstance(node, ast.stmt | ast.ExceptHandler | ast.match_case):
-            stack.extend(reversed([child for child in ast.iter_child_nodes(node)]))
+            stack.extend(reversed(list(ast.iter_child_nodes(node))))
 
 
 def _forest(walk: Walk) -> Forest:
@@ -124,7 +126,3 @@ def finished(walk: Walk) -> Functions:
     base = np.repeat(np.asarray(forest.ptr[:-1]), np.diff(columns["symbol_ptr"]))
     columns["symbol_low"], columns["symbol_high"] = order[base + scope], last[base + scope]
     return Functions(forest=forest, order=order, last=last, columns=columns)
-
-
-def empty_tokens() -> list[str]:
-    return list(RESERVED)

@@ -1,7 +1,8 @@
 """How one node of Python's `ast` becomes a row of a forest: kind, token, and the children that matter.
 
-`ast` carries wrappers (`Expr`, load and store contexts) and leaves out what a reader sees (operators have no place in
-the source). Here a context folds into the kind, a wrapper disappears, an operator becomes a leaf between its
+`ast` carries wrappers (`Expr`, load and store contexts) and leaves out what a reader sees (operators have no
+place in the source). Here a context folds into the kind, a wrapper disappears, an operator becomes a leaf
+between its
 operands, a negative number is one leaf, and a default hangs under its argument: fewer nodes, and fewer steps
 between two that belong together.
 """
@@ -27,7 +28,8 @@ class Operator:
 
 
 _SYMBOL = {
-    "Add": "+", "Sub": "-", "Mult": "*", "Div": "/", "FloorDiv": "//", "Mod": "%", "MatMult": "@", "Pow": "**",
+    "Add": "+", "Sub": "-", "Mult": "*", "Div": "/", "FloorDiv": "//", "Mod": "%",
+    "MatMult": "@", "Pow": "**",
     "LShift": "<<", "RShift": ">>", "BitAnd": "&", "BitOr": "|", "BitXor": "^", "And": "and", "Or": "or",
     "Eq": "==", "NotEq": "!=", "Lt": "<", "LtE": "<=", "Gt": ">", "GtE": ">=", "Is": "is", "IsNot": "is not",
     "In": "in", "NotIn": "not in",

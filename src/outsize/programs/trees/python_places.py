@@ -1,9 +1,11 @@
 """Which operators and argument orders could be wrong, and which changes would change nothing.
 
-A bug that is injected must change what the program means, and a repair that is proposed must fit the text as it
-stands: `a + b * c` with `*` made `+` would regroup. So an operator may be exchanged for one that binds equally
-tightly, or for any of its family where parentheses (or the lack of neighbours) make the grouping certain. The
-set that fits is the same before and after an exchange, hence every injected bug has its repair among the proposals.
+A bug that is injected must change what the program means, and a repair that is proposed must fit the text as
+it
+stands: `a + b * c` with `*` made `+` would regroup. So an operator may be exchanged for one that binds
+equally tightly, or for any of its family where parentheses (or the lack of neighbours) make the grouping
+certain. The set that fits is the same before and after an exchange, hence every injected bug has its repair
+among the proposals.
 """
 
 from __future__ import annotations
@@ -68,7 +70,9 @@ def _bits(operators: Sequence[str]) -> int:
 
 
 def _grouped(node: ast.AST, around: object, text: bytes, lines: Sequence[int]) -> bool:
-    """Whether neither the operation around nor the operands could regroup under a looser or tighter operator."""
+    """Whether neither the operation around nor the operands could regroup under a looser or tighter
+    operator.
+    """
     operands = [node.left, node.right] if isinstance(node, ast.BinOp) else getattr(node, "values", [])
     inner = (op for op in operands if isinstance(op, _OPERATIONS) and not _tight(op))
     if any(not in_parentheses(op, text, lines) for op in inner):
@@ -106,7 +110,9 @@ def _same(own: str, other: str, leaf: Operator) -> bool:
 
 
 def _folded(op: str, left: object, right: object) -> object:
-    """Value of an operation on two small whole numbers; a fresh object (equal to nothing) where there is none."""
+    """Value of an operation on two small whole numbers; a fresh object (equal to nothing) where there is
+    none.
+    """
     if type(left) is not int or type(right) is not int or max(abs(left), abs(right)) > 1000:
         return object()
     table = {

@@ -1,7 +1,7 @@
 """The breadth-first walk of one Python function: node columns, and what may be wrong in it.
 
-See `python_front` for the problem. The walk keeps a queue of (node, parent, role, scope, inside an f-string); scopes
-are numbered as they open, and a name's scope is where its look-up starts.
+See `python_front` for the problem. The walk keeps a queue of (node, parent, role, scope, inside an f-string);
+scopes are numbered as they open, and a name's scope is where its look-up starts.
 """
 
 from __future__ import annotations
@@ -148,9 +148,8 @@ class _Unit:
                 self.copies.append((node.targets[0].id, node.value.id, scope))
         elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar | ast.alias):
             self._bind_by_text(node, index, scope)
-        elif isinstance(node, ast.Constant | ast.UnaryOp) and not quoted:
-            if not sticks(node, above):
-                self._literal(node, index)
+        elif isinstance(node, ast.Constant | ast.UnaryOp) and not quoted and not sticks(node, above):
+            self._literal(node, index)
         return self._scope(node, index, scope)
 
     def _bind_by_text(self, node: ast.AST, index: int, scope: int) -> None:

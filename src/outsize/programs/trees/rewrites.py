@@ -1,9 +1,11 @@
 """Every single change that could be a repair: the table that the detector scores and the injector draws from.
 
-One function, given which a bug is injected and by which it is found again. For each place the table lists what could
-stand there, the current content included: the names in sight, the operators that fit, nearby whole numbers, the
-other order of two arguments. A repair is a candidate that is not current. Exchanges are symmetric: if B may replace A,
-then in the changed function A may replace B, so an injected bug always has its repair in the table.
+One function, given which a bug is injected and by which it is found again. For each place the table lists
+what could
+stand there, the current content included: the names in sight, the operators that fit, nearby whole numbers,
+the other order of two arguments. A repair is a candidate that is not current. Exchanges are symmetric: if B
+may replace A, then in the changed function A may replace B, so an injected bug always has its repair in the
+table.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ class Candidates:
 
     Attributes:
         place: `[c]` the row of the place table.
-        value: `[c]` what would stand there: a symbol (counted over all functions), an operator's number, a token;
-            for a swap 0 (as it is) and 1 (exchanged).
+        value: `[c]` what would stand there: a symbol (counted over all functions), an operator's number, a
+            token; for a swap 0 (as it is) and 1 (exchanged).
         current: `[c]` bool, whether it stands there now.
         kind: `[c]` the place's kind.
     """

@@ -1,7 +1,7 @@
 """A trained detector as one safetensors file: half-precision weights, and everything needed to use them.
 
-The header holds the sizes, the calibration and the vocabulary's fingerprint, so a model can never be read with another
-meaning of its numbers. Nothing is unpickled.
+The header holds the sizes, the calibration and the vocabulary's fingerprint, so a model can never be read
+with another meaning of its numbers. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Calibration:
     Attributes:
         slope, shift: fitted on the validation split, where one function in two has a bug.
         prior: the share of functions with a bug that the fit saw.
-        threshold: the calibrated probability above which 85 % of the sound functions of the validation split lie below.
+        threshold: the calibrated probability above which 85 % of the sound functions of the validation split
+            lie below.
     """
 
     slope: float = 1.0
@@ -61,7 +62,9 @@ def save(
     }  # fmt: skip
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        weights = {name: value.detach().to(torch.float16).contiguous() for name, value in model.state_dict().items()}
+        weights = {
+            name: value.detach().to(torch.float16).contiguous() for name, value in model.state_dict().items()
+        }
         save_file(weights, str(partial), metadata=header)
         partial.replace(target)
     finally:
@@ -87,7 +90,9 @@ def load(path: str | os.PathLike[str] = SHIPPED) -> tuple[Detector, Calibration,
     if (header.get("format"), header.get("version")) != (FORMAT, VERSION):
         raise TreesError(f"{path} is not a detector of version {VERSION}: {header.get('format')}")
     if header.get("vocabulary") != vocabulary():
-        raise TreesError(f"{path} was trained with another vocabulary; train again with `outsize trees train`")
+        raise TreesError(
+            f"{path} was trained with another vocabulary; train again with `outsize trees train`"
+        )
     model = Detector(DetectorConfig(**json.loads(header["config"])))
     try:
         model.load_state_dict(weights)

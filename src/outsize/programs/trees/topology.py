@@ -1,7 +1,7 @@
 """What the layers need to know of a forest's shape, as tensors.
 
-A layer sums over children, reads a parent, and weighs a child by its place among its siblings. All of it is integer
-work that is the same for every layer and every step on a forest, so it is done once.
+A layer sums over children, reads a parent, and weighs a child by its place among its siblings. All of it is
+integer work that is the same for every layer and every step on a forest, so it is done once.
 """
 
 from __future__ import annotations

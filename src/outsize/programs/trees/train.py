@@ -1,10 +1,11 @@
 """Training the detector on bugs drawn anew for every batch.
 
-The corpus stays on disk (a memory-mapped file); a step selects some functions, injects a bug into half of them, and
-minimises the two losses of `Detector`. The products run in bfloat16 where the processor multiplies it natively
-(measured here: 430 GFLOP/s against 90 in single precision on one core of an AVX-512 machine), everything else,
-and the parameters, in single precision. The learning rate follows the share of the budget that is spent, whichever of
-steps and minutes is nearer to its end, so a run on a busy machine still ends with a small rate.
+The corpus stays on disk (a memory-mapped file); a step selects some functions, injects a bug into half of
+them, and minimises the two losses of `Detector`. The products run in bfloat16 where the processor multiplies
+it natively (measured here: 430 GFLOP/s against 90 in single precision on one core of an AVX-512 machine),
+everything else, and the parameters, in single precision. The learning rate follows the share of the budget
+that is spent, whichever of steps and minutes is nearer to its end, so a run on a busy machine still ends with
+a small rate.
 """
 
 from __future__ import annotations
@@ -40,16 +41,16 @@ class TrainConfig:
     Attributes:
         steps: at most so many.
         minutes: at most so long; 0 sets no limit.
-        batch: functions in a step. 64 keeps a layer's activations in the second-level cache: 458 functions/s against
-            413 with 256, on the machine of `benchmarks/trees-detector`.
+        batch: functions in a step. 64 keeps a layer's activations in the second-level cache: 458 functions/s
+            against 413 with 256, on the machine of `benchmarks/trees-detector`.
         rate: the largest learning rate.
         warm: steps of a linear rise to it.
         decay: weight decay.
         average: decay of the running average of the weights that is kept as the result.
         place_weight: weight of the loss by place.
         half: bfloat16 products.
-        weights: how often each kind of bug is drawn, in the order of `grammar.PLACES`. Variables occur in most
-            functions and calls with two arguments in few, so uneven weights draw the kinds about evenly.
+        weights: how often each kind of bug is drawn, in the order of `grammar.PLACES`. Variables occur in
+            most functions and calls with two arguments in few, so uneven weights draw the kinds about evenly.
         seed: of the weights, the order and the bugs.
         budget: bytes for a step, as `outsize.compile` takes them; None trains without a budget.
     """
@@ -111,7 +112,9 @@ def train(
         spent = max(step / config.steps, (time.monotonic() - started) / (60 * config.minutes or math.inf))
         if spent > 1:
             break
-        rate = config.rate * min(1.0, step / config.warm) * (0.02 + 0.98 * (1 + math.cos(math.pi * spent)) / 2)
+        rate = (
+            config.rate * min(1.0, step / config.warm) * (0.02 + 0.98 * (1 + math.cos(math.pi * spent)) / 2)
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = _draw(functions, table, kinds, config, rng)
@@ -125,12 +128,17 @@ def train(
             elapsed = time.monotonic() - started
             said(Progress(step=step, functions=seen, seconds=elapsed, answer_loss=float(answer),
                           place_loss=float(place), rate=rate), average.module)  # fmt: skip
-    result: Any = average.module if int(average.n_averaged) else model
-    return result.eval()
+    result = average.module if int(average.n_averaged) else model
+    result.eval()
+    return result
 
 
 def _draw(
-    functions: Functions, table: WordTable, kinds: tuple[int, ...], config: TrainConfig, rng: np.random.Generator
+    functions: Functions,
+    table: WordTable,
+    kinds: tuple[int, ...],
+    config: TrainConfig,
+    rng: np.random.Generator,
 ) -> Batch:
     """A batch with at least one candidate."""
     while True:
@@ -142,7 +150,9 @@ def _draw(
             return batch
 
 
-def _step(model: Any, batch: Batch, optimizer: torch.optim.Optimizer, config: TrainConfig) -> np.ndarray[Any, Any]:
+def _step(
+    model: Any, batch: Batch, optimizer: torch.optim.Optimizer, config: TrainConfig
+) -> np.ndarray[Any, Any]:
     with torch.autocast("cpu", torch.bfloat16, enabled=config.half):
         answer, place = model.losses(batch)
     optimizer.zero_grad(set_to_none=True)

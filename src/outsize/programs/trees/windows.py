@@ -1,8 +1,8 @@
 """The neighbourhood of each pivot, as rows of one flat batch.
 
-A row is a pair (pivot, node). Rows are found ring by ring: from every row of the last ring to its node's neighbours but
-the one it came from; in a tree no node is met twice. So rows are ordered by distance, each row but the pivots'
-brought exactly one edge, and a smaller neighbourhood is a prefix of both.
+A row is a pair (pivot, node). Rows are found ring by ring: from every row of the last ring to its node's
+neighbours but the one it came from; in a tree no node is met twice. So rows are ordered by distance, each row
+but the pivots' brought exactly one edge, and a smaller neighbourhood is a prefix of both.
 """
 
 from __future__ import annotations

