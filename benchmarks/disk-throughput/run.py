@@ -125,7 +125,7 @@ def main() -> None:
         who: {way: statistics.median(moved[way] / r[who][way] for r in rounds) for way in moved}
         for who in sides
     }
-    pairs = [("tier", "raw"), ("tier, two threads each way", "raw, two threads each way")]
+    pairs = [("tier, one thread each way", "raw"), ("tier", "raw, two threads each way")]
     ratios = {
         a: {way: statistics.median(r[b][way] / r[a][way] for r in rounds) for way in moved} for a, b in pairs
     }
