@@ -51,6 +51,11 @@ def summary(runs: dict[str, list[dict[str, object]]]) -> dict[str, object]:
                 "seconds_min": best(side, "seconds"),
                 "seconds_median": typical(side, "seconds"),
                 "cpu_seconds_min": best(side, "cpu_seconds"),
+                "meter_share_of_a_core": max(
+                    step["meter_seconds"] / step["seconds"]
+                    for run in side
+                    for step in run["steps"]  # type: ignore[attr-defined]
+                ),
                 "stall_seconds_median": typical(side, "stall_seconds"),
                 "peak_bytes": typical(side, "peak_bytes"),
                 "peak_rss_bytes": typical(side, "peak_rss_bytes"),
@@ -67,6 +72,38 @@ def summary(runs: dict[str, list[dict[str, object]]]) -> dict[str, object]:
             "rss_fall_over_logical_fall": rss_fall / fall,
         }
     return table
+
+
+def table(summary: dict[str, object]) -> str:
+    """The README's table."""
+    rows = [
+        "| allocator | plain: CPU s/step, wall, peak RSS | swapped: CPU s/step, wall, peak RSS | swapped ÷ plain (CPU) "
+        "| swapped ÷ fastest plain (CPU) | RSS fall ÷ logical fall |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in summary.items():
+        if not isinstance(row, dict):
+            continue
+        sides = [
+            f"{side['cpu_seconds_min']:.2f}, {side['seconds_min']:.2f}, {side['peak_rss_bytes'] / 1e6:,.0f} MB"
+            for side in (row["plain"], row["swapped"])
+        ]
+        ratios = [row["swapped_over_plain_cpu"], row["swapped_over_fastest_plain_cpu"]]
+        cells = [
+            name,
+            *sides,
+            *(f"{ratio:.3f}" for ratio in ratios),
+            f"{row['rss_fall_over_logical_fall']:.2f}",
+        ]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def write_readme(text: str) -> None:
+    readme = HERE / "README.md"
+    head, _, rest = readme.read_text().partition("<!-- result -->\n")
+    _, _, tail = rest.partition("<!-- end -->")
+    readme.write_text(f"{head}<!-- result -->\n{text}\n<!-- end -->{tail}")
 
 
 def main() -> None:
@@ -103,6 +140,8 @@ def main() -> None:
                         "runs": runs,
                     }
                     args.out.write_text(json.dumps(result, indent=1) + "\n")
+                    if args.out.parent == HERE:
+                        write_readme(table(summary(runs)))
 
 
 if __name__ == "__main__":
