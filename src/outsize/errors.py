@@ -24,6 +24,10 @@ class CaptureError(OutsizeError):
     """The step could not be captured as a graph (graph break, uncaptured module, unknown size)."""
 
 
+class WorkloadError(OutsizeError):
+    """A model, a data set or a `build()` file that was named for training cannot be used."""
+
+
 class BudgetError(OutsizeError):
     """No plan keeps the step under the budget.
 
@@ -74,6 +78,10 @@ class MutationError(OutsizeError):
 
 class CodecError(OutsizeError):
     """A compressed buffer is damaged, mismatched or unsupported."""
+
+
+class ParallelError(OutsizeError):
+    """A model, optimizer or machine cannot be trained data-parallel as asked."""
 
 
 class RankFailure(OutsizeError):

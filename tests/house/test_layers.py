@@ -1,6 +1,6 @@
 """Imports point one way, from the bottom:
 
-errors, units, native → values → device, codecs → stages (siblings apart) → api, parallel →
+errors, units, native → values → device, codecs, fx → stages (siblings apart) → api, parallel →
 programs, zoo → cli.
 
 Read from the syntax trees, so an import inside a function counts as well.
@@ -15,9 +15,9 @@ PACKAGE = Path(__file__).parents[2] / "src" / "outsize"
 LEVEL = {
     "errors": 0, "units": 0, "native": 0,
     "values": 1,
-    "device": 2, "codecs": 2,
+    "device": 2, "codecs": 2, "fx": 2,
     "capture": 3, "measure": 3, "slack": 3, "plan": 3, "rewrite": 3, "runtime": 3, "report": 3,
-    "api": 4, "parallel": 4,
+    "session": 4, "decide": 4, "api": 4, "parallel": 4,
     "programs": 5, "zoo": 5,
     "cli": 6,
     "__main__": 7,

@@ -15,6 +15,10 @@ from rich.markup import escape
 
 from .. import __version__
 from ..errors import OutsizeError
+from . import npi, trees
+from .plan import plan
+from .report import report
+from .train import train
 
 app = typer.Typer(
     name="outsize",
@@ -24,6 +28,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+app.command()(train)
+app.command()(plan)
+app.command()(report)
+app.add_typer(trees.app, name="trees")
+app.add_typer(npi.app, name="npi")
 
 
 @app.callback()

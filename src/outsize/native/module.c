@@ -8,7 +8,14 @@ static struct PyModuleDef definition = {
     NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__native(void) {
-    PyMethodDef *tables[] = {outsize_memory_methods, outsize_arena_methods};
+    PyMethodDef *tables[] = {
+        outsize_memory_methods,
+        outsize_arena_methods,
+        outsize_codec_methods,
+        outsize_sync_methods,
+        outsize_update_methods,
+        outsize_npi_methods,
+    };
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL) return NULL;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)

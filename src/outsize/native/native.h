@@ -19,10 +19,15 @@ struct outsize_redirect {
 int outsize_redirect_symbols(const char *const *prefixes, int prefix_count,
                              const struct outsize_redirect *redirects, int redirect_count);
 
+extern PyMethodDef outsize_npi_methods[];    /* npi.c: programs/npi over compiled tables */
+
 /* arena.c: all zero while the arena is not installed. */
 size_t outsize_arena_in_use(void);    /* bytes of the blocks handed out */
 size_t outsize_arena_shadow(void);    /* the part of them that glibc's own count includes */
 size_t outsize_arena_take_high(void); /* highest in_use since the previous call */
+extern PyMethodDef outsize_codec_methods[];  /* codec_python.c: zero suppression and bit masks */
+extern PyMethodDef outsize_sync_methods[];   /* sync.c: futex waits in shared memory */
+extern PyMethodDef outsize_update_methods[]; /* update.c: sum over workers + update */
 void outsize_arena_lock(void);
 void outsize_arena_unlock(void);
 void outsize_guard_forks(void); /* memory.c: both locks are free in a forked child */

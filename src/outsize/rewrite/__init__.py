@@ -1,0 +1,6 @@
+"""Insert swap, recompute and encode into the captured graphs, as a schedule says, and verify the result."""
+
+from .build import rewrite_step
+from .verify import verify_step
+
+__all__ = ["rewrite_step", "verify_step"]

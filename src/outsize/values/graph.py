@@ -67,6 +67,8 @@ class Storage:
         uses: positions of the ops that read it, ascending.
         dtype: of the tensor that created it (`float32`).
         zeros: it comes out of a ReLU or a dropout, so a zero-removing codec is worth trying.
+        mask_from: position from which on only the sign pattern is read (a ReLU's backward), -1 if never.
+        held: somebody outside the graph holds it too, so no action frees it.
     """
 
     index: int
@@ -77,6 +79,8 @@ class Storage:
     uses: tuple[int, ...]
     dtype: str = "float32"
     zeros: bool = False
+    mask_from: int = -1
+    held: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,4 +124,4 @@ class StepGraph:
 
     def candidates(self) -> Iterator[Storage]:
         """The storages that a plan may act on."""
-        return (s for s in self.storages if s.kind == "activation" and s.nbytes > 0)
+        return (s for s in self.storages if s.kind == "activation" and s.nbytes > 0 and not s.held)

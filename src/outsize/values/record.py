@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .plan import Decision, Refusal
+from .timeline import Timeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class RunRecord:
         predicted_step_seconds, measured_step_seconds: forward, backward and, where known, update.
         rss_peak_bytes: the process's peak resident set.
         steps: steps run so far.
+        plain_timeline, timeline: the simulated step without and with the plan, where they are known.
     """
 
     budget_bytes: int
@@ -53,6 +55,8 @@ class RunRecord:
     losses: tuple[float, ...] = ()
     validation_loss: float | None = None
     validation_loss_before: float | None = None
+    plain_timeline: Timeline | None = None
+    timeline: Timeline | None = None
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """The record as JSON text; `outsize.values.from_json(RunRecord, text)` reads it back."""

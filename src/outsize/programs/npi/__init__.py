@@ -1,0 +1,51 @@
+"""A neural programmer-interpreter whose data come from modeled primitives (method 3).
+
+traces = npi.trace(program, examples)     an ordinary function over pointers becomes a log of system calls
+template = npi.parameterize(traces)       its data assignments become primitive ids: a higher-order function
+model = npi.train(template)               an LSTM learns the function, one small network each primitive
+npi.run(model, executions)                in batches, on explicit stacks
+npi.verify(template, model)               a certificate: equal to the program at every length
+"""
+
+from __future__ import annotations
+
+from .certificate import Certificate, read_certificate
+from .certificate import certify as verify
+from .controller import ControllerSettings
+from .library import LIBRARY
+from .machine import Limits, Stats
+from .primitive import PrimitiveSettings
+from .store import learn, read_pairs, shipped, swap, template_of
+from .tables import to_python
+from .tape import Head, Pointer, Tape
+from .template import Template, Traces, parameterize, trace
+from .trained import Trained, load, run, save, train
+
+__all__ = [
+    "LIBRARY",
+    "Certificate",
+    "ControllerSettings",
+    "Head",
+    "Limits",
+    "Pointer",
+    "PrimitiveSettings",
+    "Stats",
+    "Tape",
+    "Template",
+    "Traces",
+    "Trained",
+    "learn",
+    "load",
+    "parameterize",
+    "read_certificate",
+    "read_pairs",
+    "run",
+    "save",
+    "shipped",
+    "swap",
+    "template_of",
+    "to_python",
+    "trace",
+    "train",
+    "verify",
+]

@@ -1,0 +1,48 @@
+"""One plan from all actions against the best single action at equal budget, simulated."""
+
+import sys
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.plan.families import FAMILIES
+from tests.plan.nets import MACHINES
+
+from outsize.plan import PlanSettings
+from plan_bench import Case, save
+
+SETTINGS = PlanSettings(walks=40)
+SINGLE = {"swap": ("swap",), "recompute": ("recompute",), "encode": ("encode",)}
+rows = []
+for machine in ("v100-pcie3", "a100-pcie4", "h100-pcie5", "gh200-c2c", "a100-nvme"):
+    for family, make in FAMILIES.items():
+        case = Case(*make(MACHINES[machine]))
+        lowest = max(0.25, 1.03 * case.floor / case.peak)
+        for share in sorted({lowest, 0.5}) if lowest < 0.5 else (lowest,):
+            row: dict = {"machine": machine, "family": family, "budget_share": share}
+            for name, actions in {**SINGLE, "mixed": ("swap", "recompute", "encode")}.items():
+                plan = case.plan(int(share * case.peak), "search", actions, SETTINGS)
+                row[name] = plan.predicted_step_seconds / plan.plain_step_seconds if plan else None
+            singles = [row[name] for name in SINGLE if row[name] is not None]
+            row["best_single_over_mixed"] = min(singles) / row["mixed"] if singles else None
+            row["most_that_any_plan_could_gain"] = min(singles) if singles else None
+            print(row, flush=True)
+            rows.append(row)
+gains = [r["best_single_over_mixed"] for r in rows if r["best_single_over_mixed"]]
+limits = [r["most_that_any_plan_could_gain"] for r in rows if r["best_single_over_mixed"]]
+save(
+    __file__,
+    {
+        "cases": len(rows),
+        "slower_than_best_single_in": sum(g < 1 - 1e-6 for g in gains),
+        "worst": min(gains),
+        "median": median(gains),
+        "best": max(gains),
+        "median_limit_best_single_over_plain": median(limits),
+        "cases_where_a_gain_of_1.10_is_possible": sum(x >= 1.10 for x in limits),
+        "median_where_possible": median(g for g, x in zip(gains, limits) if x >= 1.10),
+        "no_single_action_fits_in": sum(r["best_single_over_mixed"] is None for r in rows),
+        "rows": rows,
+    },
+)

@@ -1,0 +1,84 @@
+"""The README's table, from the committed results: so no figure in it is typed by hand.
+
+    python benchmarks/table.py            print the table
+    python benchmarks/table.py --write    put it into README.md
+
+A row appears when its file is there. To add one: a claim, the bar, the file, and how to read the figure from it.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A claim, the figure to reach, the file that holds what was reached, and how to read it."""
+
+    claim: str
+    bar: str
+    file: str
+    read: Callable[[Any], str]
+
+
+def yes(flag: bool) -> str:
+    return "yes" if flag else "**no**"
+
+
+ROWS = (
+    Row(
+        claim="default run: measured peak ÷ budget",
+        bar="≤ 1.00",
+        file="default-run/result.json",
+        read=lambda r: f"{r['peak_over_budget']:.3f}",
+    ),
+    Row(
+        claim="default run: losses of planned and plain steps equal to the bit, dropout included",
+        bar="yes",
+        file="default-run/result.json",
+        read=lambda r: yes(r["losses_equal_to_the_bit"]),
+    ),
+    Row(
+        claim="default run: planned step ÷ plain step, median",
+        bar="–",
+        file="default-run/result.json",
+        read=lambda r: f"{r['step_over_plain']['median']:.2f} ×",
+    ),
+)
+
+
+def table() -> str:
+    """The rows whose results are there, as Markdown."""
+    lines = ["| claim | bar | reached | result |", "|---|---|---|---|"]
+    for row in ROWS:
+        path = HERE / row.file
+        if path.exists():
+            reached = row.read(json.loads(path.read_text()))
+            lines.append(f"| {row.claim} | {row.bar} | {reached} | [{row.file}](benchmarks/{row.file}) |")
+    return "\n".join(lines) + "\n"
+
+
+def updated(text: str) -> str:
+    """The README with the table between its marks."""
+    head, rest = text.split(BEGIN)
+    return head + BEGIN + table() + END + rest.split(END)[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="put it into README.md")
+    if parser.parse_args().write:
+        README.write_text(updated(README.read_text()))
+    else:
+        print(table(), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""The public calls. `decide.py` is the picture: capture → measure → slack → plan → rewrite → runtime."""
+
+from __future__ import annotations
+
+import functools
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .capture import Backend, check_version, compiled_call, dynamo_settings
+from .decide import ACTIONS, Options, decide, prepare
+from .device import allocator, memory
+from .errors import BudgetError, CaptureError, OutsizeError
+from .fx import CapturedStep
+from .measure import (
+    Hardware,
+    load_hardware,
+)
+from .plan import lower, simulate
+from .runtime.executor import StepProgram, plain_forward
+from .runtime.tiers import DiskTier, Tier
+from .session import Learned, Prepared, Session
+from .units import parse_bytes
+from .values import Plan, RunRecord
+
+__all__ = ["capture", "compile", "meter", "plan", "report", "sweep"]
+
+_SESSIONS: weakref.WeakKeyDictionary[torch.nn.Module, Session] = weakref.WeakKeyDictionary()
+
+
+def compile(
+    module: torch.nn.Module,
+    budget: int | str | None = None,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+    disk: str | Path | None = None,
+    actions: Sequence[str] = ACTIONS,
+    planner: str = "search",
+    lossy: dict[str, float] | None = None,
+    host_budget: int | str | None = None,
+    disk_budget: int | str | None = None,
+    inner: str = "aten",
+) -> torch.nn.Module:
+    """Keep the module's training step under a budget; the training loop stays as it is.
+
+    The module is compiled in place and returned: same `state_dict` keys, same results to the bit.
+
+    Args:
+        module: the network; its forward must be traceable as one graph.
+        budget: peak bytes of the step: an int, `"1.5 GiB"`, `"60%"` of the device's memory, or None for the bytes
+            that are free now. It counts parameters, buffers, gradients, inputs, activations, operator workspace
+            and, given `optimizer`, its state.
+        optimizer: the optimizer that will update the module.
+        disk: directory of the disk tier; None picks a real disk.
+        actions: what a plan may do: `swap`, `recompute`, `encode`.
+        planner: `search`, `slack`, `distance`, `units` or `exact`.
+        lossy: codecs that may lose bits and their bound on the relative error; none unless given.
+        host_budget, disk_budget: most bytes that the plan may hold in that tier.
+        inner: `aten` runs the step operator by operator, to the bit; `inductor` fuses what lies between our calls.
+
+    Raises:
+        UnitError: a budget cannot be read.
+        VersionError: this torch is not supported.
+        TierError: the disk directory is missing, read-only or too small.
+        BudgetError: (at the first forward) no plan fits; it names the smallest budget that does.
+        CaptureError: (at the first forward) the module is not one graph.
+    """
+    options = Options(
+        budget_bytes=_budget(budget),
+        actions=tuple(actions),
+        planner=planner,
+        lossy=lossy,
+        host_budget=None if host_budget is None else parse_bytes(host_budget, whole=memory.total_bytes()),
+        disk_budget=None if disk_budget is None else parse_bytes(disk_budget),
+        disk=None if disk is None else str(disk),
+        inner=inner,
+    )
+    if inner not in ("aten", "inductor"):
+        raise OutsizeError(f"inner={inner!r} is not known: give 'aten' or 'inductor'")
+    allocator.install()
+    tiers: dict[str, Tier] = {"disk": DiskTier(disk)} if {"swap", "encode"} & set(actions) else {}
+    return _install(
+        module, Session(module, optimizer, tiers, functools.partial(prepare, options), options.budget_bytes)
+    )
+
+
+def meter(module: torch.nn.Module, *, optimizer: torch.optim.Optimizer | None = None) -> torch.nn.Module:
+    """The plain step in the same executor and under the same meter: what a plan is compared with."""
+    allocator.install()
+    options = Options(budget_bytes=2**62, actions=())
+    return _install(
+        module, Session(module, optimizer, {}, functools.partial(prepare, options), options.budget_bytes)
+    )
+
+
+def report(module: torch.nn.Module, *, timelines: bool = True) -> RunRecord:
+    """What was planned for the module and what its steps measured.
+
+    Args:
+        module: compiled here, and run for a step.
+        timelines: simulate the step without and with the plan as well, for the curves of the report page.
+
+    Raises:
+        OutsizeError: the module is not compiled here, or has not run a step yet.
+    """
+    inner = getattr(module, "module", module)  # what `outsize.parallel.distribute` wraps
+    session = _SESSIONS.get(module) or _SESSIONS.get(inner)
+    record = session.record() if session is not None else None
+    if session is None or record is None:
+        raise OutsizeError("there is nothing to report: call outsize.compile(module) and run a step first")
+    made = session.prepared
+    if not timelines or made is None:
+        return record
+    plain, planned = (
+        simulate(made.graph, made.profile, lower(made.graph, chosen))
+        for chosen in (replace(made.plan, decisions=()), made.plan)
+    )
+    return replace(record, plain_timeline=plain, timeline=planned)
+
+
+def plan(
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    *,
+    budget: int | str | None = None,
+    hardware: str | Hardware | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    actions: Sequence[str] = ACTIONS,
+    planner: str = "search",
+    lossy: dict[str, float] | None = None,
+) -> Plan:
+    """The plan that `compile` would make for `module(*args)`, without running the step.
+
+    Args:
+        budget: as for `compile`; a percentage is of the hardware's memory.
+        hardware: a name that `outsize.measure.known_hardware()` lists, a TOML file, or None for this machine.
+            With it the figures are estimates, and module and args may be fake tensors.
+
+    Raises:
+        BudgetError: no plan fits the budget.
+        CaptureError: the module is not one graph.
+    """
+    allocator.install()
+    options = replace(_plan_options(budget, hardware), actions=tuple(actions), planner=planner, lossy=lossy)
+    step = capture(module, args)
+    return decide(step, _unlearned(module, args, step, optimizer), options).plan
+
+
+def sweep(
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    techniques: Mapping[str, tuple[str, Sequence[str]]],
+    *,
+    points: int = 8,
+    hardware: str | Hardware | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> dict[str, tuple[Plan, ...]]:
+    """Plans by technique at the same budgets, spread evenly from the smallest feasible to the plain peak.
+
+    Nothing is run. Budgets that a technique cannot keep are missing from its plans.
+
+    Args:
+        techniques: by name a planner and its actions, as for `plan`.
+        points: number of budgets.
+        hardware, optimizer: as for `plan`.
+
+    Raises:
+        CaptureError: the module is not one graph.
+    """
+    allocator.install()
+    options = _plan_options(2**62, hardware)
+    step = capture(module, args)
+    learned = _unlearned(module, args, step, optimizer)
+
+    def attempt(planner: str, actions: Sequence[str], budget: int) -> Plan | int:
+        asked = replace(options, planner=planner, actions=tuple(actions), budget_bytes=budget)
+        try:
+            return decide(step, learned, asked).plan
+        except BudgetError as error:
+            return error.smallest_feasible_bytes
+
+    lows = [low for chosen in techniques.values() if isinstance(low := attempt(*chosen, 1), int)]
+    top = decide(step, learned, options).plan.plain_peak_bytes
+    low = min(lows, default=top)
+    budgets = sorted({low + (top - low) * i // max(1, points - 1) for i in range(points)})
+    return {
+        name: tuple(p for b in budgets if isinstance(p := attempt(*chosen, b), Plan))
+        for name, chosen in techniques.items()
+    }
+
+
+def _plan_options(budget: int | str | None, hardware: str | Hardware | None) -> Options:
+    device = load_hardware(hardware) if isinstance(hardware, str) else hardware
+    whole = memory.total_bytes() if device is None else device.memory_bytes
+    free = memory.free_bytes() if device is None else device.memory_bytes
+    limit = free if budget is None else parse_bytes(budget, whole=whole)
+    return Options(budget_bytes=limit, hardware=device)
+
+
+def _unlearned(
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    step: CapturedStep,
+    optimizer: torch.optim.Optimizer | None,
+) -> Learned:
+    """What is known of a step that has not run: the resident bytes that its graph does not hold."""
+    counts = Session(module, optimizer, {}, _unused, 0)
+    resident = max(0, counts.resident_bytes(args) - step.graph.resident_bytes)
+    return Learned(resident=resident, update=counts.update_workspace)
+
+
+def _unused(*_: Any) -> Prepared:
+    raise OutsizeError("a session that only counts was asked to plan")
+
+
+class _Captured(OutsizeError):
+    """Carries the step out of the compiler, before anything runs."""
+
+    def __init__(self, step: CapturedStep) -> None:
+        super().__init__("captured")
+        self.step = step
+
+
+def capture(module: torch.nn.Module, args: tuple[Any, ...]) -> CapturedStep:
+    """The training step of `module(*args)` as a graph; nothing is run.
+
+    Raises:
+        CaptureError: no graph with a backward came out.
+    """
+    check_version()
+
+    def stop(step: CapturedStep) -> Any:
+        raise _Captured(step)
+
+    def no_step(_: Any) -> Any:
+        raise CaptureError("the module's result needs no gradient here, so there is no training step to plan")
+
+    try:
+        with dynamo_settings():
+            compiled_call(module, Backend(stop, no_step))(*args)
+    except _Captured as captured:
+        return captured.step
+    raise CaptureError("torch.compile found nothing to capture in this module's forward")
+
+
+def _install(module: torch.nn.Module, session: Session) -> torch.nn.Module:
+    check_version()
+    backend = Backend(lambda step: StepProgram(step, session), plain_forward)
+    compiled = compiled_call(module, backend)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        start, graphs = time.perf_counter(), backend.graphs
+        with dynamo_settings():
+            result = compiled(*args, **kwargs)
+        if backend.graphs == 0:
+            raise CaptureError("torch.compile captured no graph of this module, so no budget can be kept")
+        if backend.graphs > graphs:
+            session.capture_seconds = time.perf_counter() - start
+        return result
+
+    module._compiled_call_impl = call
+    _SESSIONS[module] = session
+    return module
+
+
+def _budget(budget: int | str | None) -> int:
+    return memory.free_bytes() if budget is None else parse_bytes(budget, whole=memory.total_bytes())

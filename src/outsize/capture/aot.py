@@ -1,0 +1,209 @@
+"""The one file that touches torch's private API: Dynamo and AOTAutograd in, a joint graph and a program out.
+
+AOTAutograd wants two graphs from a partitioner: a forward that returns its results and the tensors to save, and a
+backward that takes those. The engine keeps what it saves to itself, because a plan may change from step to step:
+the forward graph handed to AOTAutograd returns its results and one *capsule*, a one-element tensor whose storage owns
+everything that the backward needs. When autograd lets go of the capsule, swapped blocks go with it.
+
+Tested with torch 2.13.0 (CPU). Private names used: `torch._dynamo` (config, exc, backends.common.aot_autograd),
+`torch._functorch` (config, the partitioner's calling convention), `torch._C._autograd` (whether the running backward
+keeps its graph).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, final
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+from ..errors import CaptureError, OutsizeError, VersionError
+from ..fx import CapturedStep, Program
+from .graph import build_step
+
+TESTED_TORCH = ("2.13",)
+#: Graphs of one module (shapes, modes); torch's own default, 8, is less than a bucketed data set has lengths.
+MOST_SHAPES = 256
+
+
+def check_version() -> None:
+    """Refuse a torch that this file was not tested with.
+
+    Raises:
+        VersionError: naming the versions that work.
+    """
+    if not torch.__version__.startswith(tuple(f"{v}." for v in TESTED_TORCH)):
+        raise VersionError(
+            f"torch {torch.__version__} is outside the tested range ({', '.join(TESTED_TORCH)}.x): outsize reads "
+            f"AOTAutograd's graphs, which change between releases; install torch=={TESTED_TORCH[-1]}.*"
+        )
+
+
+@final
+class Backend:
+    """A `torch.compile` backend that hands each training step to `on_step` and each plain forward to `on_forward`.
+
+    Attributes:
+        graphs: how many graphs were compiled.
+    """
+
+    def __init__(
+        self,
+        on_step: Callable[[CapturedStep], Program],
+        on_forward: Callable[[GraphModule], Callable[[list[Any]], Any]],
+    ) -> None:
+        self._on_step, self._on_forward = on_step, on_forward
+        self._programs: dict[int, Program] = {}
+        self.graphs = 0
+
+    def __call__(self, module: GraphModule, example_inputs: Sequence[Any], **_: Any) -> Callable[..., Any]:
+        from torch._dynamo.backends.common import aot_autograd
+
+        self.graphs += 1
+        backend = aot_autograd(
+            fw_compiler=self._forward,
+            bw_compiler=self._backward,
+            inference_compiler=self._inference,
+            partition_fn=self._partition,
+        )
+        with torch._functorch.config.patch(donated_buffer=False), _trainable_lstm():
+            return backend(module, example_inputs)
+
+    def _partition(
+        self, joint: GraphModule, inputs: Any, *, num_fwd_outputs: int, **_: Any
+    ) -> tuple[GraphModule, GraphModule]:
+        step = build_step(joint, num_primals=len(inputs[0]), num_forward_outputs=num_fwd_outputs)
+        number = len(self._programs)
+        self._programs[number] = self._on_step(step)
+        forward, backward = _facades(step)
+        forward.meta["outsize"] = backward.meta["outsize"] = number
+        return forward, backward
+
+    def _forward(self, module: GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
+        program = self._programs[module.meta["outsize"]]
+        return _boxed(program.forward)
+
+    def _backward(self, module: GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
+        program = self._programs[module.meta["outsize"]]
+
+        def run(args: list[Any]) -> list[Any]:
+            return program.backward(args, keep=torch._C._autograd._get_current_graph_task_keep_graph())
+
+        return _boxed(run)
+
+    def _inference(self, module: GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
+        return _boxed(self._on_forward(module))
+
+
+@contextlib.contextmanager
+def _trainable_lstm() -> Iterator[None]:
+    """Decompose an LSTM step by step: torch 2.13 otherwise picks oneDNN's inference kernel, which has no backward,
+    whenever the layer's input needs no gradient."""
+    from torch._decomp import decompositions
+
+    inference = decompositions.mkldnn_one_layer_lstm
+    decompositions.mkldnn_one_layer_lstm = decompositions.one_layer_lstm
+    try:
+        yield
+    finally:
+        decompositions.mkldnn_one_layer_lstm = inference
+
+
+def _boxed(function: Callable[[list[Any]], Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def run(args: list[Any]) -> Any:
+        return function(args)
+
+    run._boxed_call = True  # type: ignore[attr-defined]
+    return run
+
+
+def _stands_for(*_: Any) -> Any:
+    raise OutsizeError("a facade graph was run: only its metadata is meant to be read")
+
+
+def _facades(step: CapturedStep) -> tuple[GraphModule, GraphModule]:
+    """Graphs that tell AOTAutograd what goes in and out, and compute nothing."""
+    forward, backward = Graph(), Graph()
+    known: dict[object, Any] = {}
+    for node in step.primals:
+        known[node] = _placeholder(forward, node.name, node.meta.get("val"))
+    results = [known[n] if n in known else _result(forward, n) for n in step.forward_outputs]
+    witness = next(n.meta["val"] for n in step.primals if isinstance(n.meta.get("val"), torch.Tensor))
+    # Recorded as an alias of an input, so that AOTAutograd never counts it as a buffer it may reuse.
+    capsule = forward.call_function(_stands_for)
+    capsule.meta["val"] = witness
+    forward.output((*results, capsule))
+    _placeholder(backward, "capsule", witness)
+    for node in step.tangents:
+        _placeholder(backward, node.name, node.meta["val"])
+    backward.output(tuple(_result(backward, n) for n in step.backward_outputs))
+    return GraphModule({}, forward), GraphModule({}, backward)
+
+
+def _placeholder(graph: Graph, name: str, value: Any) -> Node:
+    node = graph.placeholder(name)
+    node.meta["val"] = value
+    return node
+
+
+def _result(graph: Graph, original: object) -> Any:
+    if not isinstance(original, Node):
+        return original
+    node = graph.call_function(_stands_for)
+    node.meta["val"] = original.meta.get("val")
+    return node
+
+
+def compiled_call(module: torch.nn.Module, backend: Backend) -> Callable[..., Any]:
+    """The module's call, traced whole: what `module._compiled_call_impl` is set to, so that keys stay as they are.
+
+    Inlined through a frame of this file, because Dynamo skips the frames of torch's own containers and would
+    otherwise leave an `nn.Sequential` or an `nn.LSTM` uncompiled.
+    """
+    call = module._call_impl
+
+    def whole(*args: Any, **kwargs: Any) -> Any:
+        return call(*args, **kwargs)
+
+    # Dynamo keeps what it compiled, and counts shapes, on the code object: each module needs its own.
+    whole.__code__ = whole.__code__.replace()
+    return torch.compile(whole, backend=backend, dynamic=False, fullgraph=True)
+
+
+@contextlib.contextmanager
+def dynamo_settings() -> Iterator[None]:
+    """Dynamo's switches while a module under plan is traced or run; its refusals come out as `CaptureError`.
+
+    Raises:
+        CaptureError: a graph break or an operator that cannot be captured, with its place in the user's code.
+    """
+    from torch._dynamo import config, exc
+
+    try:
+        with config.patch(allow_rnn=True, recompile_limit=MOST_SHAPES, fail_on_recompile_limit_hit=True):
+            yield
+    except exc.BackendCompilerFailed as error:
+        if isinstance(error.inner_exception, OutsizeError):
+            raise error.inner_exception from None
+        raise
+    except (exc.Unsupported, exc.UserError) as error:
+        raise CaptureError(
+            f"the module cannot be captured as one graph: {_short(str(error))}\n"
+            "Move that code out of forward(), or wrap the part around it with outsize.compile instead."
+        ) from error
+    except exc.FailOnRecompileLimitHit as error:
+        raise CaptureError(
+            f"the module was called with more than {MOST_SHAPES} different shapes or modes, and each needs a plan of its "
+            "own: pad the inputs to fewer sizes"
+        ) from error
+
+
+def _short(message: str) -> str:
+    """Dynamo's message without its developer appendix: what it met, and where in the user's code."""
+    what, _, where = message.split("Set TORCHDYNAMO_VERBOSE")[0].partition("from user code:")
+    what = what.split("Developer debug context")[0].strip()
+    return f"{what}\n{where.strip()}" if where.strip() else what

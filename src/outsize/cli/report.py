@@ -1,0 +1,70 @@
+"""`outsize report RUN.json`: a saved run as text, as one HTML page, or as a trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A RunRecord, as `outsize train --json` writes it.")],
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page here.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Write the timelines here, for ui.perfetto.dev or chrome://tracing.")
+    ] = None,
+) -> None:
+    """Show a saved run: figures, decisions, refusals; with --html the curves and lanes as well."""
+    from rich.console import Console
+
+    from ..errors import OutsizeError
+    from ..report import page, renderable, trace_json
+    from ..values import RunRecord, from_json
+
+    try:
+        text = run.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutsizeError(f"cannot read a run from {run}: {error}") from error
+    record = from_json(RunRecord, text)
+    Console().print(renderable(record))
+    if html is not None:
+        write(html, page(record, title=f"Run {run.stem}"))
+    if trace is not None:
+        timelines = {"plain step": record.plain_timeline, "planned step": record.timeline}
+        known = {name: timeline for name, timeline in timelines.items() if timeline is not None}
+        if not known:
+            raise OutsizeError(f"{run} holds no timeline, so there is no trace to write")
+        write(trace, trace_json(known))
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file that the user named, and says so on stderr.
+
+    Raises:
+        OutsizeError: the file cannot be written.
+    """
+    from ..errors import OutsizeError
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutsizeError(f"cannot write {path}: {error.strerror}") from error
+    typer.echo(f"wrote {path}", err=True)
+
+
+def check_writable(path: Path | None) -> None:
+    """Refuses, before minutes of work, an output file that could not be written after them.
+
+    Raises:
+        OutsizeError: its folder is missing or closed to writing, or it is a folder itself.
+    """
+    import os
+
+    from ..errors import OutsizeError
+
+    if path is None:
+        return
+    folder = path.resolve().parent
+    if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise OutsizeError(f"cannot write {path}: name a file in an existing folder that you may write to")

@@ -1,0 +1,199 @@
+"""`outsize train`: trains a model of the zoo, or the user's own, under a budget that the plain step exceeds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..zoo import Workload
+    from ..zoo.training import Step
+
+#: Shown in the help, which must not import the zoo; a test keeps them equal to `zoo.names()`.
+MODELS = (
+    "gpt", "gpt-tied", "bert", "lstm", "resnet50", "resnet152", "vgg16", "vit", "unet2d", "unet3d", "autoencoder",
+)  # fmt: skip
+MODEL_HELP = (
+    f"One of {', '.join(MODELS)}. Text models read the source of Python's standard library, image models "
+    "scikit-learn's handwritten digits enlarged; unet2d and unet3d segment overlapping discs and spheres seen through "
+    "a simulated fluorescence microscope (depth absorption, point-spread function, Poisson and read-out noise)."
+)
+
+Target = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL | FILE.py:BUILD]",
+        help="A model's name, or a function of your own that returns (module, batches, loss_fn).",
+    ),
+]
+Model = Annotated[str | None, typer.Option("--model", help=MODEL_HELP)]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="Your data: a file or folder of text; for images and volumes a .npz file with x and y."
+    ),
+]
+Batch = Annotated[int | None, typer.Option(min=1, help="Samples per batch.")]
+Size = Annotated[int | None, typer.Option(min=1, help="Context in bytes, or side of the image or volume.")]
+Tiny = Annotated[bool, typer.Option("--tiny", help="The model's test size: seconds, not minutes.")]
+Seed = Annotated[int, typer.Option(help="Of initialisation, data and dropout.")]
+
+
+def train(
+    target: Target = None,
+    model: Model = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
+    budget: Annotated[
+        str, typer.Option(help="Peak bytes of a step: '300 MiB', or a share of the plain step's peak.")
+    ] = "60%",
+    disk: Annotated[Path | None, typer.Option(help="Directory of the disk tier.")] = None,
+    data: Data = None,
+    batch: Batch = None,
+    size: Size = None,
+    tiny: Tiny = False,
+    lr: Annotated[float | None, typer.Option(min=0, help="AdamW's learning rate.")] = None,
+    seed: Seed = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the RunRecord here.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report page here.")] = None,
+    no_plan: Annotated[bool, typer.Option("--no-plan", help="The plain step, under the same meter.")] = False,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that share the work, each under the budget.")
+    ] = 1,
+) -> None:
+    """Train a network under a memory budget that its plain step exceeds, and show what that took.
+
+    Without arguments: a byte-level GPT on the standard library's source, at 60 % of the plain step's peak.
+    """
+    import torch
+    from rich.console import Console
+
+    from .. import api, parallel
+    from ..report import page, renderable
+    from ..zoo import training
+    from .report import check_writable, write
+
+    for path in (json, html):
+        check_writable(path)
+    if workers > 1 and not parallel.is_worker():
+        parallel.launch("outsize", sys.argv[1:], workers=workers)
+        return
+    first = parallel.is_first()
+    console = Console(stderr=True, quiet=not first)
+    with console.status("loading"):
+        workload = load(target, model, data=data, batch=batch, size=size, tiny=tiny, seed=seed)
+    console.print(workload.describe(), markup=False, highlight=False)
+    torch.manual_seed(seed)
+    optimizer: torch.optim.Optimizer = training.make_optimizer(workload, learning_rate=lr)
+    if no_plan:
+        api.meter(workload.module, optimizer=optimizer)
+        limit = None
+    else:
+        limit = announce(console, workload, optimizer, budget)
+        api.compile(workload.module, budget=limit, optimizer=optimizer, disk=disk)
+    steps = steps or workload.steps
+    if parallel.is_worker():
+        workload, optimizer = training.share(workload, learning_rate=lr)
+    with progress(console, steps, limit) as on_step:
+        record = training.run(workload, optimizer, steps=steps, on_step=on_step)
+    if not first:
+        return
+    Console().print(renderable(record))
+    if json is not None:
+        write(json, record.to_json())
+    if html is not None:
+        write(html, page(record, title=f"{workload.name}, {steps} steps"))
+
+
+def load(target: str | None, model: str | None, **wanted: Any) -> Workload:
+    """The named model of the zoo (gpt where none is named), or the user's `file.py:build`.
+
+    Raises:
+        WorkloadError: it cannot be loaded, or an option does not apply to it.
+    """
+    from .. import zoo
+    from ..errors import WorkloadError
+
+    if target and model:
+        raise WorkloadError(f"two models were named, {target!r} and --model {model}: name one")
+    name = target or model or "gpt"
+    if ":" not in name and not name.endswith(".py"):
+        return zoo.load(name, **wanted)
+    seed = wanted.pop("seed")
+    if given := [f"--{option}" for option, value in wanted.items() if value]:
+        raise WorkloadError(
+            f"{', '.join(given)} choose data and sizes of the zoo; build() in {name} sets its own"
+        )
+    return zoo.load_build(name, seed=seed)
+
+
+def announce(console: Console, workload: Workload, optimizer: Any, budget: str) -> int:
+    """Says what the plain step would take, and gives the budget in bytes.
+
+    Raises:
+        UnitError: the budget cannot be read.
+    """
+    from ..units import format_bytes, format_seconds
+    from ..zoo import training
+
+    with console.status("capturing and measuring the plain step (once per machine)"):
+        plain = training.plain_plan(workload, optimizer)
+    limit = training.budget_bytes(budget, plain)
+    console.print(
+        f"plain step: peak {format_bytes(plain.plain_peak_bytes)}, {format_seconds(plain.plain_step_seconds)}; "
+        f"budget: {format_bytes(limit)} ({100 * limit / plain.plain_peak_bytes:.0f} %)",
+        markup=False,
+        highlight=False,
+    )
+    return limit
+
+
+@contextmanager
+def progress(console: Console, steps: int, limit: int | None) -> Iterator[Any]:
+    """A progress bar on stderr; gives the function to call after each step.
+
+    The bytes alive are read from the meter whenever the bar is drawn, so they move within a step. What the process
+    holds beside the step (the interpreter, the libraries) is taken off, as counted between steps.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
+    from rich.text import Text
+
+    from ..device import memory
+    from ..units import format_seconds
+
+    beside: list[int] = []
+
+    class Alive(ProgressColumn):
+        max_refresh = 0.2
+
+        def render(self, task: Any) -> Text:
+            alive = f"alive {mib(max(0, memory.bytes_in_use() - beside[0]))}" if beside else ""
+            return Text(alive, style="cyan", no_wrap=True)
+
+    def mib(nbytes: int) -> str:
+        return f"{nbytes / 2**20:.{0 if nbytes > 2**24 else 2}f}"
+
+    of_budget = "" if limit is None else f" of {mib(limit)}"
+    columns = (
+        TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=12), TextColumn("{task.description}"),
+        Alive(), TextColumn("{task.fields[peak]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("planning, first step", total=steps, peak="")
+
+        def on_step(step: Step) -> None:
+            beside[:] = [memory.bytes_in_use() - step.alive_bytes]
+            bar.update(
+                task,
+                completed=step.index + 1,
+                description=f"loss {step.loss:.3f} {format_seconds(step.seconds)}/step",
+                peak=f"peak {mib(step.record.measured_peak_bytes)}{of_budget} MiB",
+            )
+
+        yield on_step

@@ -1,0 +1,189 @@
+"""`outsize trees`: find the suspicious line, train and judge the detector, find functions that do the
+same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.progress import Progress
+
+app = typer.Typer(help="Find the suspicious line in a program.", no_args_is_help=True)
+
+Model = Annotated[Path | None, typer.Option(help="A trained detector; the shipped one if not given.")]
+Json = Annotated[
+    str | None, typer.Option("--json", help="Write the result as JSON to this file, - for stdout.")
+]
+
+
+@app.command()
+def scan(
+    paths: Annotated[list[Path], typer.Argument(help="Files and folders.")],
+    top: Annotated[int | None, typer.Option(help="At most so many places (text: 20).", min=1)] = None,
+    min_probability: Annotated[float, typer.Option(help="Only places from here on.", min=0, max=1)] = 0.001,
+    fail_above: Annotated[
+        float | None, typer.Option(help="Exit code 1 from this probability on (default: the detector's own).")
+    ] = None,
+    prior: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of functions believed to have a bug (calibrated at 0.5).", min=0.0001, max=0.9999
+        ),
+    ] = None,
+    diff: Annotated[
+        str | None, typer.Option(metavar="REV", help="Only functions changed since this revision.")
+    ] = None,
+    json: Json = None,
+    sarif: Annotated[str | None, typer.Option(help="Write SARIF 2.1.0 to this file, - for stdout.")] = None,
+    model: Model = None,
+) -> None:
+    """Rank suspicious places: file:line:column, kind, repair, probability."""
+    from outsize.programs.trees import reporting, store
+    from outsize.programs.trees import scan as scanning
+
+    detector, calibration, _ = store.load(model or store.SHIPPED)
+    config = scanning.ScanConfig(min_probability=min_probability, prior=prior)
+    with _progress() as progress:
+        files = list(scanning.find_files(paths, _warn))
+        task = progress.add_task("scanning", total=len(files))
+        found = scanning.scan(
+            _advancing(files, progress, task), detector, calibration, config, warn=_warn, wanted=_wanted(diff)
+        )
+        findings = reporting.ranked(found, top if top or json or sarif else 20)
+    for target, text in (
+        (json, lambda: reporting.as_json(findings)),
+        (sarif, lambda: reporting.as_sarif(findings, _version())),
+    ):
+        if target:
+            _write(target, text())
+    if not json and not sarif:
+        for finding in findings:
+            typer.echo(reporting.as_text(finding))
+        typer.echo(f"{len(files)} files, {len(findings)} places", err=True)
+    limit = calibration.threshold if fail_above is None else fail_above
+    if any(finding.probability >= limit for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def corpus(
+    out: Annotated[Path, typer.Option(help="Folder for the packed splits.")] = Path("runs/trees"),
+    wheels: Annotated[Path, typer.Option(help="Folder with the pinned wheels.")] = Path("runs/wheels"),
+    requirements: Annotated[bool, typer.Option(help="Print the wheels as pip reads them, and stop.")] = False,
+) -> None:
+    """Build the training corpus from the pinned list: parse, remove copies, split by distribution."""
+    from outsize.programs.trees import corpus as building
+
+    if requirements:
+        typer.echo(building.requirements(building.read_pins()), nl=False)
+        return
+    report = building.build(out, wheels, said=lambda text: typer.echo(text, err=True))
+    for name, value in report["totals"].items():
+        typer.echo(f"{name}: {value}")
+
+
+@app.command()
+def train(
+    corpus: Annotated[Path, typer.Option(help="Folder written by `outsize trees corpus`.")] = Path(
+        "runs/trees"
+    ),
+    out: Annotated[Path, typer.Option(help="Where to write the detector.")] = Path(
+        "runs/detector.safetensors"
+    ),
+    minutes: Annotated[float, typer.Option(help="At most so long; 0 sets no limit.", min=0)] = 0.0,
+    steps: Annotated[int, typer.Option(help="At most so many steps.", min=1)] = 20_000,
+    budget: Annotated[
+        str | None, typer.Option(help="Keep a step under so many bytes, e.g. '600 MiB'.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the weights, the order and the bugs.")] = 0,
+) -> None:
+    """Train the detector on injected bugs, calibrate it on the validation split, and write it."""
+    from outsize.programs.trees import pipeline
+    from outsize.programs.trees.train import TrainConfig
+
+    config = TrainConfig(minutes=minutes, steps=steps, seed=seed, budget=budget)
+    report = pipeline.train_detector(corpus, out, config, said=lambda text: typer.echo(text, err=True))
+    typer.echo(f"{out}: located {report['located_at_1']:.1%} of the validation split's bugs")
+
+
+@app.command(name="eval")
+def evaluate(
+    corpus: Annotated[Path, typer.Option(help="Folder written by `outsize trees corpus`.")] = Path(
+        "runs/trees"
+    ),
+    split: Annotated[str, typer.Option(help="valid or test.")] = "test",
+    seed: Annotated[int, typer.Option(help="Of the injected bugs.")] = 1,
+    limit: Annotated[
+        int, typer.Option(help="At most so many functions, evenly spread; 0 takes all.", min=0)
+    ] = 0,
+    json: Json = None,
+    model: Model = None,
+) -> None:
+    """Inject bugs into held-out packages and count how many are found, and how much sound code is left
+    alone.
+    """
+    import json as encoder
+
+    from outsize.programs.trees import pipeline, store
+
+    report = pipeline.evaluate_detector(
+        model or store.SHIPPED, corpus / f"{split}.forest", seed=seed, limit=limit
+    )
+    if json:
+        _write(json, encoder.dumps(report, indent=1) + "\n")
+    if json != "-":
+        for name, value in report.items():
+            typer.echo(f"{name}: {value}")
+
+
+def _wanted(diff: str | None) -> Callable[[str, int, int], bool] | None:
+    if diff is None:
+        return None
+    from outsize.programs.trees.changes import changed_lines, touches
+
+    changed = changed_lines(diff, Path.cwd())
+    return lambda path, first, last: touches(changed.get(Path(path).resolve(), ()), first, last)
+
+
+def _progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+
+
+def _advancing(files: list[Path], progress: Progress, task: Any) -> Any:
+    for file in files:
+        yield file
+        progress.advance(task)
+
+
+def _warn(text: str) -> None:
+    typer.echo(f"warning: {' '.join(text.split())}", err=True)
+
+
+def _version() -> str:
+    from outsize import __version__
+
+    return __version__
+
+
+def _write(target: str, text: str) -> None:
+    if target == "-":
+        typer.echo(text, nl=False)
+        return
+    from outsize.errors import TreesError
+
+    try:
+        Path(target).write_text(text)
+    except OSError as error:
+        raise TreesError(f"cannot write {target}: {error}") from error

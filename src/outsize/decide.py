@@ -1,0 +1,150 @@
+"""From a captured step to a plan, and from the plan to rewritten graphs: measure → slack → plan → check → rewrite."""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from .device.measure import measure_link
+from .fx import CapturedStep
+from .measure import Hardware, MeasureSettings, default_cache, estimate, measure_ops, storage_rates
+from .plan import PlanSettings, check, lower, make_plan, simulate
+from .rewrite import rewrite_step, verify_step
+from .runtime.ops import OPS
+from .runtime.tiers import DiskTier
+from .session import Learned, Prepared, with_resident
+from .slack import compute_slack
+from .values import LinkRate, Plan, Profile, Schedule, StepGraph
+
+#: A step's own Python objects and small native blocks, which the allocator's count includes: 30 to 60 KB were seen on
+#: steps of 6 to 60 ops, 300 KB on 1,000.
+OBJECT_BYTES, OBJECT_BYTES_PER_OP = 48 * 1024, 256
+ACTIONS = ("swap", "recompute", "encode")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What was asked of `compile` or `plan`."""
+
+    budget_bytes: int
+    actions: tuple[str, ...] = ACTIONS
+    planner: str = "search"
+    lossy: dict[str, float] | None = None
+    host_budget: int | None = None
+    disk_budget: int | None = None
+    hardware: Hardware | None = None
+    disk: str | None = None
+    inner: str = "aten"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """A plan and what it was made from."""
+
+    graph: StepGraph
+    profile: Profile
+    plan: Plan
+    schedule: Schedule
+    peaks: dict[str, int]
+    seconds: tuple[float, float]
+
+
+def decide(step: CapturedStep, learned: Learned, options: Options) -> Decided:
+    """measure → slack → plan → check."""
+    clock = [time.perf_counter()]
+    objects = OBJECT_BYTES + OBJECT_BYTES_PER_OP * len(step.graph.ops)
+    graph = with_resident(step.graph, learned.resident + learned.bias + objects)
+    profile = _profile(step, graph, learned, options)
+    clock.append(time.perf_counter())
+    made = make_plan(
+        graph,
+        profile,
+        compute_slack(graph, profile),
+        budget_bytes=options.budget_bytes,
+        planner=options.planner,
+        actions=options.actions,
+        tiers=tuple(t for t in ("host", "disk") if t in profile.links),
+        lossy=options.lossy,
+        host_budget=options.host_budget,
+        disk_budget=options.disk_budget,
+        settings=PlanSettings(),
+    )
+    schedule = lower(graph, made)
+    timeline = simulate(graph, profile, schedule)
+    check(graph, profile, schedule, options.budget_bytes)
+    clock.append(time.perf_counter())
+    peaks: dict[str, int] = {}
+    for entry, nbytes in zip(schedule.entries, timeline.residency):
+        if entry.op >= 0:
+            phase = graph.ops[entry.op].phase
+            peaks[phase] = max(nbytes, peaks.get(phase, 0))
+    seconds = (clock[1] - clock[0], clock[2] - clock[1])
+    return Decided(graph=graph, profile=profile, plan=made, schedule=schedule, peaks=peaks, seconds=seconds)
+
+
+def _profile(step: CapturedStep, graph: StepGraph, learned: Learned, options: Options) -> Profile:
+    """Costs of this machine, or estimates for the hardware asked for."""
+    if options.hardware is not None:
+        profile = estimate(graph, options.hardware)
+    else:
+        known = learned.costs or measure_ops(graph.ops, step.nodes, MeasureSettings(cache=default_cache()))
+        encodes = "encode" in options.actions and any(s.zeros for s in graph.candidates())
+        profile = Profile(ops=known, codecs=storage_rates(graph, learned.densities) if encodes else {})
+    costs = list(profile.ops)
+    costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=_outside_bytes(step, learned))
+    costs[-1] = replace(costs[-1], workspace_bytes=learned.update)
+    profile = replace(profile, ops=tuple(costs))
+    fits = max(graph.plain_residency(profile.workspace)) <= options.budget_bytes
+    if options.hardware is None and not fits and "swap" in options.actions:
+        profile = replace(profile, links={"disk": disk_link(options.disk)})
+    return profile
+
+
+@functools.cache
+def disk_link(directory: str | None) -> LinkRate:
+    """The disk tier's rates, measured once for the process and directory."""
+    with DiskTier(directory) as tier, torch.random.fork_rng(devices=[]):  # training sees none of this
+        return measure_link(tier, nbytes=96 * 2**20)
+
+
+def _outside_bytes(step: CapturedStep, learned: Learned) -> int:
+    """Bytes that the loss needs outside the module.
+
+    Before a step was measured, three times the bytes of the results that carry gradients are kept free, beside the
+    gradient itself: a cross-entropy and its backward make two tensors of that size, a mean square four.
+    """
+    if learned.outside is not None:
+        return learned.outside
+    sizes = (step.graph.storages[s].nbytes for s in step.graph.ops[step.boundary].writes)
+    return 3 * sum(size for size in sizes if size > 4096)
+
+
+def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:
+    """Decide, then rewrite and verify."""
+    made = decide(step, learned, options)
+    start = time.perf_counter()
+    observe = frozenset[int]()
+    if "encode" in options.actions and made.plan.decisions and not learned.densities:
+        observe = frozenset(
+            s.index for s in made.graph.candidates() if s.zeros and s.nbytes >= PlanSettings().min_bytes
+        )
+    rewritten = rewrite_step(step, made.schedule, OPS, observe=observe)
+    verify_step(step, rewritten, OPS)
+    if options.inner == "inductor":
+        from .runtime.inductor import compile_step
+
+        rewritten = compile_step(rewritten, [s.nbytes for s in made.graph.storages])
+    return Prepared(
+        graph=made.graph,
+        profile=made.profile,
+        plan=made.plan,
+        rewritten=rewritten,
+        phase_peaks=made.peaks,
+        observes=bool(observe),
+        measure_seconds=made.seconds[0],
+        planning_seconds=made.seconds[1],
+        rewrite_seconds=time.perf_counter() - start,
+    )

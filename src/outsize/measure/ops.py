@@ -1,0 +1,200 @@
+"""Seconds and workspace of each operator, by running it once more on made-up inputs of the same shapes.
+
+The step itself cannot be profiled by running it: it does not fit. One operator does. Operators with equal signatures
+cost the same, so each signature runs once, and what was measured is kept on disk under a key that names the machine,
+the threads and torch. Random numbers are drawn from a forked generator, so training sees none of this.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from ..device import allocator, memory
+from ..device.memory import PeakMeter, bytes_in_use
+from ..fx import map_nodes, tensor_leaves
+from ..values import Op, OpCost
+
+#: Bytes per second of a memory-bound operator with fresh outputs, at the slow end of what was seen on two cores.
+SLOW_BYTES = 2e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureSettings:
+    """How long to look.
+
+    Attributes:
+        repeats: timed runs of a signature, after one that is not; the fastest counts.
+        long_seconds: an operator slower than this is timed once: its noise is small beside it.
+        quick_seconds: an operator faster than this is run `quick_repeats` times, to get under the timer's noise.
+        quick_repeats: see above.
+        cache: where measurements are kept; None keeps nothing.
+    """
+
+    repeats: int = 2
+    long_seconds: float = 2e-2
+    quick_seconds: float = 2e-3
+    quick_repeats: int = 5
+    cache: Path | None = None
+
+
+def default_cache() -> Path:
+    """`$XDG_CACHE_HOME/outsize`, or `~/.cache/outsize`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "outsize"
+
+
+def measure_ops(
+    ops: Sequence[Op],
+    nodes: Sequence[Node | None],
+    settings: MeasureSettings,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[OpCost, ...]:
+    """One cost per op; `outside` and `update` cost nothing here.
+
+    Args:
+        ops, nodes: the captured step's, by position.
+        progress: called with (signatures done, signatures in all).
+    """
+    store = _Store(settings.cache)
+    wanted = {op.signature: node for op, node in zip(ops, nodes) if node is not None}
+    missing = [s for s in wanted if s not in store.costs]
+    if missing:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), PeakMeter() as meter:
+            for done, signature in enumerate(missing):
+                store.costs[signature] = _cost(wanted[signature], meter, settings)
+                if progress is not None:
+                    progress(done + 1, len(missing))
+        store.save()
+    return tuple(
+        store.costs[op.signature] if node is not None else OpCost(seconds=0.0) for op, node in zip(ops, nodes)
+    )
+
+
+def _cost(node: Node, meter: PeakMeter, settings: MeasureSettings) -> OpCost:
+    """What `_measure` says, or the time to move the operator's bytes where made-up inputs do not suit it.
+
+    Recorded dtypes are not always those that the kernel makes (a group norm's statistics under autocast), and some
+    operators want particular values; both run in the step and not here.
+    """
+    try:
+        with suppress(RuntimeError):
+            return _measure(node, meter, settings, _example)
+        return _measure(node, meter, settings, _wide_statistics)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        values = [n.meta.get("val") for n in (node, *node.all_input_nodes)]
+        nbytes = sum(leaf.untyped_storage().nbytes() for value in values for leaf in tensor_leaves(value))
+        warnings.warn(
+            f"{node.target} cannot be timed on made-up inputs ({error}); "
+            f"its bytes over {SLOW_BYTES:.0e} bytes/s are taken",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return OpCost(seconds=nbytes / SLOW_BYTES)
+
+
+def _measure(
+    node: Node, meter: PeakMeter, settings: MeasureSettings, example: Callable[[Node], Any]
+) -> OpCost:
+    args, kwargs = map_nodes(node.args, example), map_nodes(node.kwargs, example)
+    target: Callable[..., Any] = node.target  # type: ignore[assignment]
+    result = target(*args, **kwargs)
+    del result
+    seconds, workspace, runs = float("inf"), 0, settings.repeats
+    while runs > 0:
+        runs -= 1
+        before = bytes_in_use()
+        meter.reset()
+        start = time.perf_counter()
+        result = target(*args, **kwargs)
+        took = time.perf_counter() - start
+        peak = meter.peak()
+        made = sum(
+            {
+                leaf.untyped_storage().data_ptr(): leaf.untyped_storage().nbytes()
+                for leaf in tensor_leaves(result)
+            }.values()
+        )
+        del result
+        if seconds == float("inf") and took < settings.quick_seconds:
+            runs += settings.quick_repeats
+        elif took > settings.long_seconds:
+            runs = 0
+        seconds, workspace = min(seconds, took), max(workspace, peak - before - made)
+    return OpCost(seconds=seconds, workspace_bytes=max(0, workspace))
+
+
+def _example(node: Node) -> Any:
+    """A value with the geometry of what the node stands for: small random floats, zeros for the rest."""
+    value = node.meta.get("val", node.meta.get("example_value"))
+    if isinstance(value, torch.Tensor):
+        return _tensor_like(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_tensor_like(v) if isinstance(v, torch.Tensor) else v for v in value)
+    return value
+
+
+def _wide_statistics(node: Node) -> Any:
+    """As `_example`, but vectors of 16-bit floats in 32 bits: what a norm's statistics are under autocast."""
+    value = _example(node)
+    if (
+        isinstance(value, torch.Tensor)
+        and value.dim() <= 2
+        and value.dtype in (torch.bfloat16, torch.float16)
+    ):
+        return value.float()
+    return value
+
+
+def _tensor_like(value: torch.Tensor) -> torch.Tensor:
+    # The size of the bytes that the view spans, not of its base: the rest is never touched.
+    extent = 1 + sum((n - 1) * s for n, s in zip(value.shape, value.stride())) if value.numel() else 0
+    flat = torch.empty(extent, dtype=value.dtype, device=value.device)
+    if value.dtype.is_floating_point or value.dtype.is_complex:
+        flat.normal_(0.0, 0.1)
+    else:
+        flat.zero_()
+    return flat.as_strided(value.shape, value.stride())
+
+
+class _Store:
+    """Measurements kept between runs: one JSON file per machine, thread count and torch."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.costs: dict[str, OpCost] = {}
+        self._path = folder / f"ops-{_machine()}.json" if folder is not None else None
+        if self._path is not None:
+            with suppress(OSError, ValueError, TypeError):
+                for key, (seconds, workspace) in json.loads(self._path.read_text()).items():
+                    self.costs[key] = OpCost(seconds=seconds, workspace_bytes=workspace)
+
+    def save(self) -> None:
+        """Replace the file at once; an unwritable cache costs time, not correctness, so it is left alone."""
+        if self._path is None:
+            return
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            data = {key: (cost.seconds, cost.workspace_bytes) for key, cost in self.costs.items()}
+            with tempfile.NamedTemporaryFile("w", dir=self._path.parent, delete=False) as file:
+                json.dump(data, file)
+            Path(file.name).replace(self._path)
+
+
+def _machine() -> str:
+    model = ""
+    with suppress(OSError):
+        model = next(x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name"))
+    allocated_by = "arena" if allocator.installed() else memory.malloc_owner()
+    facts = f"{torch.__version__}|{model}|{os.cpu_count()}|{torch.get_num_threads()}|{allocated_by}"
+    return hashlib.sha256(facts.encode()).hexdigest()[:16]

@@ -1,0 +1,102 @@
+"""Seconds per op on hardware that is not here: the roofline of its data sheet.
+
+An operator takes at least its floating-point operations over the device's rate, at least its bytes over the device's
+bandwidth, and at least one launch. Reached fractions of the two peaks are fields, not truths: what comes out is an
+estimate and is marked as one (`Profile.estimated`).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+from ..errors import UnitError
+from ..values import CodecRate, LinkRate, Op, OpCost, Profile, StepGraph
+
+#: Operators that run on matrix units.
+_MATRIX = ("mm", "conv", "attention")
+_FOLDER = resources.files(__package__) / "hardware"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """A device, its memory and its links.
+
+    Attributes:
+        memory_bytes: device memory.
+        memory_bytes_per_second: its bandwidth.
+        flops_per_second: by dtype; `tf32` is what float32 matrix products use where `allow_tf32`.
+        launch_seconds: the least an operator takes.
+        compute_fraction, memory_fraction: reached share of each peak. Large matrix products and copies reach 0.6 to
+            0.8 and 0.8 to 0.9 of a data sheet's figures; the lower ends are taken.
+        links: by tier.
+        allow_tf32: float32 matrix products and convolutions run in tf32.
+    """
+
+    name: str
+    memory_bytes: int
+    memory_bytes_per_second: float
+    flops_per_second: dict[str, float]
+    launch_seconds: float = 4e-6
+    compute_fraction: float = 0.6
+    memory_fraction: float = 0.8
+    links: dict[str, LinkRate] = field(default_factory=dict)
+    codecs: dict[str, CodecRate] = field(default_factory=dict)
+    allow_tf32: bool = False
+
+
+def known_hardware() -> tuple[str, ...]:
+    """Names of the devices whose data sheets ship with the package."""
+    return tuple(sorted(f.name.removesuffix(".toml") for f in _FOLDER.iterdir() if f.name.endswith(".toml")))
+
+
+def load_hardware(name: str) -> Hardware:
+    """A device by name, or from a TOML file of the same form.
+
+    Raises:
+        UnitError: no such name or file, or a file that does not fit.
+    """
+    path = Path(name)
+    if name in known_hardware():
+        text = (_FOLDER / f"{name}.toml").read_text()
+    elif path.suffix == ".toml" and path.is_file():
+        text = path.read_text()
+    else:
+        raise UnitError(
+            f"no hardware {name!r}: give one of {', '.join(known_hardware())} or a .toml file of that form"
+        )
+    try:
+        data = tomllib.loads(text)
+        links = {tier: LinkRate(**link) for tier, link in data.pop("links", {}).items()}
+        codecs = {codec: CodecRate(**rate) for codec, rate in data.pop("codecs", {}).items()}
+        return Hardware(links=links, codecs=codecs, **data)
+    except (tomllib.TOMLDecodeError, TypeError) as error:
+        raise UnitError(f"{name} does not describe hardware: {error}; see the files in {_FOLDER}") from error
+
+
+def estimate(graph: StepGraph, hardware: Hardware) -> Profile:
+    """The profile of a step on that hardware. Workspace is not known there, so it is counted as none."""
+    return Profile(
+        ops=tuple(OpCost(seconds=_seconds(graph, op, hardware)) for op in graph.ops),
+        links=hardware.links,
+        codecs=hardware.codecs,
+        estimated=True,
+        device=hardware.name,
+    )
+
+
+def _seconds(graph: StepGraph, op: Op, hardware: Hardware) -> float:
+    if op.phase in ("outside", "update"):
+        return 0.0
+    touched = [graph.storages[s] for s in (*op.reads, *op.writes)]
+    dtype = next((s.dtype for s in touched if s.dtype in hardware.flops_per_second), "float32")
+    if dtype == "float32" and hardware.allow_tf32 and any(word in op.target for word in _MATRIX):
+        dtype = "tf32"
+    rate = hardware.flops_per_second.get(dtype, hardware.flops_per_second["float32"])
+    return max(
+        hardware.launch_seconds,
+        op.flops / (rate * hardware.compute_fraction),
+        sum(s.nbytes for s in touched) / (hardware.memory_bytes_per_second * hardware.memory_fraction),
+    )

@@ -1,0 +1,215 @@
+/* The programmer-interpreter's machine over compiled tables: one execution after the other, explicit stacks.
+ *
+ * The same semantics as programs/npi/{machine,memory}.py, which is the oracle in the tests. Everything comes in one
+ * block of 64-bit integers (addresses and sizes); what happened goes out through its last words. */
+#include "native.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { /* words of the block, in order; programs/npi/compiled.py writes them by these positions */
+    EXECUTIONS, ARITY, CELLS, OFFSET, LENGTH, TAPE, POSITION, START, ACT, FOLLOW, OPS, OP_WIDTH, PRIMITIVES,
+    PRIMITIVE_WIDTH, MAX_STEPS, MAX_DEPTH, POINTERS, VALUES, /* in */
+    STEPS, ERROR, EXECUTION, DETAIL_A, DETAIL_B, DEEPEST, WORDS /* out */
+};
+enum { READ, WRITE, TEST, RIGHT, LEFT, AT_END, AT_START, BEFORE, MEETS, GOTO, COPY, MIDDLE, SEEK, CALL, TAIL, RETURN };
+enum { FINE, OFF_TAPE, OUTSIDE, TOO_LONG, TOO_DEEP, NO_ANSWER, NO_MEMORY };
+
+typedef struct { int64_t tape, position; } pointer;
+typedef struct { int64_t base; int32_t program, state, pointers, values; } header;
+
+typedef struct {
+    int64_t *w;                  /* the block */
+    pointer *pointers;           /* stack of pointers; registers index it */
+    int64_t top, capacity;
+    char *frames;                /* header, pointer registers (int64), value registers (int64) */
+    int64_t stride, depth, room;
+} machine;
+
+static header *frame_at(machine *m, int64_t i) { return (header *)(m->frames + i * m->stride); }
+static int64_t *registers(header *f) { return (int64_t *)(f + 1); }
+
+static int grow_frames(machine *m) {
+    if (m->depth + 2 <= m->room) return FINE;
+    char *frames = realloc(m->frames, (size_t)(2 * m->room * m->stride));
+    if (frames == NULL) return NO_MEMORY;
+    m->frames = frames, m->room *= 2;
+    return FINE;
+}
+
+static int grow_pointers(machine *m) {
+    if (m->top < m->capacity) return FINE;
+    pointer *pointers = realloc(m->pointers, (size_t)(2 * m->capacity) * sizeof *pointers);
+    if (pointers == NULL) return NO_MEMORY;
+    m->pointers = pointers, m->capacity *= 2;
+    return FINE;
+}
+
+static int fail(machine *m, int code, int64_t a, int64_t b) {
+    m->w[ERROR] = code, m->w[DETAIL_A] = a, m->w[DETAIL_B] = b;
+    return code;
+}
+
+/* A primitive's answer from its table. Row: kind (0: the value itself), table, then per input: low, size, ranks, stride. */
+static int answer(machine *m, int32_t slot, const int32_t *operands, int count, const int64_t *values, int64_t *out) {
+    const int64_t *row = (const int64_t *)m->w[PRIMITIVES] + slot * m->w[PRIMITIVE_WIDTH];
+    if (row[0] == 0) return *out = values[operands[0]], FINE;
+    int64_t index = 0;
+    for (int i = 0; i < count; i++) {
+        const int64_t *input = row + 2 + 4 * i;
+        int64_t offset = values[operands[i]] - input[0];
+        if (offset < 0 || offset >= input[1]) return fail(m, OUTSIDE, slot, values[operands[i]]);
+        int32_t rank = ((const int32_t *)input[2])[offset];
+        if (rank < 0) return fail(m, OUTSIDE, slot, values[operands[i]]);
+        index += rank * input[3];
+    }
+    return *out = ((const int64_t *)row[1])[index], FINE;
+}
+
+static int place(machine *m, pointer *p, int64_t position) {
+    if (position < -1 || position > ((int64_t *)m->w[LENGTH])[p->tape])
+        return fail(m, OFF_TAPE, position, ((int64_t *)m->w[LENGTH])[p->tape]);
+    p->position = position;
+    return FINE;
+}
+
+static int64_t *cell(machine *m, const pointer *p) {
+    if (p->position < 0 || p->position >= ((int64_t *)m->w[LENGTH])[p->tape]) {
+        fail(m, OFF_TAPE, p->position, ((int64_t *)m->w[LENGTH])[p->tape] - 1);
+        return NULL;
+    }
+    return (int64_t *)m->w[CELLS] + ((int64_t *)m->w[OFFSET])[p->tape] + p->position;
+}
+
+static int enter(machine *m, header **frame, int32_t program, const int32_t *operands, int count, int tail) {
+    header *f = *frame;
+    int64_t rows[64];
+    for (int i = 0; i < count; i++) rows[i] = registers(f)[operands[i]];
+    if (tail) { /* keep the frame's own pointers that are passed on, moved down to its base */
+        pointer kept[64];
+        int64_t top = f->base;
+        for (int i = 0; i < count; i++) kept[i] = m->pointers[rows[i]];
+        for (int i = 0; i < count; i++)
+            if (rows[i] >= f->base) m->pointers[rows[i] = top++] = kept[i];
+        m->top = top;
+    } else {
+        if (grow_frames(m)) return fail(m, NO_MEMORY, m->depth, 0);
+        if (++m->depth >= m->w[MAX_DEPTH]) return fail(m, TOO_DEEP, m->depth, m->w[MAX_DEPTH]);
+        if (m->depth > m->w[DEEPEST]) m->w[DEEPEST] = m->depth;
+        f = *frame = frame_at(m, m->depth);
+        f->base = m->top;
+    }
+    f->program = program, f->state = -1, f->pointers = count, f->values = 0;
+    memcpy(registers(f), rows, (size_t)count * sizeof *rows);
+    return FINE;
+}
+
+/* One action; *seen is its observation. Returns an error code, and *frame follows calls and returns. */
+static int act(machine *m, header **frame, const int32_t *op, int *seen) {
+    header *f = *frame;
+    int32_t verb = op[0], slot = op[1], program = op[2], count = op[3];
+    const int32_t *operands = op + 4;
+    int64_t *r = registers(f), *values = r + m->w[POINTERS], datum, *target;
+    pointer *p = count && verb != TEST ? &m->pointers[r[operands[0]]] : NULL;
+    pointer *q = count > 1 && verb >= BEFORE && verb <= MIDDLE ? &m->pointers[r[operands[1]]] : NULL;
+    *seen = 0;
+    switch (verb) {
+    case READ:
+        for (int i = 0; i < count; i++) {
+            if ((target = cell(m, &m->pointers[r[operands[i]]])) == NULL) return OFF_TAPE;
+            values[f->values++] = *target;
+        }
+        return FINE;
+    case WRITE:
+        if (answer(m, slot, operands + 1, count - 1, values, &datum)) return OUTSIDE;
+        if ((target = cell(m, p)) == NULL) return OFF_TAPE;
+        *target = datum;
+        return FINE;
+    case TEST:
+        if (answer(m, slot, operands, count, values, &datum)) return OUTSIDE;
+        *seen = 1 + (datum != 0);
+        return FINE;
+    case RIGHT:
+    case LEFT:
+        for (int i = 0; i < count; i++) {
+            pointer *one = &m->pointers[r[operands[i]]];
+            if (place(m, one, one->position + (verb == RIGHT ? 1 : -1))) return OFF_TAPE;
+        }
+        return FINE;
+    case AT_END: *seen = 1 + (p->position >= ((int64_t *)m->w[LENGTH])[p->tape]); return FINE;
+    case AT_START: *seen = 1 + (p->position < 0); return FINE;
+    case BEFORE: *seen = 1 + (p->position < q->position); return FINE;
+    case MEETS: *seen = 1 + (p->position == q->position); return FINE;
+    case GOTO: return place(m, p, q->position);
+    case SEEK: return place(m, p, values[operands[1]]);
+    case COPY:
+    case MIDDLE: {
+        pointer made = *p;
+        if (verb == MIDDLE) made.position = (p->position + q->position) >> 1;
+        if (grow_pointers(m)) return fail(m, NO_MEMORY, m->top, 0);
+        m->pointers[m->top] = made;
+        r[f->pointers++] = m->top++;
+        return FINE;
+    }
+    case CALL:
+    case TAIL: return enter(m, frame, program, operands, count, verb == TAIL);
+    default: /* RETURN: its observation is in `program` */
+        m->top = f->base;
+        *seen = program;
+        m->depth--;
+        *frame = m->depth >= 0 ? frame_at(m, m->depth) : NULL;
+        return FINE;
+    }
+}
+
+static int execute(machine *m, int64_t e) {
+    int64_t *w = m->w, arity = w[ARITY];
+    const int32_t *start = (const int32_t *)w[START], *acts = (const int32_t *)w[ACT];
+    const int32_t(*follow)[3] = (const int32_t(*)[3])w[FOLLOW];
+    m->depth = 0, m->top = arity;
+    header *f = frame_at(m, 0);
+    *f = (header){.base = arity, .program = 0, .state = -1, .pointers = (int32_t)arity, .values = 0};
+    for (int64_t i = 0; i < arity; i++) {
+        m->pointers[i] = (pointer){((int64_t *)w[TAPE])[e * arity + i], ((int64_t *)w[POSITION])[e * arity + i]};
+        registers(f)[i] = i;
+    }
+    int seen = 0, code = FINE;
+    int64_t steps = 0;
+    while (f != NULL && code == FINE) {
+        if (w[MAX_STEPS] >= 0 && steps >= w[MAX_STEPS]) code = fail(m, TOO_LONG, steps, 0);
+        else {
+            f->state = f->state < 0 ? start[f->program] : follow[f->state][seen];
+            if (f->state < 0) code = fail(m, NO_ANSWER, f->program, seen);
+            else code = act(m, &f, (const int32_t *)w[OPS] + acts[f->state] * w[OP_WIDTH], &seen), steps++;
+        }
+    }
+    w[STEPS] += steps;
+    for (int64_t i = 0; i < arity; i++) ((int64_t *)w[POSITION])[e * arity + i] = m->pointers[i].position;
+    return code;
+}
+
+static PyObject *npi_run(PyObject *self, PyObject *args) {
+    unsigned long long address;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "K", &address)) return NULL;
+    int64_t *w = (int64_t *)(uintptr_t)address;
+    machine m = {.w = w, .capacity = 64 + w[ARITY] + w[POINTERS], .room = 64};
+    m.stride = (int64_t)sizeof(header) + 8 * (w[POINTERS] + w[VALUES]);
+    m.pointers = malloc((size_t)m.capacity * sizeof *m.pointers);
+    m.frames = malloc((size_t)(m.room * m.stride));
+    if (m.pointers == NULL || m.frames == NULL) w[ERROR] = NO_MEMORY;
+    else {
+        Py_BEGIN_ALLOW_THREADS
+        for (int64_t e = 0; e < w[EXECUTIONS] && w[ERROR] == FINE; e++)
+            if (execute(&m, e)) w[EXECUTION] = e;
+        Py_END_ALLOW_THREADS
+    }
+    free(m.pointers);
+    free(m.frames);
+    Py_RETURN_NONE;
+}
+
+PyMethodDef outsize_npi_methods[] = {
+    {"npi_run", npi_run, METH_VARARGS, "Run executions over compiled tables; the argument is the block's address."},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,96 @@
+"""Checkpoints through `torch.distributed.checkpoint`, for any number of workers.
+
+Nothing is sharded from the outside: every worker shows whole tensors (views of the node's one copy), named by
+parameter, so a checkpoint of 2 workers loads on 4. `torch.distributed.checkpoint` writes a tensor that
+all workers show only once. A step that is half done, or was torn by a failure, is refused.
+
+    state = outsize.parallel.state_dict(model, optimizer)
+    torch.distributed.checkpoint.save(state, checkpoint_id=path)
+    ...
+    torch.distributed.checkpoint.load(state, checkpoint_id=path)
+    outsize.parallel.load_state_dict(model, optimizer, state)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .faults import Field
+from .module import Distributed
+from .optimizer import ChunkOptimizer
+
+
+def state_dict(module: Distributed, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Model and optimizer as `{"model": {...}, "optimizer": {...}}`, keyed by parameter names. Collective.
+
+    Tensors are private copies: loading into them changes nothing until `load_state_dict`, and a checkpoint
+    that is written in the background sees no later step.
+
+    Raises:
+        ParallelError: `step()` is still due.
+        RankFailure: a worker failed; the parameters may be half updated.
+    """
+    worker = module._worker
+    worker.wait_idle()
+    worker.control.barrier()
+    worker.control.check()
+    names = {id(p): name for name, p in module.module.named_parameters()}
+    if isinstance(optimizer, ChunkOptimizer):
+        optimizer.expose_all()
+    packed = optimizer.state_dict()
+    order = [p for group in optimizer.param_groups for p in group["params"]]
+    by_name = {
+        names[id(order[index])]: {key: _own(value) for key, value in entries.items()}
+        for index, entries in packed["state"].items()
+    }
+    groups = [
+        {**{k: _own(v) for k, v in group.items() if k != "params"},
+         "params": [names[id(order[i])] for i in group["params"]]}
+        for group in packed["param_groups"]
+    ]  # fmt: skip
+    return {
+        "model": {name: _own(value) for name, value in module.module.state_dict().items()},
+        "optimizer": {"state": by_name, "param_groups": groups},
+    }
+
+
+def load_state_dict(module: Distributed, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over what `state_dict` gave, of any number of workers. Collective.
+
+    Raises:
+        ParallelError: `step()` is still due.
+    """
+    worker = module._worker
+    worker.wait_idle()
+    worker.control.barrier()
+    shared = {id(p) for p in worker.params} if worker.template is not None else set()
+    with torch.no_grad():
+        own = module.module.state_dict(keep_vars=True)
+        missing = own.keys() ^ state["model"].keys()
+        if missing:
+            raise KeyError(f"the checkpoint and the module differ in {sorted(missing)[:5]}")
+        for name, target in own.items():
+            if isinstance(target, torch.Tensor) and (id(target) not in shared or worker.node.leads):
+                target.copy_(state["model"][name])
+    indices = {
+        name: index
+        for index, name in enumerate(
+            n for group in state["optimizer"]["param_groups"] for n in group["params"]
+        )
+    }
+    packed = {
+        "state": {indices[name]: entries for name, entries in state["optimizer"]["state"].items()},
+        "param_groups": [
+            {**group, "params": [indices[name] for name in group["params"]]}
+            for group in state["optimizer"]["param_groups"]
+        ],
+    }
+    optimizer.load_state_dict(packed)
+    worker.control.barrier()
+    worker.control.post(Field.BARRIER, worker.control.read(Field.BARRIER, worker.node.local_rank))
+
+
+def _own(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,121 @@
+"""What it takes to make a storage again: static facts about chains of ops.
+
+A storage is recomputed from what its producer reads. Some of that is still on the device when it is needed, some has
+been taken away (and comes back for its own uses soon), and some is dead: no op reads it any more, so it has to be
+made again as well. A chain ends where an op may not repeat: it draws random numbers, it has effects, or something it
+read has been changed in place since.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+
+from .model import Model
+from .repeat import may_repeat, stale_reads_allowed
+
+#: Longer chains than this are not worth following: a region repeats a block, not half of the step.
+_LONGEST = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chains:
+    """Per-op and per-storage lists that the walk reads in its inner loops.
+
+    Attributes:
+        repeats: op may run again at any later position.
+        inputs, outputs: activations that the op reads and makes (those with bytes).
+        last: last position at which the unplanned step reads the storage.
+        fixed: bytes that no plan moves (residents, outputs, gradients) at each position.
+    """
+
+    seconds: list[float]
+    workspace: list[int]
+    repeats: list[bool]
+    inputs: list[tuple[int, ...]]
+    outputs: list[tuple[int, ...]]
+    second_copies: list[int]
+    producer: list[int]
+    last: list[int]
+    size: list[int]
+    uses: list[tuple[int, ...]]
+    acted_on: list[bool]
+    fixed: list[int]
+    starts: list[float]
+
+    def next_use(self, storage: int, position: int) -> int:
+        """First use behind the position, -1 where there is none."""
+        uses = self.uses[storage]
+        at = bisect_right(uses, position)
+        return uses[at] if at < len(uses) else -1
+
+
+def build_chains(model: Model) -> Chains:
+    """Static facts of a step."""
+    graph, storages = model.graph, model.graph.storages
+    mortal = [s.kind == "activation" and s.nbytes > 0 for s in storages]
+    changed: dict[int, int] = {}
+    for op in graph.ops:
+        for s in op.mutates:
+            changed[s] = op.index
+    repeats = [
+        may_repeat(op)
+        and all(changed.get(s, -1) < op.index or stale_reads_allowed(op, s) for s in op.reads)
+        and not any(s in changed for s in op.writes)
+        for op in graph.ops
+    ]
+    change = np.zeros(len(graph.ops) + 1, dtype=np.int64)
+    for storage in storages:
+        if storage.kind in ("output", "gradient"):
+            change[storage.producer] += storage.nbytes
+    candidates = {s.index for s in graph.candidates()}
+    return Chains(
+        seconds=[cost.seconds for cost in model.profile.ops],
+        workspace=[cost.workspace_bytes for cost in model.profile.ops],
+        repeats=repeats,
+        inputs=[tuple(s for s in op.reads if mortal[s]) for op in graph.ops],
+        outputs=[tuple(s for s in op.writes if mortal[s]) for op in graph.ops],
+        second_copies=[sum(storages[s].nbytes for s in op.writes if not mortal[s]) for op in graph.ops],
+        producer=[s.producer for s in storages],
+        last=[max(s.uses, default=s.producer) for s in storages],
+        size=[s.nbytes for s in storages],
+        uses=[s.uses for s in storages],
+        acted_on=[s.index in candidates for s in storages],
+        fixed=[int(b) for b in np.cumsum(change)[:-1] + graph.resident_bytes],
+        starts=list(model.slack.starts),
+    )
+
+
+def chain_seconds(
+    chains: Chains, storage: int, use: int, resident: list[bool], returns: list[float | None], share: float
+) -> float:
+    """Seconds of the ops that make a storage again for a use, infinite where that is not possible.
+
+    Args:
+        resident: which storages are on the device now.
+        returns: seconds that bring an evicted storage back by other means than its producer, None otherwise.
+        share: how much of an evicted input's own chain counts: it is made for its own uses too.
+    """
+    total, seen = 0.0, set()
+    stack = [(chains.producer[storage], 1.0)]
+    while stack:
+        op, weight = stack.pop()
+        if op in seen:
+            continue
+        seen.add(op)
+        if not chains.repeats[op] or len(seen) > _LONGEST:
+            return inf
+        total += weight * chains.seconds[op]
+        for source in chains.inputs[op]:
+            if chains.last[source] < use:
+                stack.append((chains.producer[source], weight))
+            elif not resident[source]:
+                back = returns[source]
+                if back is not None:
+                    total += weight * share * back
+                else:
+                    stack.append((chains.producer[source], weight * share))
+    return total

@@ -1,0 +1,329 @@
+"""Swap, recompute and encode in one plan: the default planner.
+
+A walk (`walk`) turns prices into a plan that fits. Which prices are right depends on the step and the machine: how
+much of a transfer hides, how far ahead it pays to look, how much of a chain is shared. So the search starts from the
+cheap planners' plans and from walks over a grid of prices, each timed by the simulator, keeps the fastest, and then
+moves the price of one class of storages at a time. A class is made by equal ops (same signature, same bytes), so
+identical blocks are decided once and the search costs the same for 8 blocks as for 80.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil, inf
+
+import numpy as np
+
+from ..errors import BudgetError
+from ..values import Decision, Timeline
+from .chains import Chains, build_chains
+from .lower import lower_placed
+from .model import Ints, Model, Spans, cannot_shrink, floor_curve, held_at
+from .prices import Option, Taste
+from .request import Request, tier_error
+from .simulate import simulate, tier_peaks
+from .slackplan import plan_slack
+from .swaps import Ground, place
+from .walk import Walk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A plan that fits, with what it costs."""
+
+    seconds: float
+    decisions: tuple[Decision, ...]
+    taste: Taste | None = None
+
+
+def plan_search(model: Model, request: Request) -> list[Decision]:
+    """The fastest plan found.
+
+    Raises:
+        BudgetError: nothing fits, with the smallest budget that does.
+    """
+    return list(Search(model, request).planned().decisions)
+
+
+@dataclass
+class Search:
+    """Candidates of one step under one budget."""
+
+    model: Model
+    request: Request
+    left: int = 0
+    refused_by_tier: int = 0
+    chains: Chains = field(init=False)
+    classes: list[Ints] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.chains = build_chains(self.model)
+        self.swaps = "swap" in self.request.actions and bool(self.request.tiers)
+        self.tier = self.request.tier(self.model) if self.swaps else ""
+        self.recompute = "recompute" in self.request.actions
+        self.options = Options(self.model, self.request, self.tier)
+        count = len(self.model.graph.storages)
+        self.plain_weight = np.ones(count)
+        self.floor = int(floor_curve(self.model).max(initial=0))
+        self.target = max(self.model.target, self.floor)
+        ops = len(self.model.graph.ops)
+        settings = self.model.settings
+        self.left = int(min(settings.walks, max(settings.walks / 25, settings.walked_ops / max(ops, 1))))
+        self.classes = self._classes()
+
+    def planned(self, seeds: Sequence[Scored] = ()) -> Scored:
+        """The fastest plan found from the grid and from the seeds.
+
+        Raises:
+            BudgetError: nothing fits, with the smallest budget that does.
+        """
+        starts = self.starts() if self.floor <= self.model.budget else []
+        if not starts and not seeds and self.target < self.model.budget:  # better no margin than no plan
+            self.target = self.model.budget
+            starts = self.starts()
+        if not starts and not seeds:
+            raise self.infeasible()
+        return self.improve(sorted([*starts, *seeds], key=lambda scored: scored.seconds))
+
+    def starts(self) -> list[Scored]:
+        """The best walk of each kind (mixed, no swaps, no recomputation) and the slack planner's plan, best first."""
+        kinds: dict[tuple[bool, bool], Scored] = {}
+        for taste in self._grid():
+            kind = (taste.recompute, bool(np.isfinite(taste.lane_price)))
+            known = kinds.get(kind)
+            best = _faster(known, self.walk(taste, below=known.seconds if known else inf))
+            if best is not None:
+                kinds[kind] = best
+        found = list(kinds.values())
+        if self.swaps:
+            cheap = self._score(tuple(plan_slack(self.model.with_target(self.target), self.tier)))
+            found += [cheap] if cheap else []
+        return sorted(found, key=lambda scored: scored.seconds)
+
+    def _grid(self) -> Iterator[Taste]:
+        """Few prices, far apart: what hides well, what hides badly, no swaps, no recomputation."""
+        lane_prices = (0.05, 0.3, 1.0, inf) if self.swaps else (inf,)
+        for recompute in (True, False) if self.recompute else (False,):
+            for lane_price in lane_prices if recompute or self.options.codecs else lane_prices[:3:2]:
+                for patience in (0.5, 0.0):
+                    yield Taste(
+                        lane_price=lane_price,
+                        patience=patience,
+                        recompute=recompute,
+                        weight=self.plain_weight,
+                    )
+
+    def _moves(self, taste: Taste) -> Iterator[Taste]:
+        """Neighbours of a taste: one price changed."""
+        if np.isfinite(taste.lane_price):
+            yield replace(taste, lane_price=taste.lane_price * 1.7)
+            yield replace(taste, lane_price=taste.lane_price / 1.7)
+            yield replace(taste, crowded=not taste.crowded)
+        if taste.recompute:
+            yield replace(taste, share=1.0 - taste.share)
+        for patience in (taste.patience + 0.25, taste.patience - 0.25):
+            if 0 <= patience <= 1.5:
+                yield replace(taste, patience=patience)
+        for members in self.classes:
+            for factor in (6.0, 1 / 6.0):
+                weight = taste.weight.copy()
+                weight[members] *= factor
+                yield replace(taste, weight=weight)
+            if taste.recompute and self.swaps:
+                banned = taste.banned.symmetric_difference(members.tolist())
+                yield replace(taste, banned=frozenset(banned))
+
+    def walk(self, taste: Taste, *, below: float = inf) -> Scored | None:
+        """Walk with these prices, place the swaps, simulate; None too where compute alone takes `below` seconds."""
+        made = self._walked(taste, self.target)
+        if made is None or self._compute_seconds(made) >= below:
+            return None
+        scored = self.timed(tuple(made))
+        return replace(scored, taste=taste) if scored else None
+
+    def timed(self, decisions: tuple[Decision, ...]) -> Scored | None:
+        """The plan with its swaps' edges placed, if it fits."""
+        return self._score(self._placed(decisions))
+
+    def _compute_seconds(self, decisions: list[Decision]) -> float:
+        groups: dict[int, set[int]] = {}
+        for d in decisions:
+            if d.region:
+                groups.setdefault(d.fetch_before, set()).update(d.region)
+        again = sum(self.chains.seconds[op] for region in groups.values() for op in region)
+        return self.model.profile.seconds + again
+
+    def _walked(self, taste: Taste, target: int) -> list[Decision] | None:
+        return Walk(
+            chains=self.chains,
+            budget=target,
+            options=self.options.of,
+            taste=taste,
+            tier=self.tier,
+            min_bytes=self.model.settings.min_bytes,
+        ).run()
+
+    def _score(self, decisions: tuple[Decision, ...]) -> Scored | None:
+        schedule, _ = lower_placed(self.model.graph, decisions)
+        timeline = simulate(self.model.graph, self.model.profile, schedule)
+        if timeline.peak_bytes > self.model.budget:
+            return None
+        if self.tier in self.request.limits:
+            held = tier_peaks(self.model.graph, schedule).get(self.tier, 0)
+            if held > self.request.limits[self.tier]:
+                self.refused_by_tier = min(self.refused_by_tier or held, held)
+                return None
+        return Scored(seconds=timeline.seconds, decisions=decisions)
+
+    def _placed(self, decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
+        """Give each swap its edges: the walk has it away for the whole span."""
+        moved = [d for d in decisions if d.action in ("swap", "encode_swap")]
+        if not moved:
+            return decisions
+        schedule, places = lower_placed(self.model.graph, decisions)
+        timeline = simulate(self.model.graph, self.model.profile, schedule)
+        ground = self._ground(timeline, places)
+        sizes = [d.encoded_bytes or self.chains.size[d.storage] for d in moved]
+        spans = Spans(
+            storage=np.array([d.storage for d in moved], dtype=np.int64),
+            after=np.array([d.after for d in moved], dtype=np.int64),
+            before=np.array([d.before for d in moved], dtype=np.int64),
+            nbytes=np.array(sizes, dtype=np.int64),
+            slack=np.zeros(len(moved)),
+        )
+        timing = place(ground, spans, self.model.profile.links[self.tier])
+        timed = []
+        for d, free, fetch in zip(moved, timing.free.tolist(), timing.fetch.tolist()):
+            if free < fetch or d.action == "encode_swap":
+                timed.append(replace(d, free_before=free, fetch_before=fetch))
+        return tuple(d for d in decisions if d.action not in ("swap", "encode_swap")) + tuple(timed)
+
+    def _ground(self, timeline: Timeline, places: list[int]) -> Ground:
+        length = len(self.model.graph.ops)
+        curve = np.zeros(length, dtype=np.int64)
+        np.maximum.at(curve, np.array(places), np.array(timeline.residency, dtype=np.int64))
+        seconds = np.zeros(length)
+        for span in timeline.spans:
+            if span.lane == "compute":
+                seconds[places[span.entry]] += span.end - span.start
+        return Ground(
+            seconds=seconds,
+            room=np.maximum(self.target - curve, 0),
+            lead=self.model.settings.lead,
+            mutated=self.model.mutated,
+        )
+
+    def improve(self, starts: list[Scored]) -> Scored:
+        """Local moves from the best starts, most walks to the first, while any move helps."""
+        found = [starts[0]]
+        for rank, start in enumerate(starts[:3]):
+            allowed = self.left // 2 if rank < 2 and len(starts) > rank + 1 else self.left
+            self.left -= allowed
+            best, spare = self._climb(start, allowed)
+            self.left += spare
+            found.append(best)
+        return min(found, key=lambda scored: scored.seconds)
+
+    def _climb(self, best: Scored, left: int) -> tuple[Scored, int]:
+        moved = best.taste is not None
+        while moved and best.taste is not None:
+            moved = False
+            for taste in self._moves(best.taste):
+                if left <= 0:
+                    return best, 0
+                left -= 1
+                trial = self.walk(taste, below=best.seconds)
+                if trial is not None and trial.seconds < best.seconds * (1 - 1e-9):
+                    best, moved = trial, True
+                    break
+        return best, left
+
+    def _classes(self) -> list[Ints]:
+        """Storages that equal ops make, those with the most bytes first."""
+        groups: dict[tuple[str, int], list[int]] = {}
+        for storage in self.model.graph.candidates():
+            op = self.model.graph.ops[storage.producer]
+            if storage.nbytes >= self.model.settings.min_bytes:
+                groups.setdefault((op.signature or op.target, storage.nbytes), []).append(storage.index)
+        ordered = sorted(groups.items(), key=lambda item: -item[0][1] * len(item[1]))
+        return [np.array(members, dtype=np.int64) for _, members in ordered]
+
+    def infeasible(self) -> BudgetError:
+        """With swaps the position that proves it; else the smallest budget at which a walk gets through."""
+        if self.refused_by_tier:
+            return tier_error(self.tier, self.request.limits[self.tier], self.refused_by_tier)
+        if self.swaps:
+            return cannot_shrink(self.model, floor_curve(self.model), tools="any plan")
+        low, high = self.floor, self.model.peak
+        tastes = list(self._grid())
+        while high - low > max(1, high // 1000):
+            middle = (low + high) // 2
+            if any(self._walked(taste, middle) is not None for taste in tastes):
+                high = middle
+            else:
+                low = middle
+        position = int(np.argmax(self.model.curve))
+        return BudgetError(
+            f"a budget of {self.model.budget} bytes is below {high} bytes, the smallest that a plan by "
+            f"{', '.join(self.request.actions)} was found for",
+            smallest_feasible_bytes=high,
+            dominating=held_at(self.model.graph, position)[:5],
+        )
+
+
+class Options:
+    """Ways to take each storage away other than recomputing it."""
+
+    def __init__(self, model: Model, request: Request, tier: str) -> None:
+        self.model, self.tier = model, tier
+        self.mutated = model.mutated
+        self.codecs = [
+            name
+            for name, rate in model.profile.codecs.items()
+            if "encode" in request.actions
+            and name != "mask"
+            and ":" not in name
+            and (rate.lossless or name in request.lossy)
+        ]
+        self._known: dict[tuple[int, bool], list[Option]] = {}
+
+    def of(self, storage: int, written: bool) -> list[Option]:
+        """Options of a storage; `written`: its bytes are in the tier already."""
+        written = written and storage not in self.mutated
+        if (storage, written) not in self._known:
+            self._known[(storage, written)] = list(self._of(storage, written))
+        return self._known[(storage, written)]
+
+    def _of(self, storage: int, written: bool) -> Iterator[Option]:
+        nbytes = self.model.graph.storages[storage].nbytes
+        link = self.model.profile.links.get(self.tier)
+        if link is not None:
+            out = 0.0 if written else link.out_seconds(nbytes)
+            yield Option(action="swap", out_seconds=out, in_seconds=link.in_seconds(nbytes))
+        for codec in self.codecs:
+            rate = self.model.profile.codecs.get(f"{codec}:{storage}", self.model.profile.codecs[codec])
+            special = f"{codec}:{storage}" in self.model.profile.codecs
+            info = self.model.graph.storages[storage]
+            if not (special or (info.zeros if rate.lossless else info.dtype == "float32")):
+                continue
+            encoded = ceil(rate.ratio * nbytes)
+            if encoded >= nbytes:
+                continue
+            seconds = nbytes / rate.encode_bytes_per_second + nbytes / rate.decode_bytes_per_second
+            yield Option(action="encode", compute_seconds=seconds, kept=encoded, codec=codec)
+            if link is not None:
+                yield Option(
+                    action="encode_swap",
+                    out_seconds=link.out_seconds(encoded),
+                    in_seconds=link.in_seconds(encoded),
+                    compute_seconds=seconds,
+                    staged=encoded,
+                    codec=codec,
+                )
+
+
+def _faster(best: Scored | None, other: Scored | None) -> Scored | None:
+    if best is None or (other is not None and other.seconds < best.seconds * (1 - 1e-9)):
+        return other
+    return best

@@ -1,0 +1,41 @@
+"""The thresholds of the planners, each with what chose it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """Settings of a planning run.
+
+    Attributes:
+        margin: fraction of the budget above the resident bytes that stays free, for what the model does not see
+            (measured peaks came out within 1 % of predicted ones). Given up where the budget needs it.
+        min_bytes: thS of method 2, storages below it are left alone. At 1.5 GB/s a transfer of 64 KiB lasts as
+            long as its own latency (40 µs). Given up only where the budget cannot be met otherwise.
+        min_slack: thTTS of method 2 in seconds; None takes the time of reduce + restore for the storage's size.
+            Given up only where the budget cannot be met otherwise.
+        lead: a read is issued early enough for `lead` times its own length, room permitting, so that a slow
+            transfer still hides.
+        headrooms: fractions of the non-resident budget that the swap planners try to leave free for transfers under way.
+        unit_share: a recompute unit's maps take at most this share of the budget above the resident bytes, so that
+            it can be rebuilt (method 4's allocation).
+        walks: most local moves that `search` tries; on the families of `benchmarks/plan-search` the last
+            improvement came before the 300th.
+        walked_ops: ops over all local moves, which bounds planning time on large steps: a walk, its lowering and
+            its simulation take about 0.1 ms an op.
+        exact_ops: largest step that `exact` takes; HiGHS needs about 20 s at 60 ops on one core.
+        exact_seconds: time limit of the solver, after which its bound and its best plan are used.
+    """
+
+    margin: float = 0.01
+    min_bytes: int = 64 * 1024
+    min_slack: float | None = None
+    lead: float = 2.0
+    unit_share: float = 0.5
+    walks: int = 300
+    walked_ops: int = 75_000
+    exact_ops: int = 64
+    exact_seconds: float = 60.0
+    headrooms: tuple[float, ...] = (0.0, 0.03, 0.08, 0.15, 0.25, 0.4)

@@ -1,0 +1,345 @@
+"""One walk over the step that never leaves the budget: evict what costs least per byte, bring back what is needed.
+
+The walk runs the step's ops in order with only the budget's bytes. Where the next op does not fit, the storage with
+the least price is taken away: price = seconds to bring it back ÷ (bytes × time to its next use ^ patience). That is
+dynamic rematerialisation (Kirisame et al. 2021) with two changes: the step is known, so the time to the next use
+replaces staleness (Belady), and swapping or encoding competes with recomputing, a second of a transfer lane being
+worth `lane_price` seconds of compute. Where an op needs what was taken away, the ops that make it run again as one
+group; what they make on the way stays as long as there is room, so that its own use does not pay again.
+
+Whatever the prices are, the decisions keep every position under the budget; `search` tries many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+
+import numpy as np
+
+from ..values import Decision
+from .chains import Chains, chain_seconds
+from .prices import Lanes, Option, Taste
+
+
+@dataclass
+class _Gone:
+    """A storage that is away: since which touch, and how."""
+
+    after: int
+    option: Option | None
+    restored: int = -1
+    region: tuple[int, ...] = ()
+
+
+@dataclass
+class Walk:
+    """State of one walk. `run` gives the decisions, or None where these prices find no way through."""
+
+    chains: Chains
+    budget: int
+    options: Callable[[int, bool], list[Option]]
+    taste: Taste
+    tier: str
+    min_bytes: int
+    decisions: list[Decision] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        count = len(self.chains.size)
+        self.resident = [False] * count
+        self.returns: list[float | None] = [None] * count
+        self.gone: dict[int, _Gone] = {}
+        self.soft: set[int] = set()
+        self.touched = [-1] * count
+        self.alive = 0
+        self.room_behind: list[int] = []
+        self.written: set[int] = set()
+        self.lanes = Lanes(self.chains)
+        self.moves = 0
+        self._touched_now: set[int] = set()
+        self.unit = np.full(count, np.inf)
+        self.exact: dict[int, tuple[int, float, Option | None]] = {}
+        self.due = np.zeros(count)
+        self.size = np.array(self.chains.size, dtype=np.float64)
+
+    def run(self) -> list[Decision] | None:
+        """Decisions that keep every position of the step under the budget."""
+        for position in range(len(self.chains.inputs)):
+            if not self._position(position):
+                return None
+        return self.decisions
+
+    def _position(self, p: int) -> bool:
+        chains = self.chains
+        before = chains.fixed[p - 1] if p else chains.fixed[0]
+        region, fetched = self._missing(p)
+        touched = {*chains.inputs[p], *fetched}
+        made = {s for op in region for s in chains.outputs[op]}
+        for op in region:
+            touched.update(s for s in chains.inputs[op] if s not in made or self.resident[s])
+        for s in touched:
+            if self.resident[s]:
+                self._touch(s, p)
+        if not self._bring_back(p, fetched, before):
+            return False
+        if not self._run_region(p, region, before):
+            return False
+        for s in chains.inputs[p]:
+            if not self.resident[s]:
+                return False
+            self._touch(s, p)
+        return self._run_op(p)
+
+    def _bring_back(self, p: int, fetched: list[int], before: int) -> bool:
+        """Fetch and decode; encoded forms that travel are all there before the first is decoded."""
+        options = {s: option for s in fetched if (option := self.gone[s].option)}
+        staged = sum(option.staged for option in options.values())
+        for s, option in options.items():
+            if not self._make_room(p, before + self.chains.size[s] + staged):
+                return False
+            staged -= option.staged
+            self.alive += self.chains.size[s] - option.kept
+            self._restored(s, p, ())
+            self._touch(s, p)
+        return True
+
+    def _missing(self, p: int) -> tuple[list[int], list[int]]:
+        """Ops to run again and storages to bring back so that everything that op p reads is there."""
+        region: set[int] = set()
+        back: dict[int, None] = {}
+        stack = [s for s in self.chains.inputs[p] if not self.resident[s]]
+        while stack:
+            s = stack.pop()
+            gone = self.gone.get(s)
+            if gone is not None and gone.option is not None:
+                back[s] = None
+                continue
+            op = self.chains.producer[s]
+            if op not in region:
+                region.add(op)
+                stack += [x for x in self.chains.inputs[op] if not self.resident[x]]
+        return sorted(region), list(back)
+
+    def _run_region(self, p: int, region: list[int], before: int) -> bool:
+        """Run ops again; what they make beyond what op p reads stays softly: it may go again without a trace."""
+        if not region:
+            return True
+        chains, wanted = self.chains, set(self.chains.inputs[p])
+        readers: dict[int, int] = {}
+        for op in region:
+            for s in chains.inputs[op]:
+                readers[s] = op
+        held: set[int] = set()
+        for op in region:
+            second = chains.second_copies[op]
+            fresh = []
+            for s in chains.outputs[op]:
+                if self.resident[s]:
+                    second += chains.size[s]
+                else:
+                    fresh.append(s)
+            need = sum(chains.size[s] for s in fresh) + second + chains.workspace[op]
+            if not self._make_room(p, before + need):
+                return False
+            for s in fresh:
+                self.alive += chains.size[s]
+                self.resident[s] = True
+                self.touched[s] = p
+                self.unit[s] = np.inf
+                held.add(s)
+            for s in [s for s in held if readers.get(s, -1) <= op and s not in wanted]:
+                held.remove(s)
+                if s in self.gone and self.gone[s].option is None and chains.last[s] > p:
+                    self._restored(s, p, self._closure(s, region))
+                    self.soft.add(s)
+                    self._offer(s, p)
+                else:
+                    self._vanish(s)
+        for s in held:
+            if s in self.gone:
+                self._restored(s, p, self._closure(s, region))
+        return True
+
+    def _run_op(self, p: int) -> bool:
+        chains = self.chains
+        made = chains.outputs[p]
+        need = chains.fixed[p] + sum(chains.size[s] for s in made) + chains.workspace[p]
+        if not self._make_room(p, need):
+            return False
+        for s in made:
+            self.alive += chains.size[s]
+            self.resident[s] = True
+            self.touched[s] = p
+        for s in (*chains.inputs[p], *made):
+            if chains.last[s] <= p:
+                self._vanish(s)
+        self.room_behind.append(self.budget - self.alive - chains.fixed[p])
+        for s in [s for s in self._touched_now if self.resident[s]]:
+            self._offer(s, p)
+        for s in made:
+            if self.resident[s]:
+                self._offer(s, p)
+        self._touched_now.clear()
+        return True
+
+    def _touch(self, s: int, p: int) -> None:
+        """A read at p: what came back softly is needed now, so its coming back counts."""
+        if s in self.gone:
+            self._decide(s, p)
+        self.soft.discard(s)
+        self.touched[s] = p
+        self.unit[s] = np.inf
+        self._touched_now.add(s)
+
+    def _restored(self, s: int, p: int, region: tuple[int, ...]) -> None:
+        self.resident[s] = True
+        self.returns[s] = None
+        self.moves += 1
+        gone = self.gone[s]
+        gone.restored, gone.region = p, region
+
+    def _decide(self, s: int, before: int) -> None:
+        gone = self.gone.pop(s)
+        option = gone.option
+        swaps = option is not None and option.action in ("swap", "encode_swap")
+        self.decisions.append(
+            Decision(
+                storage=s,
+                action=option.action if option else "recompute",  # type: ignore[arg-type]
+                after=gone.after,
+                before=before,
+                free_before=gone.after + 1,
+                fetch_before=gone.restored,
+                tier=self.tier if swaps else "",
+                codec=option.codec if option else "",
+                encoded_bytes=option.staged or option.kept if option else 0,
+                region=gone.region,
+                seconds=option.lane_seconds + option.compute_seconds
+                if option
+                else sum(self.chains.seconds[o] for o in gone.region),
+            )
+        )
+
+    def _vanish(self, s: int) -> None:
+        """Bytes go and nobody will ask for them again at this place."""
+        if self.resident[s]:
+            self.resident[s] = False
+            self.alive -= self.chains.size[s]
+        self.unit[s] = np.inf
+        self.soft.discard(s)
+
+    def _offer(self, s: int, p: int) -> None:
+        """The storage may be taken away from now on; its price so far is a lower bound."""
+        chains = self.chains
+        following = chains.next_use(s, p)
+        if following < 0 or not chains.acted_on[s]:
+            return
+        cost = chains.seconds[chains.producer[s]] if self._may_remake(s) else inf
+        for option in self._ways(s):
+            cost = min(cost, option.compute_seconds + self.taste.lane_price * option.lane_seconds)
+        small = 1e6 if chains.size[s] < self.min_bytes else 1.0
+        self.unit[s] = small * self.taste.weight[s] * (cost + 1e-9) / self.size[s]
+        self.due[s] = chains.starts[following]
+        self.exact.pop(s, None)
+
+    def _may_remake(self, s: int) -> bool:
+        remake = self.taste.remake
+        if not self.taste.recompute or (s in self.taste.banned and s not in self.soft):
+            return False
+        return remake is None or s in remake or s in self.soft
+
+    def _ways(self, s: int) -> list[Option]:
+        if self.taste.remake is not None and s in self.taste.remake:
+            return []
+        return self.options(s, s in self.written)
+
+    def _make_room(self, p: int, need: int) -> bool:
+        while self.alive + need > self.budget:
+            s = self._cheapest(p)
+            if s < 0:
+                return False
+            self._evict(s)
+        return True
+
+    def _cheapest(self, p: int) -> int:
+        now = self.chains.starts[p]
+        while True:
+            wait = np.maximum(self.due - now, 1e-9) ** self.taste.patience
+            s = int(np.argmin(self.unit / wait))
+            if not np.isfinite(self.unit[s]):
+                return -1
+            if self.exact.get(s, (-1,))[0] == self.moves:
+                return s
+            price, option = self._price(s, p)
+            small = 1e6 if self.chains.size[s] < self.min_bytes else 1.0
+            raised = small * self.taste.weight[s] * (price + 1e-9)
+            worse = raised > self.unit[s] * 1.0000001
+            self.exact[s] = (self.moves, price, option)
+            if worse or not np.isfinite(raised):
+                self.unit[s] = raised
+                continue
+            return s
+
+    def _price(self, s: int, p: int) -> tuple[float, Option | None]:
+        """Seconds per byte freed of the best way to take the storage away now."""
+        chains, taste = self.chains, self.taste
+        use = chains.next_use(s, self.touched[s])
+        best, chosen = inf, None
+        if self._may_remake(s):
+            best = chain_seconds(chains, s, use, self.resident, self.returns, taste.share) / chains.size[s]
+        if s in self.soft:
+            return best, None
+        touched = self.touched[s]
+        release = chains.starts[touched] + chains.seconds[touched]
+        for option in self._ways(s):
+            if option.staged + option.kept > self.room_behind[touched]:
+                continue
+            lane = 0.0
+            if option.in_seconds:
+                if taste.crowded:
+                    exposed = self.lanes.exposed(option, release, chains.starts[p], use)
+                else:
+                    exposed = max(0.0, option.lane_seconds - (chains.starts[use] - release))
+                lane = taste.lane_price * option.lane_seconds + exposed
+            price = (option.compute_seconds + lane) / (chains.size[s] - option.kept)
+            if price < best:
+                best, chosen = price, option
+        return best, chosen
+
+    def _evict(self, s: int) -> None:
+        _, _, option = self.exact.pop(s)
+        self.resident[s] = False
+        self.unit[s] = np.inf
+        self.alive -= self.chains.size[s]
+        self.moves += 1
+        again = self.gone.get(s)
+        if s in self.soft and again is not None:
+            self.soft.discard(s)
+            again.restored, again.region = -1, ()
+            return
+        self.gone[s] = _Gone(after=self.touched[s], option=option)
+        if option is not None:
+            self.alive += option.kept
+            if option.staged + option.kept:
+                touched = self.touched[s]
+                self.room_behind[touched] -= option.staged + option.kept
+            share = option.compute_seconds + self.taste.lane_price * option.lane_seconds
+            self.returns[s] = share / 2
+            if option.action == "swap":
+                self.written.add(s)
+            if option.in_seconds:
+                touched = self.touched[s]
+                release = self.chains.starts[touched] + self.chains.seconds[touched]
+                self.lanes.promise(option, release, self.chains.next_use(s, touched))
+
+    def _closure(self, s: int, region: list[int]) -> tuple[int, ...]:
+        """The ops of the region that the storage is made of."""
+        inside, keep = set(region), set()
+        stack = [self.chains.producer[s]]
+        while stack:
+            op = stack.pop()
+            if op in inside and op not in keep:
+                keep.add(op)
+                stack += [self.chains.producer[x] for x in self.chains.inputs[op]]
+        return tuple(sorted(keep))

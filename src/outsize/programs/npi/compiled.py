@@ -1,0 +1,169 @@
+"""The tables in C: one execution after the other, a hundred million system calls a second.
+
+A controller that was read off to tables and primitives whose whole domains were tabulated need no network
+any more. This file lays both out as plain arrays and hands their addresses to `native/npi.c`; the numpy
+machine runs the same tables and is the oracle in the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+import numpy as np
+
+from ...errors import NpiError
+from ...native import available, kernels
+from .calls import COPY, Action
+from .machine import Limits, Stats
+from .memory import Memory
+from .primitive import Primitive
+from .tables import Tables
+from .tape import Head
+
+__all__ = ["Compiled", "can_compile"]
+
+#: Positions match the enum in npi.c.
+_VERBS = ("read", "write", "test", "right", "left", "at end", "at start", "before", "meets", "goto", "copy", "middle",
+          "seek", "call", "tail", "return")  # fmt: skip
+_RETURNS = {"return": 0, "return no": 1, "return yes": 2}
+_OUT = 18  # first word of the block that the machine writes
+_WORDS = 24
+_LARGEST_SPAN = 1 << 24
+
+
+def can_compile(primitives: Mapping[str, Primitive]) -> bool:
+    """Whether the C machine is there and every primitive has a domain that a table covers."""
+    small = all(p.finite and p.domain_size <= 1 << 22 for p in primitives.values())
+    return (
+        available()
+        and small
+        and all(_span(d) <= _LARGEST_SPAN for p in primitives.values() for d in p.domains)
+    )
+
+
+def _span(domain: tuple[int, ...] | None) -> int:
+    return max(domain) - min(domain) + 1 if domain else 0
+
+
+@final
+class Compiled:
+    """Tables and primitives as arrays for the C machine.
+
+    Args:
+        tables: the controller's automaton.
+        primitives: by slot; each of a finite domain.
+
+    Raises:
+        NpiError: a primitive has no finite domain, or the C module was not built.
+    """
+
+    def __init__(self, tables: Tables, primitives: Mapping[str, Primitive]) -> None:
+        if kernels is None or not can_compile(primitives):
+            raise NpiError(
+                "the C machine needs the C module and primitives of finite domains; use engine='tables'"
+            )
+        self.tables, self.names = tables, [COPY, *primitives]
+        self._keep: list[np.ndarray] = []
+        self.ops = self._operations(tables.actions)
+        self.slots = self._slots(primitives)
+        self.pointers, self.values = _registers(tables)
+
+    def _operations(self, actions: Sequence[Action]) -> np.ndarray:
+        width = 4 + max((len(a.operands) for a in actions), default=0)
+        if width > 60:
+            raise NpiError(f"an action has {width - 4} operands, the C machine takes 56")
+        ops = np.zeros((len(actions), width), dtype=np.int32)
+        for row, (key, operands, slot) in zip(ops, actions):
+            verb, _, called = key.partition(" ")
+            verb = verb if verb in ("call", "tail", "return") else key
+            program = self.tables.programs.index(called) if verb in ("call", "tail") else _RETURNS.get(key, 0)
+            index = self.names.index(slot) if slot else 0
+            row[: 4 + len(operands)] = [
+                _VERBS.index(verb),
+                index,
+                program,
+                len(operands),
+                *(int(o[1:]) for o in operands),
+            ]
+        return ops
+
+    def _slots(self, primitives: Mapping[str, Primitive]) -> np.ndarray:
+        width = 2 + 4 * max((len(p.domains) for p in primitives.values()), default=0)
+        rows = np.zeros((1 + len(primitives), width), dtype=np.int64)
+        for row, model in zip(rows[1:], primitives.values()):
+            table, stride = model.table(), 1
+            self._keep.append(table)
+            row[:2] = 1, table.ctypes.data
+            for i in reversed(range(len(model.domains))):
+                domain = np.array(model.domains[i], dtype=np.int64)
+                ranks = np.full(int(domain[-1] - domain[0] + 1), -1, dtype=np.int32)
+                ranks[domain - domain[0]] = np.arange(len(domain))
+                self._keep.append(ranks)
+                row[2 + 4 * i : 6 + 4 * i] = domain[0], len(ranks), ranks.ctypes.data, stride
+                stride *= len(domain)
+        return rows
+
+    def run(self, executions: Sequence[Sequence[Head]], limits: Limits | None = None) -> Stats:
+        """As `Machine.run`; tapes and pointers change in place.
+
+        Raises:
+            NpiError: see `Machine.run`.
+        """
+        limits = limits or Limits()
+        if not executions:
+            return Stats(steps=0, rounds=0, depth=0)
+        memory = Memory(executions, 1, np.dtype(np.int32))
+        arity = len(executions[0])
+        tape = np.ascontiguousarray(memory.tape[:, :arity])
+        position = np.ascontiguousarray(memory.position[:, :arity])
+        block = np.zeros(_WORDS, dtype=np.int64)
+        block[:_OUT] = [
+            len(executions), arity,
+            *(a.ctypes.data for a in (memory.cells, memory.offset, memory.length, tape, position)),
+            *(a.ctypes.data for a in (self.tables.start, self.tables.act, self.tables.follow, self.ops)),
+            self.ops.shape[1], self.slots.ctypes.data, self.slots.shape[1],
+            -1 if limits.steps is None else limits.steps, limits.depth, max(self.pointers, arity), self.values,
+        ]  # fmt: skip
+        assert kernels is not None
+        kernels.npi_run(block.ctypes.data)
+        memory.position[:, :arity] = position
+        memory.unload(executions)
+        steps, error, execution, a, b, deepest = block[_OUT:].tolist()
+        if error:
+            self._raise(error, execution, a, b)
+        return Stats(steps=steps, rounds=steps, depth=deepest + 1)
+
+    def _raise(self, error: int, execution: int, a: int, b: int) -> None:
+        slot = self.names[a] if error == 2 else ""
+        raise NpiError(
+            {
+                1: f"execution {execution} goes to position {a}, off a tape whose last one here is {b}",
+                2: f"primitive {slot} is called on {b} in execution {execution}, outside of its domain; train it on a "
+                f"wider domain (`outsize npi swap … --primitive {slot}=FILE`) or keep the input inside",
+                3: f"execution {execution} has made {a} system calls and not ended; the limit is --max-steps: raise it "
+                "if the input is long, else run verify",
+                4: f"the stack of execution {execution} is {a} frames deep, the limit is {b}",
+                5: "the tables have no answer to an observation: they were read off an untrained network",
+            }.get(error, "no memory is left for the stacks")
+        )
+
+
+def _registers(tables: Tables) -> tuple[int, int]:
+    """The most pointer and value registers that any call uses, by walking the automaton."""
+    pointers = values = 0
+    first = {
+        a.key.partition(" ")[2]: len(a.operands) for a in tables.actions if a.key[:5] in ("call ", "tail ")
+    }
+    stack = [(int(s), first.get(name, 0), 0) for name, s in zip(tables.programs, tables.start)]
+    entry_copies = 0
+    while stack:
+        state, p, v = stack.pop()
+        action = tables.actions[tables.act[state]]
+        p += action.key in ("copy", "middle")
+        v += len(action.operands) if action.key == "read" else 0
+        used = [int(o[1:]) + 1 for o in action.operands if o[0] == "p"]
+        pointers, values = max(pointers, p, *used, 0), max(values, v)
+        entry_copies = max(entry_copies, p)
+        stack += [(int(n), p, v) for n in tables.follow[state] if n >= 0]
+    return pointers + entry_copies + 1, values + 1

@@ -1,0 +1,124 @@
+"""Primitive slots: one for each data-value assignment and each test on data (method 3, claim 3).
+
+A site is a place in the program's text: function, line, expression. Its name is the data function's where
+the program calls one (`less`), else the cell's that is written (`carry`). With the site come its data: the
+pairs seen, and, where every tape it reads declares a finite domain, the whole product of domains, answered
+by the program's own expression.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import prod
+from typing import final
+
+from ...errors import NpiError
+from .value import Expr, evaluate, registers, show
+
+__all__ = ["Answer", "Site", "Slots"]
+
+#: A primitive's answer to the values under the pointers.
+Answer = Callable[[tuple[int, ...]], int]
+
+
+@final
+class Site:
+    """A data-value assignment or a test on data, and what is known of its inputs."""
+
+    def __init__(self, name: str, kind: str, where: str, expr: Expr) -> None:
+        self.name, self.kind, self.where = name, kind, where
+        self.text = show(expr)
+        self._expr, self._registers = expr, registers(expr)
+        self.arity = len(self._registers)
+        self.seen: dict[tuple[int, ...], int] = {}
+        self.domains: list[set[int] | None] = [set() for _ in range(self.arity)]
+        self.target: set[int] | None = None
+        self._target_known = False
+
+    def __call__(self, inputs: tuple[int, ...]) -> int:
+        """The program's own answer."""
+        result = evaluate(self._expr, dict(zip(self._registers, inputs)))
+        return int(bool(result)) if self.kind == "test" else result
+
+    def observe(self, inputs: tuple[int | None, ...], domains: Sequence[tuple[int, ...] | None]) -> None:
+        pair = tuple(n for n in inputs if n is not None)
+        if pair not in self.seen:
+            self.seen[pair] = self(pair)
+        for i, domain in enumerate(domains):
+            known = self.domains[i]
+            self.domains[i] = None if known is None or domain is None else known | set(domain)
+
+    def widen_target(self, domain: tuple[int, ...] | None) -> None:
+        known = (self.target or set()) if self._target_known else set()
+        unbounded = domain is None or (self._target_known and self.target is None)
+        self.target = None if unbounded else known | set(domain or ())
+        self._target_known = True
+
+    def pairs(self, limit: int) -> tuple[dict[tuple[int, ...], int], bool]:
+        """The data set, and whether it is the whole domain.
+
+        Args:
+            limit: largest number of inputs that are enumerated.
+
+        Raises:
+            NpiError: an answer on the domain leaves the domain of the tape that it is written to.
+        """
+        finite = [sorted(d) for d in self.domains if d is not None]
+        if len(finite) < self.arity or prod(len(d) for d in finite) > limit:
+            return dict(self.seen), False
+        data = {}
+        for inputs in itertools.product(*finite):
+            try:
+                data[inputs] = self(inputs)
+            except ArithmeticError as error:
+                raise NpiError(f"primitive {self.name} ({self.text}) fails on {inputs}: {error}") from error
+            if self.target is not None and data[inputs] not in self.target:
+                raise NpiError(
+                    f"primitive {self.name} ({self.text}) answers {data[inputs]} to {inputs}, which the "
+                    f"tape it is "
+                    f"written to cannot hold; widen that tape's domain ({min(self.target)} to "
+                    f"{max(self.target)})"
+                )
+        return data, True
+
+
+@final
+class Slots:
+    """The primitive sites of a program, found while it runs."""
+
+    def __init__(self) -> None:
+        self._sites: dict[tuple[str, str, str, str], Site] = {}
+        self.frozen = False
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self._sites.values())
+
+    def by_name(self) -> Mapping[str, Site]:
+        return {site.name: site for site in self._sites.values()}
+
+    def site(self, kind: str, program: str, where: str, expr: Expr, label: str) -> Site:
+        key = (kind, program, where, show(expr))
+        if key not in self._sites:
+            if self.frozen:
+                raise NpiError(
+                    f"no example reaches {show(expr)} at {where} in {program}: add one that does, so that "
+                    f"the "
+                    "primitive's inputs can be collected"
+                )
+            self._sites[key] = Site(self._fresh(_label(kind, expr, label)), kind, where, expr)
+        return self._sites[key]
+
+    def _fresh(self, name: str) -> str:
+        taken = {site.name for site in self._sites.values()}
+        names = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(2)))
+        return next(n for n in names if n not in taken)
+
+
+_TESTS = {"<": "less", "<=": "at_most", ">": "more", ">=": "at_least", "==": "equal", "!=": "differs"}
+
+
+def _label(kind: str, expr: Expr, label: str) -> str:
+    if expr[0] == "call":
+        return str(expr[1])
+    return label if kind == "write" else _TESTS.get(expr[0], "holds")

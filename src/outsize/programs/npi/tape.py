@@ -1,0 +1,159 @@
+"""Tapes and pointers: the only vocabulary a reference program needs.
+
+A program that is to be learned is an ordinary Python function over pointers. Run as it is, it computes on
+plain integers (`Head`); run by `npi.trace`, the same calls go to a recorder (`Probe`) and become a log of
+system calls. The controller later issues the same calls to the machine, so this file is the list of what it
+may do.
+
+A position lies between -1 (before the start) and `len(tape)` (past the end); reading or writing there is an
+error.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, final
+
+from ...errors import NpiError
+
+if TYPE_CHECKING:
+    from .value import Value
+
+__all__ = ["Head", "Pointer", "Tape"]
+
+
+@final
+class Tape:
+    """Cells of integers.
+
+    Args:
+        values: the cells' first contents.
+        domain: every value that a cell may ever hold, where that is a finite set. It is what lets a primitive
+            that reads this tape be checked exhaustively; without it, its certificate is statistical. Tracing
+            checks what is read and written against it; plain runs do not, and primitives check their inputs.
+    """
+
+    def __init__(self, values: Iterable[int], *, domain: Sequence[int] | None = None) -> None:
+        self.cells = [int(value) for value in values]
+        self.domain = None if domain is None else tuple(domain)
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def at(self, position: int = 0) -> Head:
+        """A new pointer on this tape; -1 is before the start, `len(tape)` past the end."""
+        return Head(self, position)
+
+    def at_last(self) -> Head:
+        """A new pointer on the last cell (before the start, if the tape is empty)."""
+        return Head(self, len(self.cells) - 1)
+
+
+class Pointer(ABC):
+    """A position on a tape. Passed to a function it is passed by reference, as any Python object."""
+
+    @abstractmethod
+    def read(self) -> Any:
+        """The value of the cell under the pointer: an integer, or under a recorder a `Value`."""
+
+    @abstractmethod
+    def write(self, value: int | Value) -> None:
+        """Put a value into the cell under the pointer."""
+
+    @abstractmethod
+    def move(self, steps: Any = 1) -> None:
+        """Go right (positive) or left (negative) by a number of cells fixed in the program's text."""
+
+    @abstractmethod
+    def at_end(self) -> bool:
+        """Whether the pointer is past the last cell."""
+
+    @abstractmethod
+    def at_start(self) -> bool:
+        """Whether the pointer is before the first cell."""
+
+    @abstractmethod
+    def before(self, other: Pointer) -> bool:
+        """Whether this position is smaller than the other's."""
+
+    @abstractmethod
+    def meets(self, other: Pointer) -> bool:
+        """Whether the two positions are equal."""
+
+    @abstractmethod
+    def goto(self, other: Pointer) -> None:
+        """Take the other's position, staying on one's own tape."""
+
+    @abstractmethod
+    def copy(self) -> Pointer:
+        """A new pointer at the same place, which lives as long as the call that made it."""
+
+    @abstractmethod
+    def middle(self, other: Pointer) -> Pointer:
+        """A new pointer on this tape, half-way (rounded down) between the two positions."""
+
+    @abstractmethod
+    def seek(self, value: int | Value) -> None:
+        """Go to the position that a value read from a tape names."""
+
+
+@final
+class Head(Pointer):
+    """A pointer that computes on plain integers: what a program uses when nobody records it."""
+
+    def __init__(self, tape: Tape, position: int) -> None:
+        self.tape = tape
+        self.position = position
+        self._check(position, -1, len(tape))
+
+    def __repr__(self) -> str:
+        return f"Head({self.position} of {len(self.tape)})"
+
+    def _check(self, position: int, low: int, high: int) -> None:
+        if not low <= position <= high:
+            raise NpiError(f"position {position} is off the tape: {low}..{high} are allowed here")
+
+    def read(self) -> int:
+        self._check(self.position, 0, len(self.tape) - 1)
+        return self.tape.cells[self.position]
+
+    def write(self, value: int | Value) -> None:
+        self._check(self.position, 0, len(self.tape) - 1)
+        self.tape.cells[self.position] = int(value)
+
+    def move(self, steps: int = 1) -> None:
+        self._check(self.position + steps, -1, len(self.tape))
+        self.position += steps
+
+    def at_end(self) -> bool:
+        return self.position >= len(self.tape)
+
+    def at_start(self) -> bool:
+        return self.position < 0
+
+    def before(self, other: Pointer) -> bool:
+        return self.position < _head(other).position
+
+    def meets(self, other: Pointer) -> bool:
+        return self.position == _head(other).position
+
+    def goto(self, other: Pointer) -> None:
+        self._check(_head(other).position, -1, len(self.tape))
+        self.position = _head(other).position
+
+    def copy(self) -> Head:
+        return Head(self.tape, self.position)
+
+    def middle(self, other: Pointer) -> Head:
+        return Head(self.tape, (self.position + _head(other).position) // 2)
+
+    def seek(self, value: int | Value) -> None:
+        self._check(int(value), -1, len(self.tape))
+        self.position = int(value)
+
+
+def _head(pointer: Pointer) -> Head:
+    if not isinstance(pointer, Head):
+        raise NpiError("a recorded pointer met one that is not recorded: pass every pointer as an argument")
+    return pointer

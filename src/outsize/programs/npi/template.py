@@ -1,0 +1,196 @@
+"""From traces to a template: the higher-order function, and a data set for each of its primitives.
+
+    trace(program, examples)  →  Traces        system calls of real executions
+    parameterize(traces)      →  Template      rows over actions, no datum left; primitive sites with their
+    data
+
+Method 3, claims 2 to 6 and 10. Nothing here is learned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from ...errors import NpiError
+from .abstract import Layout
+from .calls import COPY, Action, Row
+from .closure import Closure, check_consistent, close
+from .record import Recorder
+from .slots import Answer, Site, Slots
+from .source import Linker, Program
+from .tape import Head
+
+__all__ = ["Example", "Template", "Traces", "Vocabulary", "parameterize", "retrace", "trace"]
+
+#: Makes the pointers of one execution, on fresh tapes.
+Example = Callable[[], Sequence[Head]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traces:
+    """Logs of executions: for each one, its calls as rows, in order of their end."""
+
+    linker: Linker
+    slots: Slots
+    examples: tuple[Example, ...]
+    executions: tuple[tuple[Row, ...], ...]
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Distinct rows of all executions, in order of first appearance."""
+        return tuple(dict.fromkeys(row for rows in self.executions for row in rows))
+
+
+@final
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the controller may say: keys (system calls, program calls), tuples of registers, primitive ids."""
+
+    programs: tuple[str, ...]
+    keys: tuple[str, ...]
+    tuples: tuple[tuple[str, ...], ...]
+    slots: tuple[str, ...]
+
+    @classmethod
+    def of(cls, entry: str, rows: Iterable[Row]) -> Vocabulary:
+        rows = tuple(rows)
+        actions = [step.action for row in rows for step in row.steps]
+        programs = dict.fromkeys([entry, *(row.program for row in rows)])
+        return cls(
+            tuple(programs),
+            tuple(sorted({a.key for a in actions})),
+            tuple(sorted({a.operands for a in actions})),
+            tuple(sorted({a.slot for a in actions})),
+        )
+
+    def encode(self, action: Action) -> tuple[int, int, int]:
+        try:
+            return (
+                self.keys.index(action.key),
+                self.tuples.index(action.operands),
+                self.slots.index(action.slot),
+            )
+        except ValueError as error:
+            raise NpiError(f"{action} is not in this controller's vocabulary: train it again") from error
+
+    def decode(self, key: int, operands: int, slot: int) -> Action:
+        return Action(self.keys[key], self.tuples[operands], self.slots[slot])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """A higher-order function: what the controller learns, and the slots that primitives fill.
+
+    Attributes:
+        name: the program's name.
+        arities: pointers that each program takes; the entry comes first.
+        rows: the training rows, from traces.
+        closure: the verification set, from the program's text alone.
+        sites: primitive slots by name.
+        traces: where it came from, so that it can be traced again with networks in the slots.
+    """
+
+    name: str
+    arities: Mapping[str, int]
+    rows: tuple[Row, ...]
+    closure: Closure
+    sites: Mapping[str, Site]
+    traces: Traces
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.of(self.name, self.rows + self.closure.rows)
+
+    @property
+    def layout(self) -> Layout:
+        """Which of the entry's pointers share a tape, as in the first example."""
+        tapes = [id(head.tape) for head in self.traces.examples[0]()]
+        return Layout(tapes=tuple(tapes.index(t) for t in tapes))
+
+    @property
+    def uncovered(self) -> tuple[Row, ...]:
+        """Rows of the verification set that no trace shows."""
+        known = set(self.rows)
+        return tuple(row for row in self.closure.rows if row not in known)
+
+    def fingerprint(self) -> str:
+        """Hash of the verification set with programs and slots numbered: equal for two programs of one
+        template.
+        """
+        return fingerprint(self.closure.rows)
+
+
+def fingerprint(rows: Sequence[Row]) -> str:
+    """SHA-256 of rows in canonical names (programs and slots in order of first use)."""
+    programs: dict[str, str] = {}
+    slots = {"": "", COPY: COPY}
+    lines = []
+    for row in rows:
+        words = [programs.setdefault(row.program, f"F{len(programs)}")]
+        for seen, action in row.steps:
+            verb, _, called = action.key.partition(" ")
+            if verb in ("call", "tail"):
+                verb += " " + programs.setdefault(called, f"F{len(programs)}")
+            else:
+                verb = action.key
+            slot = slots.setdefault(action.slot, f"P{len(slots) - 2}")
+            words.append(f"{seen} {verb} {slot} {' '.join(action.operands)}")
+        lines.append("|".join(words))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def trace(program: Program, examples: Iterable[Example]) -> Traces:
+    """Run an ordinary program on examples and log its system calls (claims 4 and 6).
+
+    Args:
+        program: a plain Python function over pointers.
+        examples: each makes the pointers of one execution on fresh tapes.
+
+    Raises:
+        NpiError: no example; control that depends on an unbounded value; a value or pointer that crosses
+            calls.
+    """
+    linker, slots, examples = Linker(program), Slots(), tuple(examples)
+    if not examples:
+        raise NpiError(f"{program.__name__} has no example to run on: give at least one")
+    executions = tuple(_execute(linker, slots, e, {}) for e in examples)
+    return Traces(linker=linker, slots=slots, examples=examples, executions=executions)
+
+
+def _execute(
+    linker: Linker, slots: Slots, example: Example, answers: Mapping[str, Answer]
+) -> tuple[Row, ...]:
+    recorder = Recorder(linker, slots, answers)
+    recorder.run(tuple(example()))
+    return tuple(recorder.rows)
+
+
+def retrace(template: Template, answers: Mapping[str, Answer]) -> tuple[Row, ...]:
+    """The training rows with the given primitives in the slots: what the controller will really meet."""
+    traces = template.traces
+    rows = (_execute(traces.linker, traces.slots, e, answers) for e in traces.examples)
+    return tuple(dict.fromkeys(row for execution in rows for row in execution))
+
+
+def parameterize(traces: Traces) -> Template:
+    """Replace the data by primitive ids (claims 2 and 3) and close the template over all observations.
+
+    Raises:
+        NpiError: traces contradict each other; a site that no example reaches; a call that never ends.
+    """
+    check_consistent(traces.rows)
+    traces.slots.frozen = True
+    closure = close(traces.linker, traces.slots)
+    check_consistent(traces.rows + closure.rows)
+    programs = dict.fromkeys([traces.linker.name, *(row.program for row in closure.rows)])
+    return Template(
+        name=traces.linker.name,
+        arities={p: traces.linker.functions[p].__code__.co_argcount for p in programs},
+        rows=traces.rows,
+        closure=closure,
+        sites=traces.slots.by_name(),
+        traces=traces,
+    )

@@ -1,0 +1,268 @@
+"""Train, keep and run: the parts put together.
+
+train(template)            primitives first, each on its own data; then the controller, on traces made with
+them run(trained, executions)   the network, or the tables read off it, in numpy or in C
+save / load                safetensors with the vocabulary as metadata; nothing in the file is ever executed
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+
+from ...errors import NpiError
+from .brains import NetworkBrain, PrimitiveCaller, TableBrain
+from .calls import COPY, Action, Row
+from .compiled import Compiled, can_compile
+from .controller import Controller, ControllerSettings, restore, train_controller
+from .machine import Limits, Machine, Stats
+from .primitive import Primitive, PrimitiveCheck, PrimitiveSettings, train_primitive
+from .tables import Tables, compile_tables
+from .tape import Head
+from .template import Template, Vocabulary, retrace
+
+__all__ = ["Engine", "Trained", "load", "run", "save", "train", "train_site"]
+
+Engine = Literal["network", "tables", "native"]
+_KEY = "outsize.npi"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A controller and the primitives that fill its slots.
+
+    Attributes:
+        name: the template's name.
+        controller: the LSTM.
+        primitives: networks by slot.
+        checks: what was found when they were trained.
+        traces: how many executions the controller was trained on.
+    """
+
+    name: str
+    controller: Controller
+    primitives: Mapping[str, Primitive]
+    checks: Mapping[str, PrimitiveCheck]
+    traces: int
+    _tables: list[Tables] = field(default_factory=list, repr=False, compare=False)
+    _compiled: list[Compiled] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def tables(self) -> Tables:
+        """The controller's tables, read off at the first use."""
+        if not self._tables:
+            self._tables.append(compile_tables(self.controller))
+        return self._tables[0]
+
+    @property
+    def compiled(self) -> Compiled:
+        """Tables and primitives laid out for the C machine, at the first use."""
+        if not self._compiled:
+            self._compiled.append(Compiled(self.tables, self.primitives))
+        return self._compiled[0]
+
+    @property
+    def fastest(self) -> Engine:
+        """`native` where the C machine can run this, else `tables`."""
+        return "native" if can_compile(self.primitives) else "tables"
+
+    def fill(self, slot: str, model: Primitive, check: PrimitiveCheck) -> Trained:
+        """The same controller with another primitive in a slot.
+
+        Raises:
+            NpiError: there is no such slot.
+        """
+        if slot not in self.primitives:
+            raise NpiError(
+                f"{self.name} has no primitive {slot!r}; it has {', '.join(sorted(self.primitives))}"
+            )
+        return replace(self, primitives={**self.primitives, slot: model}, checks={**self.checks, slot: check})
+
+
+def train_site(
+    template: Template, slot: str, settings: PrimitiveSettings | None = None, seed: int = 0
+) -> tuple[Primitive, PrimitiveCheck]:
+    """Train the primitive of one site on its own data set (claim 10)."""
+    settings, site = settings or PrimitiveSettings(), template.sites[slot]
+    data, whole = site.pairs(settings.domain_limit)
+    domains = [None if d is None else tuple(sorted(d)) for d in site.domains]
+    return train_primitive(slot, data, domains=domains, exhaustive=whole, settings=settings, seed=seed)
+
+
+def train(
+    template: Template,
+    *,
+    seed: int = 0,
+    controller: ControllerSettings | None = None,
+    primitives: PrimitiveSettings | None = None,
+    reuse: Trained | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Trained:
+    """Train a template's primitives and its controller.
+
+    Args:
+        template: from `parameterize`.
+        seed: of all weights.
+        controller, primitives: settings.
+        reuse: a trained template with the same higher-order function: its controller is taken as it is, and
+            only the primitives are trained.
+        tell: told of each stage.
+
+    Raises:
+        NpiError: a primitive or the controller cannot be learned.
+    """
+    models, checks = {}, {}
+    for slot in template.sites:
+        tell(f"primitive {slot}")
+        models[slot], checks[slot] = train_site(template, slot, primitives, seed)
+    tell("traces")
+    rows = retrace(template, models)
+    tell("controller")
+    if reuse is None:
+        learned = train_controller(template.vocabulary, rows, controller, seed)
+    else:
+        learned = adopt(reuse.controller, template.closure.rows)
+    return Trained(
+        name=template.name,
+        controller=learned,
+        primitives=models,
+        checks=checks,
+        traces=len(template.traces.examples),
+    )
+
+
+def adopt(controller: Controller, rows: Sequence[Row]) -> Controller:
+    """The same weights under the names of another program, if that program is the same higher-order function.
+
+    Names are paired by walking the controller's decisions along the other program's rows; `certify` then checks
+    them all.
+
+    Raises:
+        NpiError: the controller acts otherwise on these rows.
+    """
+    tables = compile_tables(controller)
+    names: dict[str, str] = {"": "", COPY: COPY}
+    programs: dict[str, str] = {rows[0].program: controller.vocabulary.programs[0]}
+    for row in rows:
+        mine = Row(programs.get(row.program, row.program), row.steps)
+        if mine.program not in tables.programs:
+            break
+        for (_, theirs), ours in zip(row.steps, tables.walk(mine)):
+            names.setdefault(theirs.slot, ours.slot)
+            verb, _, called = theirs.key.partition(" ")
+            if verb in ("call", "tail"):
+                programs.setdefault(called, ours.key.partition(" ")[2])
+    v = controller.vocabulary
+    back, slots = {old: new for new, old in programs.items()}, {old: new for new, old in names.items()}
+    keys = [k.partition(" ") for k in v.keys]
+    try:
+        vocabulary = Vocabulary(
+            tuple(back[p] for p in v.programs),
+            tuple(f"{a} {back[b]}" if a in ("call", "tail") else a + c + b for a, c, b in keys),
+            v.tuples,
+            tuple(slots[s] for s in v.slots),
+        )
+    except KeyError as error:
+        raise NpiError(
+            f"the controller is of another higher-order function: nothing corresponds to {error}"
+        ) from error
+    adopted = Controller(vocabulary, hidden=controller.hidden, embedding=controller.embedding)
+    adopted.load_state_dict(controller.state_dict())
+    return adopted
+
+
+def run(
+    trained: Trained,
+    executions: Sequence[Sequence[Head]],
+    *,
+    engine: Engine = "network",
+    limits: Limits | None = None,
+    strict: float | None = None,
+    hear: Callable[[Action, int, int], None] | None = None,
+) -> Stats:
+    """Run a trained template on pointers; tapes and positions change in place.
+
+    Args:
+        trained: controller and primitives.
+        executions: the entry's pointers, for each input of the batch.
+        engine: `network` asks the LSTM at every step; `tables` walks the automaton that was read off it, and
+            calls the primitives' networks; `native` does so in C, with the primitives tabulated.
+        limits: steps and depth.
+        strict: least margin of a decision (network only).
+        hear: told of each system call.
+
+    Raises:
+        NpiError: see `Machine.run`.
+    """
+    if engine == "native":
+        return trained.compiled.run(executions, limits)
+    brain = NetworkBrain(trained.controller, strict) if engine == "network" else TableBrain(trained.tables)
+    callers = {slot: PrimitiveCaller(model) for slot, model in trained.primitives.items()}
+    return Machine(brain, callers, limits, hear).run(executions)
+
+
+def save(trained: Trained, path: Path) -> None:
+    """Write weights and vocabulary to a safetensors file."""
+    tensors = {f"controller.{k}": v.contiguous() for k, v in trained.controller.state_dict().items()}
+    for slot, model in trained.primitives.items():
+        tensors |= {f"primitive.{slot}.{k}": v.contiguous() for k, v in model.state_dict().items()}
+    about = {
+        "name": trained.name,
+        "traces": trained.traces,
+        "controller": trained.controller.describe(),
+        "primitives": {slot: model.describe() for slot, model in trained.primitives.items()},
+        "checks": {slot: vars(check) for slot, check in trained.checks.items()},
+    }
+    data = to_bytes(tensors, metadata={_KEY: json.dumps(about, sort_keys=True)})
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise NpiError(f"{path} cannot be written: {error}") from error
+
+
+def load(path: Path) -> Trained:
+    """Read what `save` wrote.
+
+    Raises:
+        NpiError: the file is missing, damaged or not one of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about: dict[str, Any] = json.loads((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        controller = restore(about["controller"])
+        _fill(controller, tensors, "controller.")
+        primitives = {}
+        for slot, spec in about["primitives"].items():
+            domains = [None if d is None else tuple(d) for d in spec["domains"]]
+            primitives[slot] = Primitive(
+                spec["name"],
+                domains,
+                tuple(spec["classes"]),
+                hidden=spec["hidden"],
+                one_hot_limit=spec["one_hot_limit"],
+            )
+            _fill(primitives[slot], tensors, f"primitive.{slot}.")
+        checks = {slot: PrimitiveCheck(**check) for slot, check in about["checks"].items()}
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise NpiError(
+            f"{path} is not a trained template ({type(error).__name__}: {error}); train it again"
+        ) from error
+    return Trained(
+        name=about["name"],
+        controller=controller,
+        primitives=primitives,
+        checks=checks,
+        traces=about["traces"],
+    )
+
+
+def _fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str) -> None:
+    module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})

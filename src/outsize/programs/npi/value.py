@@ -1,0 +1,189 @@
+"""What `read` returns under a recorder: a value that remembers how it was computed from what was read.
+
+The controller must never see a datum. So arithmetic on values builds an expression; writing one makes the
+expression a primitive (method 3, claims 2 and 3), and branching on one makes it a primitive with a yes/no
+answer. Anything else that would let a value steer the program (an index, a count, a dictionary key) is
+refused with the line of the read, because no finite set of observations could then cover the program.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, NoReturn, final
+
+from ...errors import NpiError
+
+__all__ = ["Expr", "Value", "evaluate", "registers", "show"]
+
+#: ("v", register) · ("c", literal) · (operator, left, right) · ("call", name, function, *arguments)
+Expr = tuple[Any, ...]
+
+_BINARY: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv, "%": operator.mod,
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+    "&": operator.and_, "|": operator.or_, "^": operator.xor, "<<": operator.lshift, ">>": operator.rshift,
+}  # fmt: skip
+
+
+def evaluate(expr: Expr, inputs: dict[int, int]) -> int:
+    """The expression's value, given what each value register holds."""
+    match expr:
+        case ("v", register):
+            return inputs[register]
+        case ("c", literal):
+            return int(literal)
+        case ("call", _, function, *arguments):
+            return int(function(*(evaluate(a, inputs) for a in arguments)))
+        case (name, left, right):
+            return int(_BINARY[name](evaluate(left, inputs), evaluate(right, inputs)))
+    raise AssertionError(expr)
+
+
+def registers(expr: Expr) -> list[int]:
+    """Value registers in the order in which the expression names them, each once."""
+    match expr:
+        case ("v", register):
+            return [register]
+        case ("c", _):
+            return []
+        case ("call", _, _, *arguments):
+            parts = arguments
+        case (_, *parts):
+            pass
+    return list(dict.fromkeys(r for part in parts for r in registers(part)))
+
+
+def show(expr: Expr) -> str:
+    """The expression as source text, its inputs renamed x0, x1, … in order of appearance."""
+    names = {register: f"x{i}" for i, register in enumerate(registers(expr))}
+
+    def text(e: Expr) -> str:
+        match e:
+            case ("v", register):
+                return names[register]
+            case ("c", literal):
+                return str(literal)
+            case ("call", name, _, *arguments):
+                return f"{name}({', '.join(map(text, arguments))})"
+            case (name, left, right):
+                return f"({text(left)} {name} {text(right)})"
+        raise AssertionError(e)
+
+    return text(expr)
+
+
+@final
+class Value:
+    """A datum under a recorder. `number` is None while the program is explored without data."""
+
+    __slots__ = ("ask", "expr", "frame", "line", "number")
+
+    def __init__(
+        self, expr: Expr, number: int | None, frame: int, line: str, ask: Callable[[Value], bool]
+    ) -> None:
+        self.expr, self.number, self.frame, self.line, self.ask = expr, number, frame, line, ask
+
+    def derive(self, expr: Expr, number: int | None) -> Value:
+        return Value(expr, number, self.frame, self.line, self.ask)
+
+    def _binary(self, name: str, other: object, reverse: bool = False) -> Value:
+        if isinstance(other, Value):
+            right, known = other.expr, other.number
+            if other.frame != self.frame:
+                raise NpiError(
+                    f"values read in two different calls are combined ({self.line}, {other.line}); "
+                    "write one to a tape cell and read it where it is needed"
+                )
+        elif isinstance(other, int):
+            right, known = ("c", int(other)), int(other)
+        else:
+            raise NpiError(f"a value {self.line} is combined with {other!r}, which is not an integer")
+        sides = (right, self.expr) if reverse else (self.expr, right)
+        numbers = (known, self.number) if reverse else (self.number, known)
+        number = None if None in numbers else int(_BINARY[name](*numbers))
+        return self.derive((name, *sides), number)
+
+    def __bool__(self) -> bool:
+        return self.ask(self)
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise NpiError(
+            f"the program's control depends on an unbounded value: {what} of what was {self.line}. No finite "
+            "set of observations covers that; branch on a comparison of the value, or `seek` a pointer to it"
+        )
+
+    def __int__(self) -> int:
+        self._refuse("the number itself is taken")
+
+    def __index__(self) -> int:
+        self._refuse("an index or a count is made")
+
+    def __hash__(self) -> int:
+        self._refuse("a hash is taken")
+
+    def __add__(self, other: object) -> Value:
+        return self._binary("+", other)
+
+    def __radd__(self, other: object) -> Value:
+        return self._binary("+", other, reverse=True)
+
+    def __sub__(self, other: object) -> Value:
+        return self._binary("-", other)
+
+    def __rsub__(self, other: object) -> Value:
+        return self._binary("-", other, reverse=True)
+
+    def __mul__(self, other: object) -> Value:
+        return self._binary("*", other)
+
+    def __rmul__(self, other: object) -> Value:
+        return self._binary("*", other, reverse=True)
+
+    def __floordiv__(self, other: object) -> Value:
+        return self._binary("//", other)
+
+    def __rfloordiv__(self, other: object) -> Value:
+        return self._binary("//", other, reverse=True)
+
+    def __mod__(self, other: object) -> Value:
+        return self._binary("%", other)
+
+    def __rmod__(self, other: object) -> Value:
+        return self._binary("%", other, reverse=True)
+
+    def __and__(self, other: object) -> Value:
+        return self._binary("&", other)
+
+    def __or__(self, other: object) -> Value:
+        return self._binary("|", other)
+
+    def __xor__(self, other: object) -> Value:
+        return self._binary("^", other)
+
+    def __lshift__(self, other: object) -> Value:
+        return self._binary("<<", other)
+
+    def __rshift__(self, other: object) -> Value:
+        return self._binary(">>", other)
+
+    def __neg__(self) -> Value:
+        return self._binary("-", 0, reverse=True)
+
+    def __lt__(self, other: object) -> Value:
+        return self._binary("<", other)
+
+    def __le__(self, other: object) -> Value:
+        return self._binary("<=", other)
+
+    def __gt__(self, other: object) -> Value:
+        return self._binary(">", other)
+
+    def __ge__(self, other: object) -> Value:
+        return self._binary(">=", other)
+
+    def __eq__(self, other: object) -> Value:  # type: ignore[override]
+        return self._binary("==", other)
+
+    def __ne__(self, other: object) -> Value:  # type: ignore[override]
+        return self._binary("!=", other)

@@ -1,0 +1,193 @@
+"""Functions as trees, with what may be wrong in each: names and where they occur, and the suspicious places.
+
+A forest alone says what hangs under what. To judge a name one must also know which other names could stand
+there, and where each of them is used; to judge an operator, which others fit without parentheses. `Functions`
+adds these three tables to a forest, one tree per function, all counted from the start of their function:
+
+* symbols: a local variable, or an attribute of one base name (`self.x`), with the stretch of the function
+  that sees it. Symbols of one group compete: all locals are group 0, the attributes of each base are a group.
+* occurrences: each node where a symbol is written, grouped by symbol.
+* places: each node that can be suspected, its kind (`grammar.PLACES`) and three integers about it:
+
+  | kind | a | b | c |
+  |---|---|---|---|
+  | variable, attribute | its symbol | | 1 |
+  | swap (one row per pair) | first argument's node | second argument's node | 1 if order matters |
+  | operator | its number | bit set: operators that fit here | bit set: those that change the meaning |
+  | literal | its token | | 1 |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...errors import TreesError
+from .forest import Forest, Ints, load_arrays, ranges, save_arrays
+
+#: Table name → its columns. Every table has a `<table>_ptr` of `[functions + 1]`.
+TABLES = {
+    "symbol": ("symbol_token", "symbol_group", "symbol_low", "symbol_high"),
+    "occurrence": ("occurrence_node", "occurrence_symbol", "occurrence_role"),
+    "place": ("place_node", "place_kind", "place_a", "place_b", "place_c"),
+    "alias": ("alias_a", "alias_b"),
+}
+NODE_COLUMNS = ("parent", "kind", "field", "token", "pos", "start", "end", "order", "last")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Functions:
+    """Packed functions: a forest, and the tables of the module's text.
+
+    Attributes:
+        forest: one tree per function.
+        order: `[nodes]` int32, rank of the node in a walk from left to right (preorder), from 0 in each
+            function.
+        last: `[nodes]` int32, one past the rank of the node's last descendant.
+        symbol_low, symbol_high: the ranks between which the symbol is visible.
+        columns: all tables by column name, and their `_ptr` arrays; in a corpus also `distribution`,
+            `[functions]`.
+    """
+
+    forest: Forest
+    order: Ints
+    last: Ints
+    columns: dict[str, Ints]
+
+    @property
+    def count(self) -> int:
+        return self.forest.trees
+
+    def __getitem__(self, name: str) -> Ints:
+        return self.columns[name]
+
+    def select(self, chosen: Sequence[int] | Ints) -> Functions:
+        """The given functions, in the given order; copies."""
+        index = np.asarray(chosen, np.int64)
+        nodes, _ = ranges(np.asarray(self.forest.ptr), index)
+        columns: dict[str, Ints] = {}
+        for table, names in TABLES.items():
+            rows, ptr = ranges(self.columns[f"{table}_ptr"], index)
+            columns[f"{table}_ptr"] = ptr
+            columns |= {name: self.columns[name][rows] for name in names}
+        if "distribution" in self.columns:
+            columns["distribution"] = np.asarray(self.columns["distribution"])[index]
+        return Functions(
+            forest=self.forest.select(index), order=self.order[nodes], last=self.last[nodes], columns=columns
+        )
+
+    def owner(self, table: str) -> Ints:
+        """`[rows]`: which function each row of a table belongs to."""
+        return np.repeat(np.arange(self.count), np.diff(self.columns[f"{table}_ptr"]))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        forest = self.forest
+        nodes = {name: getattr(forest, name) for name in ("ptr", *NODE_COLUMNS[:-2])}
+        texts = {"kinds": list(forest.kinds), "fields": list(forest.fields), "tokens": list(forest.tokens)}
+        save_arrays(
+            path, "functions", {**nodes, "order": self.order, "last": self.last, **self.columns}, texts
+        )
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Functions:
+        """Map a file written by `save`.
+
+        Raises:
+            TreesError: missing, truncated, of another kind or version.
+        """
+        arrays, texts = load_arrays(path, "functions")
+        missing = {"ptr", *NODE_COLUMNS, *(c for cs in TABLES.values() for c in cs)} - arrays.keys()
+        if missing:
+            raise TreesError(f"{path} lacks {sorted(missing)}")
+        nodes = {name: arrays.pop(name) for name in ("ptr", *NODE_COLUMNS[:-2])}
+        forest = Forest(**{**nodes, **texts})
+        return Functions(forest=forest, order=arrays.pop("order"), last=arrays.pop("last"), columns=arrays)
+
+
+def levels(forest: Forest) -> list[Ints]:
+    """Node indices by depth, roots first."""
+    parent = forest.absolute_parent
+    level = np.asarray(forest.ptr[:-1], np.int64)
+    children, counts = np.flatnonzero(parent >= 0), np.bincount(parent[parent >= 0], minlength=forest.nodes)
+    first = np.concatenate([[0], np.cumsum(counts)])
+    found = []
+    while len(level):
+        found.append(level)
+        index, _ = ranges(first, level)
+        level = children[index]
+    return found
+
+
+def preorder(forest: Forest) -> tuple[Ints, Ints]:
+    """Rank of every node in a walk from left to right, and one past its last descendant: `[nodes]` int32
+    each.
+
+    Two passes over the levels of the whole forest (sizes from the bottom, ranks from the top), so the depth
+    of a tree costs array operations and no recursion. Siblings are taken in memory order.
+    """
+    parent = forest.absolute_parent
+    depth = levels(forest)
+    size = np.ones(forest.nodes, np.int64)
+    for level in reversed(depth[1:]):
+        np.add.at(size, parent[level], size[level])
+    before = np.zeros(forest.nodes, np.int64)
+    if len(depth) > 1:
+        child = np.concatenate(depth[1:])
+        running = np.cumsum(size[child]) - size[child]
+        starts = np.concatenate([[True], parent[child][1:] != parent[child][:-1]])
+        base = running[np.maximum.accumulate(np.where(starts, np.arange(len(child)), 0))]
+        before[child] = running - base
+    order = np.zeros(forest.nodes, np.int64)
+    for level in depth[1:]:
+        order[level] = order[parent[level]] + 1 + before[level]
+    return order.astype(np.int32), (order + size).astype(np.int32)
+
+
+def concatenate(parts: Sequence[Functions]) -> Functions:
+    """Functions of several files or packages as one set, their tokens merged into one list."""
+    if not parts:
+        raise TreesError("no functions to put together")
+    known: dict[str, int] = {}
+    tokens: list[str] = []
+    maps = [merge_tokens(part.forest.tokens, known, tokens) for part in parts]
+    first = parts[0].forest
+    nodes = {
+        name: np.concatenate([getattr(part.forest, name) for part in parts])
+        for name in NODE_COLUMNS[:-2]
+        if name != "token"
+    }
+    forest = Forest(
+        ptr=_joined_ptr([np.asarray(part.forest.ptr) for part in parts]), **nodes,
+        token=np.concatenate([m[part.forest.token] for m, part in zip(maps, parts)]),
+        kinds=first.kinds, fields=first.fields, tokens=tokens,
+    )  # fmt: skip
+    columns: dict[str, Ints] = {}
+    for table, names in TABLES.items():
+        columns[f"{table}_ptr"] = _joined_ptr([part[f"{table}_ptr"] for part in parts])
+        columns |= {name: np.concatenate([part[name] for part in parts]) for name in names}
+    columns["symbol_token"] = np.concatenate([m[part["symbol_token"]] for m, part in zip(maps, parts)])
+    return Functions(
+        forest=forest, columns=columns,
+        order=np.concatenate([part.order for part in parts]),
+        last=np.concatenate([part.last for part in parts]),
+    )  # fmt: skip
+
+
+def merge_tokens(texts: Sequence[str], known: dict[str, int], tokens: list[str]) -> Ints:
+    """Numbers of `texts` in the growing list `tokens`: `[len(texts)]` int32."""
+    numbers = np.empty(len(texts), np.int32)
+    for index, text in enumerate(texts):
+        number = known.get(text)
+        if number is None:
+            number = known[text] = len(tokens)
+            tokens.append(text)
+        numbers[index] = number
+    return numbers
+
+
+def _joined_ptr(ptrs: Sequence[Ints]) -> Ints:
+    sizes = np.concatenate([np.diff(ptr) for ptr in ptrs])
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

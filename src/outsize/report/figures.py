@@ -1,0 +1,183 @@
+"""The figures of a run as label and text, in the order in which a reader asks for them. Text and page both use it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..units import format_bytes, format_seconds
+from ..values import Decision, Plan, RunRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One line of a summary; `good` is None where nothing was promised."""
+
+    label: str
+    value: str
+    note: str = ""
+    good: bool | None = None
+
+
+def figures(record: RunRecord) -> list[Figure]:
+    """Budget and peaks, traffic, time, losses; what does not apply is left out."""
+    return [*_memory(record), *_traffic(record), *_time(record), *_loss(record)]
+
+
+#: From here on a budget binds nothing: the plain step under the meter.
+_UNBOUNDED = 2**60
+
+
+def _memory(r: RunRecord) -> list[Figure]:
+    bound = r.budget_bytes < _UNBOUNDED
+    rows = [
+        Figure(
+            label="budget",
+            value=format_bytes(r.budget_bytes),
+            note=_share(r.budget_bytes, r.plain_peak_bytes),
+        ),
+        Figure(label="peak of the plain step", value=format_bytes(r.plain_peak_bytes), note="predicted"),
+        Figure(label="predicted peak", value=format_bytes(r.predicted_peak_bytes)),
+        Figure(
+            label="measured peak",
+            value=format_bytes(r.measured_peak_bytes),
+            note=_of(r.measured_peak_bytes, r.budget_bytes, "of the budget") if bound else "",
+            good=r.measured_peak_bytes <= r.budget_bytes if bound else None,
+        ),
+        Figure(label="resident bytes", value=format_bytes(r.resident_bytes), note="alive for the whole step"),
+    ]
+    if not bound:
+        rows = rows[1:2] + rows[3:]
+    if r.rss_peak_bytes:
+        rows.append(
+            Figure(
+                label="peak resident set",
+                value=format_bytes(r.rss_peak_bytes),
+                note="the process, interpreter included",
+            )
+        )
+    return rows
+
+
+def _traffic(r: RunRecord) -> list[Figure]:
+    rows = [
+        Figure(label="swapped out per step", value=format_bytes(r.swapped_out_bytes)),
+        Figure(label="swapped in per step", value=format_bytes(r.swapped_in_bytes)),
+        Figure(label="stalled on swaps", value=format_seconds(r.stall_seconds), note="per step"),
+    ]
+    if r.recomputed_flops:
+        rows.append(
+            Figure(
+                label="recomputed",
+                value=f"{r.recomputed_flops / 1e9:.2f} GFLOP",
+                note=_of(r.recomputed_flops, r.plain_flops, "of the step's"),
+            )
+        )
+    if r.encoded_bytes:
+        rows.append(Figure(label="encoded", value=format_bytes(r.encoded_bytes)))
+    return rows + _decisions(r.decisions)
+
+
+def _decisions(made: Sequence[Decision]) -> list[Figure]:
+    counted = Counter(action_words(d) for d in made)
+    text = ", ".join(f"{n} {what}" for what, n in sorted(counted.items()))
+    return [Figure(label="decisions", value=text)] if made else []
+
+
+def plan_figures(p: Plan) -> list[Figure]:
+    """The figures of a plan that has not run."""
+    kind = "estimated" if p.estimated else "predicted"
+    slower = p.predicted_step_seconds / p.plain_step_seconds if p.plain_step_seconds else 1.0
+    rows = [
+        Figure(
+            label="budget",
+            value=format_bytes(p.budget_bytes),
+            note=_share(p.budget_bytes, p.plain_peak_bytes),
+        ),
+        Figure(label="peak of the plain step", value=format_bytes(p.plain_peak_bytes), note=kind),
+        Figure(label="peak under the plan", value=format_bytes(p.predicted_peak_bytes), note=kind),
+        Figure(label="resident bytes", value=format_bytes(p.resident_bytes)),
+        Figure(label="swapped per step", value=format_bytes(p.swapped_bytes)),
+        Figure(label="plain time per step", value=format_seconds(p.plain_step_seconds), note=kind),
+        Figure(
+            label="time per step under the plan",
+            value=format_seconds(p.predicted_step_seconds),
+            note=f"{kind}, {slower:.3f} × plain",
+        ),
+    ]
+    if p.recomputed_flops:
+        again = f"{p.recomputed_flops / 1e9:.2f} GFLOP"
+        note = _of(p.recomputed_flops, p.plain_flops, "of the step's")
+        rows.append(Figure(label="recomputed", value=again, note=note))
+    return rows + _decisions(p.decisions)
+
+
+def _time(r: RunRecord) -> list[Figure]:
+    rows = [
+        Figure(label="predicted time per step", value=format_seconds(r.predicted_step_seconds)),
+        Figure(label="measured time per step", value=format_seconds(r.measured_step_seconds)),
+    ]
+    if r.plain_step_seconds:
+        rows.append(
+            Figure(label="plain time per step", value=format_seconds(r.plain_step_seconds), note="predicted")
+        )
+    prepared = {
+        "capture": r.capture_seconds,
+        "measure": r.measure_seconds,
+        "plan": r.planning_seconds,
+        "rewrite": r.rewrite_seconds,
+    }
+    if any(prepared.values()):
+        text = ", ".join(f"{name} {format_seconds(s)}" for name, s in prepared.items() if s)
+        rows.append(Figure(label="preparation", value=text, note="once"))
+    return rows
+
+
+def _loss(r: RunRecord) -> list[Figure]:
+    rows = []
+    if r.losses:
+        rows.append(Figure(label="training loss", value=f"{r.losses[0]:.3f} → {r.losses[-1]:.3f}"))
+    if r.validation_loss is not None:
+        before = "" if r.validation_loss_before is None else f"{r.validation_loss_before:.3f} → "
+        rows.append(
+            Figure(
+                label="validation loss",
+                value=f"{before}{r.validation_loss:.3f}",
+                good=None
+                if r.validation_loss_before is None
+                else r.validation_loss < r.validation_loss_before,
+            )
+        )
+    return rows
+
+
+def _of(part: int, whole: int, words: str) -> str:
+    return f"{100 * part / whole:.1f} % {words}" if whole else ""
+
+
+def _share(budget: int, plain: int) -> str:
+    return (
+        _of(budget, plain, "of the plain peak") if budget < plain else "above the plain peak" if plain else ""
+    )
+
+
+def action_words(decision: Decision) -> str:
+    """`swap to disk`, `recompute`, `encode (relu)`."""
+    if decision.action == "swap":
+        return f"swap to {decision.tier}" if decision.tier else "swap"
+    if decision.action == "encode":
+        return f"encode ({decision.codec})" if decision.codec else "encode"
+    if decision.action == "encode_swap":
+        return f"encode ({decision.codec}) and swap to {decision.tier}"
+    return decision.action
+
+
+def storage_name(record: RunRecord, storage: int) -> str:
+    """The storage's name, or its number where the record has none."""
+    return record.storage_names[storage] if storage < len(record.storage_names) else f"storage {storage}"
+
+
+def storage_bytes(record: RunRecord, storage: int) -> int:
+    """The storage's bytes, 0 where the record has none."""
+    return record.storage_bytes[storage] if storage < len(record.storage_bytes) else 0

@@ -1,0 +1,217 @@
+"""Check a rewritten step against the captured one, without the builder's bookkeeping.
+
+Every node of the new graphs is labelled with the storage whose bytes it holds, from the graphs alone: a placeholder
+by its name, an operator by its original, a transfer by what was handed to it; and with its geometry (shape, strides,
+offset, dtype), for which views are replayed on the meta device, so that nothing the builder recorded is believed.
+Then: every original operator runs exactly once and in the original order (repeats come after, with the same
+arguments); every argument and every result holds the bytes and has the geometry that the original had; nothing
+random or with an effect runs twice; a transfer is settled before it is fetched and waited for before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from ..errors import RewriteError
+from ..fx import CapturedStep, RewrittenStep, RuntimeOps, map_nodes
+
+
+def verify_step(step: CapturedStep, new: RewrittenStep, ops: RuntimeOps) -> None:
+    """Raise unless the rewritten graphs compute what the captured graph computes.
+
+    Raises:
+        RewriteError: naming the node and what is wrong with it.
+    """
+    _Verifier(step, new, ops).run()
+
+
+class _Verifier:
+    def __init__(self, step: CapturedStep, new: RewrittenStep, ops: RuntimeOps) -> None:
+        self.step, self.new, self.ops = step, new, ops
+        self.bytes_of: dict[Node, int] = {}
+        self.geometry: dict[Node, Any] = {}
+        self.slots: dict[int, str] = {}
+        self.held: dict[int, int] = {}
+        self.ran: list[Node] = []
+
+    def run(self) -> None:
+        self._inputs()
+        for node in (*self.new.forward.graph.nodes, *self.new.backward.graph.nodes):
+            if node.op == "call_function":
+                self._visit(node)
+        self._results(self.new.forward.graph, self.step.forward_outputs)
+        self._results(self.new.backward.graph, self.step.backward_outputs)
+        expected = [n for n in self.step.nodes if n is not None]
+        if self.ran != expected:
+            wrong = next((i for i, (a, b) in enumerate(zip(self.ran, expected)) if a is not b), -1)
+            raise RewriteError(
+                f"the operators no longer run once each in their order (first at position {wrong})"
+            )
+
+    def _inputs(self) -> None:
+        crossing = next(n for n in self.new.forward.graph.nodes if n.op == "output").args[0]
+        self.crossing = crossing[len(self.step.forward_outputs) :]
+        twins = [n for n in self.new.backward.graph.nodes if n.op == "placeholder"][1:]
+        self.twin = dict(zip(twins[: len(self.crossing)], self.crossing))
+        fresh = [n for n in self.new.forward.graph.nodes if n.op == "placeholder"][1:]
+        outer = [*zip(fresh, self.step.primals), *zip(twins[len(self.crossing) :], self.step.tangents)]
+        constants = {n.target: n for n in self.step.storage if n.op == "get_attr"}
+        for node in (*self.new.forward.graph.nodes, *self.new.backward.graph.nodes):
+            if node.op == "get_attr" and node.target in constants:
+                outer.append((node, constants[node.target]))
+        for node, original in outer:
+            self.geometry[node] = _blank(_recorded(original))
+            if original in self.step.storage:
+                self.bytes_of[node] = self.step.storage[original]
+
+    def _visit(self, node: Node) -> None:
+        if node in self.new.origin:
+            self._operator(node, self.new.origin[node])
+        elif node.target is self.ops.observe:
+            return
+        elif node.target in vars(self.ops).values():
+            self._transfer(node)
+        else:  # a view or a part of a result: the bytes of its base
+            self.geometry[node] = self._replay(node)
+            base = next((a for a in node.all_input_nodes if self._label(a) is not None), None)
+            if base is not None and node not in self.bytes_of:
+                self.bytes_of[node] = self._label(base)  # type: ignore[assignment]
+
+    def _label(self, node: Node) -> int | None:
+        return self.bytes_of.get(self.twin.get(node, node))
+
+    def _replay(self, node: Node) -> Any:
+        """What a view makes of its base, computed on tensors without bytes."""
+        args = map_nodes(node.args, self._shape)
+        kwargs = map_nodes(node.kwargs, self._shape)
+        try:
+            with torch.no_grad():
+                return node.target(*args, **kwargs)  # type: ignore[operator]
+        except (RuntimeError, IndexError, TypeError) as error:
+            raise RewriteError(f"{node.name} cannot be replayed: {error}") from error
+
+    def _shape(self, node: Node) -> Any:
+        return self.geometry.get(self.twin.get(node, node))
+
+    def _operator(self, node: Node, original: Node) -> None:
+        again = original in self.ran
+        op = (
+            next((o for o, n in zip(self.step.graph.ops, self.step.nodes) if n is original), None)
+            if again
+            else None
+        )
+        if op is not None and (op.random or op.effect):
+            raise RewriteError(
+                f"{node.name} runs twice, and it may not: it draws random numbers or has an effect"
+            )
+        if not again:
+            self.ran.append(original)
+        given, wanted = node.all_input_nodes, original.all_input_nodes
+        if len(given) != len(wanted):
+            raise RewriteError(f"{node.name} takes {len(given)} values, the original {len(wanted)}")
+        if node.target is not original.target or _constants(node) != _constants(original):
+            raise RewriteError(f"{node.name} is not the operator that {original.name} was")
+        for mine, theirs in zip(given, wanted):
+            self._match(node.name, mine, theirs)
+        self.geometry[node] = _blank(_recorded(original))
+        self._label_outputs(node, original)
+
+    def _match(self, reader: str, mine: Node, theirs: Node) -> None:
+        """`mine` holds the bytes of `theirs` and has its geometry."""
+        if theirs in self.step.storage and self._label(mine) != self.step.storage[theirs]:
+            raise RewriteError(
+                f"{reader} reads storage {self._label(mine)} where the original reads {self.step.storage[theirs]}"
+            )
+        if not _same_geometry(self._shape(mine), _recorded(theirs)):
+            raise RewriteError(
+                f"{reader} reads {mine.name} in another shape than the original reads {theirs.name}"
+            )
+
+    def _results(self, graph: torch.fx.Graph, wanted: Sequence[object]) -> None:
+        given = next(n for n in graph.nodes if n.op == "output").args[0]
+        if len(given) < len(wanted):
+            raise RewriteError(f"{len(given)} results are handed out where the original has {len(wanted)}")
+        for mine, theirs in zip(given, wanted):
+            if isinstance(mine, Node) and isinstance(theirs, Node):
+                self._match("the caller", mine, theirs)
+            elif mine is not theirs:
+                raise RewriteError(f"the caller gets {mine} where the original hands out {theirs}")
+
+    def _label_outputs(self, node: Node, original: Node) -> None:
+        if original in self.step.storage:
+            self.bytes_of[node] = self.step.storage[original]
+        for part in original.users:
+            for mine in node.users:
+                same = str(part.target) == str(mine.target) and part.args[1:] == mine.args[1:]
+                if part in self.step.storage and "getitem" in str(part.target) and same:
+                    self.bytes_of[mine] = self.step.storage[part]
+
+    def _transfer(self, node: Node) -> None:
+        name = next(k for k, v in vars(self.ops).items() if v is node.target)
+        slot = next(a for a in node.args[1:] if isinstance(a, int))
+        state = self.slots.get(slot, "")
+        order = {
+            "swap_out": ("", "encoded", "decoded"),
+            "settle": ("swap_out",),
+            "fetch": ("settle", "done"),
+            "wait": ("fetch",),
+            "encode": ("", "done"),
+            "decode": ("encoded", "arrived", "decoded"),
+        }[name]
+        if state not in order:
+            raise RewriteError(f"{node.name}: {name} of storage {slot} follows {state or 'nothing'!r}")
+        tensor = node.args[1] if len(node.args) > 1 and isinstance(node.args[1], Node) else None
+        if tensor is not None:
+            if self._label(tensor) != slot:
+                raise RewriteError(f"{node.name} sends storage {self._label(tensor)} away in place of {slot}")
+            self.held[slot] = slot
+        if name == "wait":
+            encoded = node.args[2] is None
+            self.slots[slot] = "arrived" if encoded else "done"
+            if not encoded:
+                self._flat(node, slot, node.args[2])
+        elif name == "decode":
+            self.slots[slot] = "decoded"
+            self._flat(node, slot, node.args[2])
+        else:
+            self.slots[slot] = "encoded" if name == "encode" else name
+
+    def _flat(self, node: Node, slot: int, dtype: Any) -> None:
+        """A restored storage: one dense run of its bytes."""
+        self.bytes_of[node] = self.held[slot]
+        count = self.step.graph.storages[slot].nbytes // dtype.itemsize
+        self.geometry[node] = torch.empty(count, dtype=dtype, device="meta")
+
+
+def _recorded(node: Node) -> Any:
+    return node.meta.get("val", node.meta.get("example_value"))
+
+
+def _constants(node: Node) -> Any:
+    """The arguments with every node blanked."""
+    return map_nodes((node.args, node.kwargs), lambda _: None)
+
+
+def _blank(value: Any) -> Any:
+    """The recorded value's geometry on the meta device; numbers as they are."""
+    if isinstance(value, torch.Tensor):
+        span = 1 + sum((n - 1) * s for n, s in zip(value.shape, value.stride())) if value.numel() else 0
+        base = torch.empty(value.storage_offset() + span, dtype=value.dtype, device="meta")
+        return base.as_strided(value.shape, value.stride(), value.storage_offset())
+    if isinstance(value, (list, tuple)):
+        return [_blank(item) for item in value]
+    return value
+
+
+def _same_geometry(mine: Any, theirs: Any) -> bool:
+    if not isinstance(theirs, torch.Tensor):
+        return True
+    return isinstance(mine, torch.Tensor) and _facts(mine) == _facts(theirs)
+
+
+def _facts(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype

@@ -1,0 +1,98 @@
+"""Run a rewritten step: two graphs, op by op, each value let go after its last use.
+
+The executor owns no policy. Before each forward it asks its host which rewritten step is in force (a new one when
+the resident bytes have grown, or when a first measurement corrected the prediction) and tells the host when the
+forward and the backward begin and end.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, final
+
+import torch
+from torch.fx import GraphModule, Node
+from torch.fx.graph import _BoxedCodeGen
+
+from ..fx import CapturedStep, Program, RewrittenStep
+from .frame import Frame
+from .tiers import Tier
+
+
+class Host(ABC):
+    """What an executor asks of its owner."""
+
+    @abstractmethod
+    def begin(self, step: CapturedStep, args: list[Any]) -> RewrittenStep:
+        """A forward begins with these inputs: the rewritten step to run."""
+
+    @abstractmethod
+    def forward_done(self, frame: Frame) -> None:
+        """The forward has ended; the frame holds what its backward needs."""
+
+    @abstractmethod
+    def backward_begins(self) -> None:
+        """The backward begins."""
+
+    @abstractmethod
+    def backward_done(self, frame: Frame, *, kept: bool) -> None:
+        """The backward of a frame has ended; `kept` when autograd may ask for another."""
+
+    @abstractmethod
+    def updated_by_step(self) -> set[int]:
+        """Storages that the step itself updates when its forward ends: the module's buffers."""
+
+    @property
+    @abstractmethod
+    def tiers(self) -> dict[str, Tier]:
+        """By name."""
+
+
+@final
+class StepProgram(Program):
+    """A captured step under a host's plan."""
+
+    def __init__(self, step: CapturedStep, host: Host) -> None:
+        self._step, self._host = step, host
+        self._returned = {n for n in step.forward_outputs if isinstance(n, Node)}
+
+    def forward(self, args: list[Any]) -> list[Any]:
+        rewritten = self._host.begin(self._step, args)
+        frame = Frame(rewritten, self._host.tiers)
+        inputs = [frame, *args]
+        args.clear()
+        values = list(rewritten.forward.forward(inputs))
+        count = len(self._step.forward_outputs)
+        crossing = values[count:]
+        del values[count:]
+        frame.save(crossing, self._watched(rewritten, crossing))
+        self._host.forward_done(frame)
+        return [*values, frame.capsule()]
+
+    def backward(self, args: list[Any], *, keep: bool) -> list[Any]:
+        frame = Frame.of(args[0])
+        self._host.backward_begins()
+        inputs = [frame, *frame.take(keep=keep), *args[1:]]
+        args.clear()
+        gradients = list(frame.program.backward.forward(inputs))
+        self._host.backward_done(frame, kept=keep)
+        return gradients
+
+    def _watched(self, rewritten: RewrittenStep, crossing: list[Any]) -> list[tuple[str, torch.Tensor]]:
+        outside = set(self._step.primals) | self._returned
+        updated = self._host.updated_by_step()
+        return [
+            (node.name, value)
+            for node, value in zip(rewritten.crossing, crossing)
+            if node in outside
+            and isinstance(value, torch.Tensor)
+            and value.untyped_storage()._cdata not in updated
+        ]
+
+
+def plain_forward(module: GraphModule) -> Callable[[list[Any]], Any]:
+    """A forward without a backward (evaluation), each value let go after its last use."""
+    module.graph.set_codegen(_BoxedCodeGen())
+    module.recompile()
+    return module.forward

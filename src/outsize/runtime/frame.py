@@ -1,0 +1,95 @@
+"""A frame: everything one running step keeps between its forward and its backward.
+
+Autograd decides when that is no longer needed, so the frame hangs on a *capsule*: a one-element tensor that autograd
+saves like any other, over a NumPy array that owns the frame. When the last reference to the capsule's bytes goes, so
+does the frame, and with it every block in a tier, whether the backward ran or not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import MutationError
+from .encoding import Form
+from .tiers import Arrival, Block, Tier
+
+_NUMBERS = itertools.count(1)
+_FRAMES: weakref.WeakValueDictionary[int, Frame] = weakref.WeakValueDictionary()
+
+
+class _Owner(np.ndarray):
+    """An array that keeps its frame alive."""
+
+    frame: Frame
+
+
+@final
+class Frame:
+    """Saved values, and the storages that are away, of one running step.
+
+    Attributes:
+        tiers: by name.
+        blocks: storage → its bytes in a tier.
+        arrivals: storage → its read under way.
+        dtypes: storage → dtype of the tensor that went away.
+        forms: storage → its encoded form.
+        densities: storage → share of nonzero elements, where observed.
+        overflowed: storages that were denser than planned and went to a tier instead.
+        program: whoever runs this frame's backward.
+        held_bytes: device bytes that the frame kept when its forward ended, as its host measured them.
+    """
+
+    def __init__(self, program: Any, tiers: dict[str, Tier]) -> None:
+        self.number = next(_NUMBERS)
+        self.program = program
+        self.tiers = tiers
+        self.blocks: dict[int, tuple[Tier, Block]] = {}
+        self.arrivals: dict[int, Arrival] = {}
+        self.dtypes: dict[int, torch.dtype] = {}
+        self.forms: dict[int, Form] = {}
+        self.densities: dict[int, float] = {}
+        self.overflowed: list[int] = []
+        self.held_bytes = 0
+        self._saved: list[Any] = []
+        self._watched: list[tuple[str, Tensor, int]] = []
+
+    def capsule(self) -> Tensor:
+        """The tensor that autograd saves in the frame's place: int64 `[1]`, the frame's number."""
+        owner = np.full(1, self.number, dtype=np.int64).view(_Owner)
+        owner.frame = self
+        _FRAMES[self.number] = self
+        return torch.from_numpy(owner)
+
+    @staticmethod
+    def of(capsule: Tensor) -> Frame:
+        """The frame behind a capsule."""
+        return _FRAMES[int(capsule.item())]
+
+    def save(self, values: list[Any], watched: list[tuple[str, Tensor]]) -> None:
+        """Keep what the backward reads; `watched` are those among them that somebody else can change in place."""
+        self._saved = values
+        self._watched = [(name, tensor, tensor._version) for name, tensor in watched]
+
+    def take(self, *, keep: bool) -> list[Any]:
+        """The saved values; unless `keep`, the frame lets go of them.
+
+        Raises:
+            MutationError: one of the watched tensors was changed in place since the forward.
+        """
+        for name, tensor, version in self._watched:
+            if tensor._version != version:
+                raise MutationError(
+                    f"{name} (shape {tuple(tensor.shape)}) was changed in place after the forward and before the "
+                    f"backward that reads it (version {tensor._version}, expected {version}); clone it first, or "
+                    "change it after backward()"
+                )
+        values = list(self._saved)
+        if not keep:
+            self._saved, self._watched = [], []
+        return values

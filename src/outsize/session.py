@@ -1,0 +1,365 @@
+"""One module under one budget: when to plan, with which resident bytes, and what the steps then measured.
+
+Planning waits for the first forward: only then are the inputs, the gradients of an earlier step and the optimizer's
+state there to be counted. A plan is made anew when the resident bytes grow beyond those it was made for, and once
+when the first measured step shows more bytes than were predicted (the loss outside the module, above all).
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import torch
+
+from .device import allocator
+from .device.memory import PeakMeter, bytes_in_use, peak_rss_bytes
+from .fx import CapturedStep, RewrittenStep
+from .measure.optimizer import UpdateBytes, update_bytes
+from .runtime.executor import Host
+from .runtime.frame import Frame
+from .runtime.tiers import Tier
+from .values import OpCost, Plan, Profile, RunRecord, StepGraph
+
+#: A step's own Python objects (frames, autograd nodes) are in the allocator's count too: 20 to 300 KB were seen.
+NOISE_BYTES = 512 * 1024
+#: Plans made anew because a step went over its budget. A second one was needed where both ends of a step were over.
+MOST_CORRECTIONS = 3
+#: Share of the budget that must come free before a lower figure for the loss is worth another plan.
+ROOM_WORTH_A_PLAN = 0.02
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A captured step with everything that was decided for it."""
+
+    graph: StepGraph
+    profile: Profile
+    plan: Plan
+    rewritten: RewrittenStep
+    phase_peaks: dict[str, int]
+    observes: bool
+    measure_seconds: float
+    planning_seconds: float
+    rewrite_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What is known when a plan is made, beyond the graph.
+
+    Attributes:
+        resident: resident bytes that no op touches.
+        outside: bytes that the loss took outside the module, None before the first step.
+        update: bytes that the optimizer's step needs for a moment.
+        bias: bytes that the first step took beyond the prediction.
+        densities: storage → share of nonzero elements.
+        costs: of the ops, where they were measured before.
+    """
+
+    resident: int
+    outside: int | None = None
+    update: int = 0
+    bias: int = 0
+    densities: dict[int, float] = field(default_factory=dict)
+    costs: tuple[OpCost, ...] = ()
+
+
+Prepare = Callable[[CapturedStep, Learned], Prepared]
+
+
+@dataclass(kw_only=True)
+class _Track:
+    """What is known of one captured step over time."""
+
+    prepared: Prepared | None = None
+    resident: int = 0
+    outside: int | None = None
+    bias: int = 0
+    densities: dict[int, float] = field(default_factory=dict)
+    stale: str = ""
+    corrections: int = 0
+
+
+@dataclass(kw_only=True)
+class _Measured:
+    """Figures of the latest step and the highest peak so far under the current plan."""
+
+    peak: int = 0
+    seconds: float = 0.0
+    stall: float = 0.0
+    bytes_out: int = 0
+    bytes_in: int = 0
+    steps: int = 0
+
+
+@dataclass(kw_only=True)
+class _Running:
+    """The step under way. `unborn` are the bytes of optimizer state that its update is yet to make."""
+
+    track: _Track
+    resident: int
+    unborn: int
+    base: int
+    start: float
+    counters: tuple[int, int, float]
+    peaks: dict[str, int] = field(default_factory=dict)
+
+
+@final
+class Session(Host):
+    """Owns the tiers, the meter and the current plans of one module."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        tiers: dict[str, Tier],
+        prepare: Prepare,
+        budget_bytes: int,
+    ) -> None:
+        self._module, self._optimizer = weakref.ref(module), optimizer
+        self._tiers, self._prepare, self.budget_bytes = tiers, prepare, budget_bytes
+        self._tracks: weakref.WeakKeyDictionary[CapturedStep, _Track] = weakref.WeakKeyDictionary()
+        self._latest: _Track | None = None
+        self._running: _Running | None = None
+        self._meter: PeakMeter | None = None
+        self.measured = _Measured()
+        self.capture_seconds = 0.0
+        self.notes: list[str] = []
+        self._densities: dict[int, float] = {}
+        self._overflowed = 0
+        self._waiting: weakref.WeakSet[Frame] = weakref.WeakSet()
+        self._update = update_bytes(optimizer) if optimizer is not None else UpdateBytes()
+        if optimizer is not None:
+            optimizer.register_step_post_hook(self._after_update)
+
+    @property
+    def tiers(self) -> dict[str, Tier]:
+        return self._tiers
+
+    @property
+    def prepared(self) -> Prepared | None:
+        """What the latest step ran with; None before the first."""
+        return self._latest.prepared if self._latest is not None else None
+
+    @property
+    def update_workspace(self) -> int:
+        """Bytes that the optimizer's step needs for a moment."""
+        return self._update.workspace
+
+    # The step, phase by phase.
+
+    def begin(self, step: CapturedStep, args: list[Any]) -> RewrittenStep:
+        track = self._tracks.setdefault(step, _Track())
+        resident = self.resident_bytes(args)
+        if track.prepared is None or resident > track.resident or track.stale:
+            track.resident = max(resident, track.resident)
+            track.prepared = self._plan(step, track)
+        self._latest = track
+        self._start(track, resident)
+        return track.prepared.rewritten
+
+    def _plan(self, step: CapturedStep, track: _Track) -> Prepared:
+        if track.stale:
+            self.notes.append(track.stale)
+            track.stale = ""
+        learned = Learned(
+            resident=max(0, track.resident - step.graph.resident_bytes),
+            outside=track.outside,
+            update=self.update_workspace,
+            bias=track.bias,
+            densities=track.densities,
+            costs=track.prepared.profile.ops if track.prepared is not None else (),
+        )
+        prepared = self._prepare(step, learned)
+        for tier in self._tiers.values():
+            tier.reserve(prepared.plan.swapped_bytes)
+        self.measured.peak = 0
+        return prepared
+
+    def _start(self, track: _Track, resident: int) -> None:
+        self._stop_meter()
+        self._meter = PeakMeter().start()
+        unborn = max(0, self._update.state - self._state_bytes())
+        self._running = _Running(
+            track=track,
+            resident=resident - unborn,
+            unborn=unborn,
+            base=bytes_in_use(),
+            start=time.perf_counter(),
+            counters=self._counters(),
+        )
+
+    def forward_done(self, frame: Frame) -> None:
+        self._end_phase("forward")
+        if self._running is not None:
+            frame.held_bytes = max(0, bytes_in_use() - self._running.base)
+        self._waiting.add(frame)
+
+    def backward_begins(self) -> None:
+        self._end_phase("outside")
+
+    def backward_done(self, frame: Frame, *, kept: bool) -> None:
+        if not kept:
+            self._waiting.discard(frame)
+        self._densities, self._overflowed = frame.densities, len(frame.overflowed)
+        self._end_phase("backward")
+        run = self._running
+        if run is None:
+            return
+        self.measured.seconds = time.perf_counter() - run.start
+        out, into, stall = (b - a for a, b in zip(run.counters, self._counters()))
+        self.measured.bytes_out, self.measured.bytes_in, self.measured.stall = int(out), int(into), stall
+        self.measured.steps += 1
+        self._note_peak(run)
+        if self._optimizer is None:
+            self._finish()
+
+    def _after_update(self, *_: Any) -> None:
+        if self._running is not None and "backward" in self._running.peaks:
+            self._end_phase("update")
+            self._note_peak(self._running)
+            self._finish()
+
+    def _end_phase(self, phase: str) -> None:
+        if self._running is not None and self._meter is not None:
+            peak = self._running.resident + self._meter.reset() - self._running.base
+            self._running.peaks[phase] = max(peak, self._running.peaks.get(phase, 0))
+
+    def _note_peak(self, run: _Running) -> None:
+        self.measured.peak = max(self.measured.peak, *run.peaks.values())
+
+    def _finish(self) -> None:
+        run, self._running = self._running, None
+        self._stop_meter()
+        allocator.trim()
+        if run is None or run.track.prepared is None:
+            return
+        self._learn(run.track, run)
+
+    def _stop_meter(self) -> None:
+        if self._meter is not None:
+            self._meter.stop()
+            self._meter = None
+
+    def _learn(self, track: _Track, run: _Running) -> None:
+        """From a measured step: bytes outside the module, densities, and whether to plan again."""
+        made = track.prepared
+        if made is None:
+            return
+        if self._overflowed:
+            self.notes.append(f"{self._overflowed} tensors were denser than planned and went to a tier")
+        if made.observes and self._densities:
+            track.densities = dict(self._densities)
+            track.stale = "planned again with the densities of the first step"
+        if track.outside is None:
+            self._learn_outside(track, made, run)
+        # The plan counts the optimizer's state from the start; a first step has it from its update only.
+        peaks = {p: n + (run.unborn if p != "update" else 0) for p, n in run.peaks.items()}
+        worst = max(peaks.values())
+        if worst > self.budget_bytes + NOISE_BYTES and track.corrections < MOST_CORRECTIONS:
+            track.corrections += 1
+            inside = max(peaks.get(p, 0) - made.phase_peaks.get(p, 0) for p in ("forward", "backward"))
+            track.bias += max(0, inside)
+            track.stale = (
+                f"a step reached {worst} bytes, over the budget of {self.budget_bytes}: "
+                "planned again with what was measured"
+            )
+
+    def _learn_outside(self, track: _Track, made: Prepared, run: _Running) -> None:
+        """Replace the guess of what the loss takes by what it took; plan again where that frees room."""
+        if "outside" not in run.peaks:
+            return
+        guess = made.profile.ops[_boundary(made.graph)].workspace_bytes
+        track.outside = max(0, guess + run.unborn + run.peaks["outside"] - made.phase_peaks.get("outside", 0))
+        if made.plan.decisions and guess - track.outside > self.budget_bytes * ROOM_WORTH_A_PLAN:
+            track.stale = "planned again with the bytes that the loss took"
+
+    def _counters(self) -> tuple[int, int, float]:
+        seen = [tier.counters() for tier in self._tiers.values()]
+        return (
+            sum(c.bytes_out for c in seen),
+            sum(c.bytes_in for c in seen),
+            sum(c.stall_seconds for c in seen),
+        )
+
+    # What is resident.
+
+    def updated_by_step(self) -> set[int]:
+        module = self._module()
+        return {b.untyped_storage()._cdata for b in module.buffers()} if module is not None else set()
+
+    def resident_bytes(self, args: Iterable[Any]) -> int:
+        """Bytes of the module, its gradients, the optimizer's state and the inputs, each storage once."""
+        held: dict[int, int] = {}
+        for tensor in (*self._owned(), *args):
+            if isinstance(tensor, torch.Tensor):
+                held[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        # Forwards whose backward has yet to come keep their saved values meanwhile.
+        waiting = sum(frame.held_bytes for frame in self._waiting)
+        return sum(held.values()) + max(self._update.state, self._state_bytes()) + waiting
+
+    def _owned(self) -> Iterable[torch.Tensor]:
+        module = self._module()
+        if module is None:
+            return
+        for parameter in module.parameters():
+            yield parameter
+            if parameter.grad is not None:
+                yield parameter.grad
+        yield from module.buffers()
+
+    def _state_bytes(self) -> int:
+        if self._optimizer is None:
+            return 0
+        states = self._optimizer.state.values()
+        tensors = [v for state in states for v in state.values() if isinstance(v, torch.Tensor)]
+        return sum(t.untyped_storage().nbytes() for t in tensors)
+
+    # What happened.
+
+    def record(self) -> RunRecord | None:
+        """The figures so far, or None before the first step."""
+        if self._latest is None or self._latest.prepared is None:
+            return None
+        made, plan, seen = self._latest.prepared, self._latest.prepared.plan, self.measured
+        return RunRecord(
+            budget_bytes=self.budget_bytes,
+            plain_peak_bytes=plan.plain_peak_bytes,
+            predicted_peak_bytes=plan.predicted_peak_bytes,
+            measured_peak_bytes=seen.peak,
+            resident_bytes=plan.resident_bytes,
+            swapped_out_bytes=seen.bytes_out,
+            swapped_in_bytes=seen.bytes_in,
+            stall_seconds=seen.stall,
+            predicted_step_seconds=plan.predicted_step_seconds,
+            measured_step_seconds=seen.seconds,
+            decisions=plan.decisions,
+            refusals=plan.refusals,
+            planner=plan.planner,
+            plain_step_seconds=plan.plain_step_seconds,
+            recomputed_flops=plan.recomputed_flops,
+            plain_flops=plan.plain_flops,
+            rss_peak_bytes=peak_rss_bytes(),
+            steps=seen.steps,
+            capture_seconds=self.capture_seconds,
+            measure_seconds=made.measure_seconds,
+            planning_seconds=made.planning_seconds,
+            rewrite_seconds=made.rewrite_seconds,
+            storage_names=tuple(s.name for s in made.graph.storages),
+            storage_bytes=tuple(s.nbytes for s in made.graph.storages),
+            notes=tuple(self.notes),
+        )
+
+
+def with_resident(graph: StepGraph, extra: int) -> StepGraph:
+    """The graph with so many resident bytes that no op touches."""
+    return replace(graph, extra_resident_bytes=extra)
+
+
+def _boundary(graph: StepGraph) -> int:
+    return next(op.index for op in graph.ops if op.phase == "outside")

@@ -1,0 +1,109 @@
+"""Images to classify or rebuild: scikit-learn's handwritten digits, enlarged, or arrays of the user's.
+
+The 1,797 digits (8×8, UCI "optical recognition of handwritten digits") come with scikit-learn. Enlarged to the side
+that a network was designed for, they cost what photographs cost and are learned in a few steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...errors import WorkloadError
+from ..workload import Batch
+
+_VALIDATION_SHARE = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Inputs (N, C, …) float32 and targets (N, …) int64, already divided into two disjoint parts."""
+
+    train: tuple[Tensor, Tensor]
+    validation: tuple[Tensor, Tensor]
+    origin: str
+    classes: int
+
+
+def digits(*, seed: int) -> Samples:
+    """The digits as (N, 1, 8, 8) of mean 0 and variance 1, with their classes 0 to 9.
+
+    Raises:
+        WorkloadError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise WorkloadError('the digits come with scikit-learn: pip install "outsize[zoo]"') from error
+    found = load_digits()
+    images = torch.from_numpy(np.ascontiguousarray(found.images, dtype=np.float32))[:, None]
+    images = (images - images.mean()) / images.std()
+    return divide(
+        images, torch.from_numpy(found.target).long(), seed=seed, origin="scikit-learn's digits", classes=10
+    )
+
+
+def arrays(path: Path, *, seed: int, dimensions: int) -> Samples:
+    """Arrays of the user's: a `.npz` file with `x` (N, C, …) and integer `y` (N,) or (N, …).
+
+    Args:
+        path: the file. It is read without unpickling anything.
+        seed: of the division into two parts.
+        dimensions: of `x`, as the model wants them.
+
+    Raises:
+        WorkloadError: not such a file, or of another shape.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            x, y = np.asarray(found["x"], dtype=np.float32), np.asarray(found["y"]).astype(np.int64)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WorkloadError(f"{path} is not a .npz file with arrays x and y: {error}") from error
+    if x.ndim != dimensions or len(x) != len(y) or len(x) < 2 or y.min() < 0:
+        raise WorkloadError(
+            f"{path}: x has shape {x.shape} and y {y.shape}; {dimensions} dimensions, equal lengths of at least 2 "
+            "and classes from 0 are needed"
+        )
+    return divide(
+        torch.from_numpy(x), torch.from_numpy(y), seed=seed, origin=str(path), classes=int(y.max()) + 1
+    )
+
+
+def divide(x: Tensor, y: Tensor, *, seed: int, origin: str, classes: int) -> Samples:
+    """Shuffles by the seed and sets a fifth aside."""
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    cut = max(1, int(len(x) * _VALIDATION_SHARE))
+    aside, kept = order[:cut], order[cut:]
+    return Samples(train=(x[kept], y[kept]), validation=(x[aside], y[aside]), origin=origin, classes=classes)
+
+
+def enlarge(x: Tensor, *, side: int, channels: int) -> Tensor:
+    """(N, C, h, w) to (N, channels, side, side), bilinear; one channel is repeated."""
+    if x.shape[-2:] != (side, side):
+        x = F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+    return x if x.shape[1] == channels else x.expand(-1, channels, -1, -1).contiguous()
+
+
+def shuffled(part: tuple[Tensor, Tensor], *, batch: int, seed: int) -> Iterator[Batch]:
+    """Endless batches, epoch after epoch in a new order; each has `batch` samples."""
+    generator, (x, y) = torch.Generator().manual_seed(seed), part
+    left = torch.empty(0, dtype=torch.long)
+    while True:
+        while len(left) < batch:
+            left = torch.cat([left, torch.randperm(len(x), generator=generator)])
+        chosen, left = left[:batch], left[batch:]
+        yield Batch((x[chosen],), y[chosen])
+
+
+def in_order(part: tuple[Tensor, Tensor], *, batch: int, count: int) -> Iterator[Batch]:
+    """At most `count` batches of exactly `batch` samples from the front (all samples where there are fewer)."""
+    x, y = part
+    for chosen in torch.arange(min(len(x), batch * count)).split(batch):
+        if len(chosen) == batch or len(x) < batch:
+            yield Batch((x[chosen],), y[chosen])

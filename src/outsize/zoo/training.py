@@ -1,0 +1,126 @@
+"""The training loop that the CLI runs: the one that a user would write, under a budget or plain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from .. import api, parallel
+from ..errors import OutsizeError
+from ..units import parse_bytes
+from ..values import Plan, RunRecord
+from .workload import Workload, mean_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What one step gave: its number from 0, its loss, its seconds with the update, the figures so far.
+
+    `alive_bytes` are held at its end: the residents and the gradients that the next step will drop.
+    """
+
+    index: int
+    loss: float
+    seconds: float
+    record: RunRecord
+    alive_bytes: int
+
+
+def make_optimizer(workload: Workload, *, learning_rate: float | None = None) -> torch.optim.AdamW:
+    """AdamW in its fused form, which updates in place without temporary bytes."""
+    rate = workload.learning_rate if learning_rate is None else learning_rate
+    return torch.optim.AdamW(workload.module.parameters(), lr=rate, fused=True)
+
+
+def share(
+    workload: Workload, *, learning_rate: float | None = None
+) -> tuple[Workload, torch.optim.Optimizer]:
+    """This worker's part of the work: the module synchronised chunk by chunk, every n-th batch, its own dropout.
+
+    Args:
+        workload: with a module that `outsize.compile` has taken on; every worker has the same.
+    """
+    rate = workload.learning_rate if learning_rate is None else learning_rate
+    module, optimizer = parallel.distribute(workload.module, torch.optim.AdamW, lr=rate)
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    torch.manual_seed(torch.initial_seed() + rank)
+    batches = workload.batches
+    return replace(workload, module=module, batches=lambda: islice(batches(), rank, None, size)), optimizer
+
+
+def plain_plan(workload: Workload, optimizer: torch.optim.Optimizer, *, hardware: str | None = None) -> Plan:
+    """The step without any action: its peak and its time are what a budget is a share of."""
+    args = workload.example().args
+    return api.plan(workload.module, args, budget=2**62, optimizer=optimizer, hardware=hardware, actions=())
+
+
+def budget_bytes(text: str, plain: Plan) -> int:
+    """A budget in bytes; a percentage is of the plain step's peak.
+
+    Raises:
+        UnitError: not a budget.
+    """
+    return parse_bytes(int(text) if text.strip().isdigit() else text, whole=plain.plain_peak_bytes)
+
+
+def unallocated(workload: Callable[[], Workload]) -> Workload:
+    """The workload with a module and a single batch that have shapes but no bytes, for hardware that is not here."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        made = workload()
+        batch = made.example()
+    return replace(made, batches=lambda: iter([batch]))
+
+
+def fit(workload: Workload, optimizer: torch.optim.Optimizer, *, steps: int) -> Iterator[Step]:
+    """Trains a module that `outsize.compile` or `outsize.meter` has taken on, one step per item.
+
+    Raises:
+        OutsizeError: the loss is no longer finite.
+    """
+    module = workload.module
+    for index, batch in enumerate(islice(workload.batches(), steps)):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        loss = workload.loss_fn(module(*batch.args), batch.target)
+        loss.backward()
+        optimizer.step()
+        value = loss.item()
+        if not value - value == 0:
+            raise OutsizeError(f"the loss is {value} after {index + 1} steps: try a smaller --lr")
+        seconds, record = time.perf_counter() - start, api.report(module, timelines=False)
+        gradients = sum(p.grad.nbytes for p in module.parameters() if p.grad is not None)
+        alive = record.resident_bytes + gradients
+        yield Step(index=index, loss=value, seconds=seconds, record=record, alive_bytes=alive)
+
+
+def run(
+    workload: Workload, optimizer: torch.optim.Optimizer, *, steps: int, on_step: Callable[[Step], None]
+) -> RunRecord:
+    """Validation, `steps` steps, validation; the record of it all.
+
+    Args:
+        workload: with a module that `outsize.compile` or `outsize.meter` has taken on.
+        optimizer: of its parameters.
+        steps: at least 1.
+        on_step: told of each step.
+
+    Raises:
+        OutsizeError: no batch, or a loss that is not finite.
+    """
+    before, losses = mean_loss(workload), []
+    for step in fit(workload, optimizer, steps=steps):
+        losses.append(step.loss)
+        on_step(step)
+    if not losses:
+        raise OutsizeError(f"{workload.name}: no step was run, the batches are empty")
+    return replace(
+        api.report(workload.module),
+        losses=tuple(losses),
+        validation_loss_before=before,
+        validation_loss=mean_loss(workload),
+    )

@@ -1,0 +1,84 @@
+"""What there is to train: a module, its batches, its loss, and a set-aside part of the data.
+
+A training loop needs nothing else, so the CLI, the tests and the benchmarks all take a `Workload` and never
+ask which model it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Batch(NamedTuple):
+    """One batch: `loss_fn(module(*args), target)` is a scalar loss."""
+
+    args: tuple[Tensor, ...]
+    target: Any
+
+
+Batches = Callable[[], Iterator[Batch]]
+LossFn = Callable[[Any, Any], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A model with its data.
+
+    Attributes:
+        name: as the user asked for it.
+        module: in training mode, float32 parameters on the CPU, initialised from the seed.
+        batches: makes an iterator of training batches; each call starts the same stream again.
+        validation: makes a short iterator over data that `batches` never yields; empty where there is none.
+        loss_fn: `loss_fn(output, target)` to a scalar.
+        data: where the data come from, in a sentence.
+        batch_size: samples per batch, 0 where unknown.
+        learning_rate: one that AdamW makes progress with.
+        steps: enough for the loss to fall visibly.
+    """
+
+    name: str
+    module: nn.Module
+    batches: Batches
+    validation: Batches
+    loss_fn: LossFn
+    data: str
+    batch_size: int
+    learning_rate: float = 1e-3
+    steps: int = 20
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained parameters; tied ones count once."""
+        return sum(p.numel() for p in self.module.parameters())
+
+    def example(self) -> Batch:
+        """The first training batch."""
+        return next(self.batches())
+
+    def describe(self) -> str:
+        """One line for people: model, size, input shapes, data."""
+        shapes = ", ".join("×".join(map(str, arg.shape)) for arg in self.example().args)
+        return f"{self.name}: {self.parameters / 1e6:.1f} M parameters, input {shapes}; {self.data}"
+
+
+def mean_loss(workload: Workload) -> float | None:
+    """Mean loss over the validation batches, in evaluation mode without gradients; None without such batches.
+
+    The module is left in the mode in which it came.
+    """
+    was_training = workload.module.training
+    workload.module.eval()
+    try:
+        with torch.no_grad():
+            losses = [
+                float(workload.loss_fn(workload.module(*batch.args), batch.target))
+                for batch in workload.validation()
+            ]
+    finally:
+        workload.module.train(was_training)
+    return sum(losses) / len(losses) if losses else None

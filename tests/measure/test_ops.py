@@ -1,0 +1,105 @@
+"""What an operator costs beyond its results, measured without a trace in the training."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from outsize.api import capture
+from outsize.fx import CapturedStep
+from outsize.measure import MeasureSettings, default_cache, measure_ops, ops
+from outsize.values import OpCost
+
+
+@pytest.fixture(scope="module")
+def step() -> CapturedStep:
+    module = nn.Sequential(nn.Linear(64, 128), nn.Dropout(0.5), nn.Linear(128, 64), nn.Linear(64, 128))
+    return capture(module, (torch.randn(8, 64),))
+
+
+QUICK = MeasureSettings(repeats=1, quick_repeats=0)
+
+
+def test_one_cost_per_op_and_none_for_what_is_not_ours(step: CapturedStep) -> None:
+    costs = measure_ops(step.graph.ops, step.nodes, QUICK)
+    assert len(costs) == len(step.graph.ops)
+    for op, cost in zip(step.graph.ops, costs):
+        assert (cost == OpCost(seconds=0.0)) == (op.phase in ("outside", "update"))
+        assert cost.workspace_bytes >= 0
+
+
+def test_random_numbers_and_gradients_are_left_alone(step: CapturedStep) -> None:
+    before = torch.random.get_rng_state()
+    measure_ops(step.graph.ops, step.nodes, QUICK)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.is_grad_enabled()
+
+
+def test_equal_signatures_are_measured_once(step: CapturedStep) -> None:
+    seen: list[tuple[int, int]] = []
+    measure_ops(step.graph.ops, step.nodes, QUICK, progress=lambda *done: seen.append(done))
+    wanted = {o.signature for o, n in zip(step.graph.ops, step.nodes) if n is not None}
+    assert seen == [(i + 1, len(wanted)) for i in range(len(wanted))]
+    assert len(wanted) < sum(n is not None for n in step.nodes)
+
+
+def test_measurements_are_kept(step: CapturedStep, tmp_path: Path) -> None:
+    settings = MeasureSettings(repeats=1, quick_repeats=0, cache=tmp_path / "new" / "cache")
+    first = measure_ops(step.graph.ops, step.nodes, settings)
+    seen: list[tuple[int, int]] = []
+    again = measure_ops(step.graph.ops, step.nodes, settings, progress=lambda *done: seen.append(done))
+    assert again == first
+    assert seen == []
+    (file,) = (tmp_path / "new" / "cache").iterdir()
+    file.write_text('{"aten.mm": [1')  # a damaged file is measured anew and replaced
+    measure_ops(step.graph.ops, step.nodes, settings)
+    assert measure_ops(step.graph.ops, step.nodes, settings, progress=lambda *d: seen.append(d))
+    assert seen == []
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_else(step: CapturedStep, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert measure_ops(
+        step.graph.ops, step.nodes, MeasureSettings(repeats=1, quick_repeats=0, cache=blocked / "x")
+    )
+
+
+def test_the_cache_follows_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache() == tmp_path / "outsize"
+    threads = torch.get_num_threads()
+    name = ops._machine()
+    monkeypatch.setattr(ops.torch, "get_num_threads", lambda: threads + 1)
+    assert ops._machine() != name  # other threads, other costs
+
+
+def test_a_matrix_product_needs_little_and_a_wide_convolution_its_columns() -> None:
+    product = capture(nn.Linear(256, 256), (torch.randn(64, 256),))
+    costs = measure_ops(product.graph.ops, product.nodes, MeasureSettings())
+    assert all(c.workspace_bytes < 64 * 256 * 4 for c in costs)
+    # Dilated double-precision convolutions go through unfolded columns: 9 times the input.
+    dilated = nn.Conv2d(16, 8, 3, dilation=2, padding=2, dtype=torch.float64)
+    wide = capture(dilated, (torch.randn(1, 16, 64, 64, dtype=torch.float64),))
+    costs = measure_ops(wide.graph.ops, wide.nodes, MeasureSettings(repeats=4))
+    columns = 9 * 16 * 64 * 64 * 8
+    forward = next(c for o, c in zip(wide.graph.ops, costs) if o.phase == "forward")
+    assert columns <= forward.workspace_bytes < 1.5 * columns
+
+
+def test_views_are_measured_over_the_bytes_that_they_span() -> None:
+    class Corner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sin(x[:4, 3:7].t() @ self.weight)
+
+    step = capture(Corner(), (torch.randn(1000, 1000),))
+    mm = next(n for o, n in zip(step.graph.ops, step.nodes) if n is not None and "mm" in o.target)
+    view = ops._example(mm.args[0])
+    wanted = mm.args[0].meta["val"]
+    assert (tuple(view.shape), view.stride(), view.dtype) == ((4, 4), wanted.stride(), torch.float32)
+    assert view.untyped_storage().nbytes() == 4 * (3 * 1000 + 3 + 1)

@@ -1,0 +1,69 @@
+"""The MILP as oracle: its bound holds for every plan, and the search comes near it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outsize.errors import BudgetError, PlanError
+from outsize.plan import PlanSettings, make_plan
+from outsize.plan.exact import lower_bound
+from outsize.plan.model import build_model, floor_curve
+from outsize.plan.request import Request
+from outsize.plan.search import Search
+from outsize.slack import compute_slack
+from outsize.values import Profile, StepGraph
+from tests.plan.graphs import chain, random_step
+
+SMALL = PlanSettings(min_bytes=1, margin=0.0, walks=60, exact_seconds=10)
+
+
+def search_for(graph: StepGraph, profile: Profile, share: float, actions: tuple[str, ...]) -> Search:
+    slack = compute_slack(graph, profile)
+    model = build_model(graph, profile, slack, budget_bytes=1, settings=SMALL)
+    low = int(floor_curve(model).max())
+    budget = int(low + share * (model.peak - low))
+    model = build_model(graph, profile, slack, budget_bytes=budget, settings=SMALL)
+    tiers = ("disk",) if "swap" in actions else ()
+    return Search(model, Request(actions=actions, tiers=tiers, lossy={}))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
+def test_recomputation_of_a_chain_is_optimal(share: float) -> None:
+    search = search_for(*chain(6), share, ("recompute",))
+    bound = lower_bound(search)
+    assert bound.proved
+    assert search.planned().seconds == pytest.approx(bound.seconds, rel=1e-3)
+    read = search.timed(bound.decisions)
+    assert read is not None
+    assert read.seconds == pytest.approx(bound.seconds, rel=1e-3)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 10**4),
+    share=st.floats(0.2, 0.9),
+    actions=st.sampled_from([("recompute",), ("swap",), ("swap", "recompute")]),
+)
+def test_no_plan_beats_the_bound(seed: int, share: float, actions: tuple[str, ...]) -> None:
+    search = search_for(*random_step(seed, ops=5), share, actions)
+    bound = lower_bound(search)
+    try:
+        found = search.planned()
+    except BudgetError:
+        return
+    assert bound.feasible
+    assert found.seconds >= bound.seconds * (1 - 1e-3)
+
+
+def test_exact_is_a_planner_for_small_steps_only() -> None:
+    graph, profile = chain(5, rate=60.0)
+    slack = compute_slack(graph, profile)
+    plan = make_plan(graph, profile, slack, budget_bytes=600, planner="exact", settings=SMALL)
+    assert plan.decisions
+    assert plan.predicted_peak_bytes <= 600
+    assert all("relaxation" in d.reason for d in plan.decisions)
+    graph, profile = chain(40)
+    with pytest.raises(PlanError, match="at most 64 ops, the step has 82"):
+        make_plan(graph, profile, compute_slack(graph, profile), budget_bytes=3000, planner="exact")
