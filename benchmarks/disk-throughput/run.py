@@ -123,10 +123,10 @@ def main() -> None:
         "raw, 4 KiB pages": Raw(args.directory, nbytes, piece, huge=False, threads=1),
         "raw": Raw(args.directory, nbytes, piece, huge=True, threads=1),
         "raw, two threads each way": Raw(args.directory, nbytes, piece, huge=True, threads=2),
-        "tier": Tiered(args.directory, nbytes, block, DiskSettings()),
-        "tier, two threads each way": Tiered(
-            args.directory, nbytes, block, DiskSettings(writers=2, readers=2)
+        "tier, one thread each way": Tiered(
+            args.directory, nbytes, block, DiskSettings(writers=1, readers=1)
         ),
+        "tier": Tiered(args.directory, nbytes, block, DiskSettings()),
     }
     rounds: list[dict[str, dict[str, float]]] = []
     for _ in range(args.rounds):
