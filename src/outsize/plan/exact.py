@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import PlanError
+from ..errors import BudgetError, PlanError
 from ..values import Decision
 from .milp import Key, Program, Terms
 from .model import Model
@@ -49,12 +49,20 @@ def plan_exact(model: Model, request: Request) -> list[Decision]:
         PlanError: the step is too large for an exact answer.
     """
     search = Search(model, request)
-    best = search.planned()
+    try:
+        best = search.planned()
+    except BudgetError:  # the walks found no way: perhaps the program does
+        bound = lower_bound(search)
+        read = search.timed(bound.decisions) if bound.decisions else None
+        if read is None:
+            raise
+        return _explained(read, bound)
     bound = lower_bound(search)
-    if bound.decisions:
-        read = search.timed(bound.decisions)
-        if read is not None and read.seconds < best.seconds:
-            best = read
+    read = search.timed(bound.decisions) if bound.decisions else None
+    return _explained(read if read is not None and read.seconds < best.seconds else best, bound)
+
+
+def _explained(best: Scored, bound: Bound) -> list[Decision]:
     return [replace(d, reason=_reason(best, bound)) for d in best.decisions]
 
 
