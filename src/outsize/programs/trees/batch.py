@@ -143,7 +143,6 @@ def _occurring_group(functions: Functions) -> Ints:
         np.asarray(functions["symbol_ptr"])[functions.owner("occurrence")] + functions["occurrence_symbol"]
     )
     return np.take(functions["symbol_group"], symbol)
-    return functions["symbol_group"][symbol]
 
 
 def _truth(

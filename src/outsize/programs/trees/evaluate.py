@@ -163,9 +163,6 @@ def summary(buggy: Outcome, sound: Outcome, threshold: float, *, resamples: int 
         "repaired_at_1": lambda i: by_kind_mean(buggy, buggy.repaired, i),
         "announced_and_located": lambda i: by_kind_mean(buggy, announced, i),
         "announced_and_repaired": lambda i: by_kind_mean(buggy, buggy.repaired & (buggy.top > threshold), i),
-        "announced_and_repaired": lambda i: by_kind_mean(
-            buggy, buggy.repaired & (buggy.wrong > threshold), i
-        ),
     }
     report: dict[str, Any] = {"functions": len(buggy.kind), "threshold": round(threshold, 4)}
     everything = np.arange(len(buggy.kind))
