@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import activation
 
 import outsize.codecs as codecs
 from outsize.codecs.kernels.backend import Triton, _interpreted
 from outsize.codecs.kernels.traffic import count_traffic
+
+from .helpers import activation
 
 pytestmark = pytest.mark.skipif(
     not _interpreted(), reason="needs TRITON_INTERPRET=1: test_kernels.py starts that run"
