@@ -12,7 +12,7 @@ import torch
 import outsize.codecs as codecs
 from outsize.zoo.recipes import load
 
-STEPS, SEEDS = 120, (0, 1, 2)
+STEPS, SEEDS = 60, (0, 1, 2)
 
 
 def train(seed: int, lossy: str | None) -> tuple[float, float]:

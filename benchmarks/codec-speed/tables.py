@@ -22,66 +22,84 @@ def table(header: str, rows: list[list[object]]) -> str:
     return "\n".join(lines)
 
 
+def speed_section(r: dict[str, Any]) -> str:
+    half, load = r["half_zeros"], r["load_average_before"][0]
+    rows = [
+        [k, v["best"], v["median_of_pairs"], v["best_processor_time"]]
+        for k, v in half["speed_over_copy"].items()
+    ]
+    rows += [["relu_encode over relu, then encode", *half["relu_encode_over_relu_then_encode"].values()]]
+    others = [
+        [k, v["encode_times_faster"]["best"], v["decode_times_faster"]["best"], v["our_ratio_over_theirs"]]
+        for k, v in r["against_others_photographs"].items()
+        if isinstance(v, dict)
+    ]
+    return (
+        f"Two cores, busy with others' work (load average {load:.0f}); speed over `copy_` of the same "
+        f"{half['bytes'] >> 20} MiB of fp32, half zeros (benchmarks/codec-speed):\n\n"
+        + table("| | best | median of pairs | processor time |", rows)
+        + "\n\nReLU outputs for photographs: times faster (best), and our size over theirs:\n\n"
+        + table("| against | encode | decode | size |", others)
+    )
+
+
+def training_section(r: dict[str, Any]) -> str:
+    keys = ("ratio_last_step", "share_of_bytes_encoded", "ratio_of_encoded_storages")
+    keys += ("order0_byte_entropy_of_kept_storages", "gradients_bitwise_equal")
+    rows = [[name, *(v[k] for k in keys)] for name, v in r.items() if isinstance(v, dict)]
+    return "Saved bytes of a training step over the plain ones (benchmarks/codec-training):\n\n" + table(
+        "| network | all storages | share encoded | encoded ones | entropy of the others | bitwise equal |",
+        rows,
+    )
+
+
+def kernels_section(r: dict[str, Any]) -> str:
+    keys = ("encode_over_minimum", "decode_verified_over_minimum", "claim_1_in_three_steps_over_minimum")
+    rows = [[name, *(v[k] for k in keys)] for name, v in r["traffic"].items()]
+    return (
+        "Triton, bytes moved over the minimum, counted in its interpreter (benchmarks/codec-kernels):\n\n"
+        + table("| | encode | decode | in three steps |", rows)
+    )
+
+
+def lossy_section(r: dict[str, Any]) -> str:
+    rows = [
+        [k, *v["loss_minus_plain"], v["saved_bytes_ratio"]]
+        for k, v in r.items()
+        if isinstance(v, dict) and "loss_minus_plain" in v
+    ]
+    return (
+        f"Lossy saved tensors, {r['steps']} steps: loss minus the plain one, per seed (benchmarks/codec-lossy):\n\n"
+        + table("| codec | seed 0 | seed 1 | seed 2 | saved bytes |", rows)
+    )
+
+
+def entropy_section(r: dict[str, Any]) -> str:
+    rows = [
+        [k, v["ratio"], r["torch.bfloat16"][k]["ratio"]]
+        for k, v in r["torch.float32"].items()
+        if isinstance(v, dict) and "ratio" in v
+    ]
+    return "Dense (GELU) activations, compressed over dense bytes (benchmarks/codec-entropy):\n\n" + table(
+        "| | fp32 | bf16 |", rows
+    )
+
+
+SECTIONS = {
+    "speed": speed_section, "training": training_section, "kernels": kernels_section, "lossy": lossy_section,
+    "entropy": entropy_section,
+}  # fmt: skip
+
+
 def main() -> None:
-    speed, training, kernels = result("speed"), result("training"), result("kernels")
-    lossy, entropy = result("lossy"), result("entropy")
-    half = speed["half_zeros"]
-    parts = [
-        f"## Measured\n\nTwo cores, load average {speed['load_average_before'][0]:.0f} (others were working); "
-        f"speed over `copy_` of the same {half['bytes'] >> 20} MiB, half zeros, fp32 (benchmarks/codec-speed):",
-        table(
-            "| | best | median of pairs | processor time |",
-            [[k, v["best"], v["median_of_pairs"], v["best_processor_time"]] for k, v in half["speed_over_copy"].items()]
-            + [["relu_encode over relu, then encode", *half["relu_encode_over_relu_then_encode"].values()]],
-        ),
-        "ReLU outputs for photographs: times faster (best), and our size over theirs:",
-        table(
-            "| against | encode | decode | size |",
-            [
-                [k, v["encode_times_faster"]["best"], v["decode_times_faster"]["best"], v["our_ratio_over_theirs"]]
-                for k, v in speed["against_others_photographs"].items()
-                if isinstance(v, dict)
-            ],
-        ),
-        "Saved bytes of a training step over the plain ones (benchmarks/codec-training), gradients bitwise equal:",
-        table(
-            "| network | all storages | share encoded | encoded ones | equal |",
-            [
-                [k, v["ratio_last_step"], v["share_of_bytes_encoded"], v["ratio_of_encoded_storages"],
-                 v["gradients_bitwise_equal"]]
-                for k, v in training.items()
-                if isinstance(v, dict)
-            ],
-        ),
-        "Triton, bytes moved over the minimum (benchmarks/codec-kernels):",
-        table(
-            "| | encode | decode | in three steps |",
-            [
-                [k, v["encode_over_minimum"], v["decode_verified_over_minimum"], v["claim_1_in_three_steps_over_minimum"]]
-                for k, v in kernels["traffic"].items()
-            ],
-        ),
-        "Lossy saved tensors, loss minus plain per seed (benchmarks/codec-lossy):",
-        table(
-            "| codec | seed 0 | seed 1 | seed 2 | saved bytes |",
-            [
-                [k, *map(float, v["loss_minus_plain"]), v["saved_bytes_ratio"]]
-                for k, v in lossy.items()
-                if isinstance(v, dict) and "loss_minus_plain" in v
-            ],
-        ),
-        "Dense activations, compressed over dense bytes (benchmarks/codec-entropy):",
-        table(
-            "| | fp32 | bf16 |",
-            [
-                [k, v["ratio"], entropy["torch.bfloat16"][k]["ratio"]]
-                for k, v in entropy["torch.float32"].items()
-                if isinstance(v, dict) and "ratio" in v
-            ],
-        ),
-    ]  # fmt: skip
+    made = [
+        section(result(name))
+        for name, section in SECTIONS.items()
+        if (ROOT / "benchmarks" / f"codec-{name}" / "result.json").exists()
+    ]
     page = ROOT / "docs" / "codecs.md"
-    page.write_text(page.read_text().split(MARK)[0] + MARK + "\n\n" + "\n\n".join(parts) + "\n")
+    head = page.read_text().split(MARK)[0]
+    page.write_text(head + MARK + "\n\n## Measured\n\n" + "\n\n".join(made) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,7 @@ from dataclasses import dataclass
 
 __all__ = ["ALIGN", "BLOCK", "Layout", "align"]
 
-#: Elements per table entry: the largest block that a GPU program holds in registers at four warps, and 0.1 %
-#: of fp32. The patent's readable claims do not name a size.
+#: Elements per table entry: 0.1 % of fp32. The patent's readable claims do not name a size.
 BLOCK = 1024
 #: Bytes to which the table and the bitmap are padded: one vector load of a GPU.
 ALIGN = 16

@@ -22,7 +22,7 @@ from .dense import Spec, bits_of, flatten
 
 __all__ = ["PlanesCompressed", "compress_planes"]
 
-#: The fastest of the normal levels; benchmarks/codec-entropy has the sizes and rates.
+#: The fastest of the normal levels; level 3 leaves more (benchmarks/codec-entropy).
 LEVEL = 1
 #: A plane is tried on its first so many bytes, and kept as it is unless they shrink below KEEP of their
 #: size.
