@@ -81,7 +81,7 @@ class _Average:
             self._node.local_world,
             self._node.local_rank,
         )
-        control.wait(Field.DONE, number - 1)  # the place that is overwritten has been read by all
+        control.wait(Field.DONE, max(number - 1, 0))  # the place that is overwritten has been read by all
         first = self._arena.at("places") + (number % 2) * workers * self._capacity
         places = np.array([first + w * self._capacity for w in range(workers)], dtype=np.uint64)
         length, dtype = bucket.numel(), bucket.dtype
