@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from outsize.parallel import ParallelError, Search, Settings, distribute
+from outsize.parallel import ParallelError, Search, Settings, distribute, shared_memory_hook
 
 from .cluster import Failed, run
 from .nets import batch, flat, loss_of, smooth
@@ -199,6 +199,22 @@ def test_uneven_inputs() -> None:
 def test_uneven_inputs_may_stop_everybody() -> None:
     with pytest.raises(Failed, match="ran out of inputs"):
         run(2, early)
+
+
+def hooked(rank: int) -> bool:
+    nets = [DistributedDataParallel(smooth(64), bucket_cap_mb=0.01) for _ in range(2)]
+    nets[0].register_comm_hook(None, shared_memory_hook(nets[0]))
+    for model in nets:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for step in range(4):
+            optimizer.zero_grad()
+            loss_of(model(batch(step, rank, 64))).backward()
+            optimizer.step()
+    return torch.equal(flat(nets[0]), flat(nets[1]))
+
+
+def test_the_hook_for_plain_ddp_gives_its_bits() -> None:
+    assert run(2, hooked) == [True, True]
 
 
 def test_a_second_backward_pass_is_refused() -> None:

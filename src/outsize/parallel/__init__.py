@@ -11,6 +11,7 @@ from ..errors import ParallelError, RankFailure
 from .checkpoint import load_state_dict, state_dict
 from .chunks import Chunk, ChunkPlan, Piece, Slot
 from .distribute import distribute, synchronize
+from .hook import shared_memory_hook
 from .launch import is_first, is_worker, launch
 from .module import Distributed
 from .optimizer import ChunkOptimizer
@@ -32,6 +33,7 @@ __all__ = [
     "is_worker",
     "launch",
     "load_state_dict",
+    "shared_memory_hook",
     "state_dict",
     "synchronize",
 ]

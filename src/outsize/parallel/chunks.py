@@ -173,7 +173,7 @@ class _Builder:
             self.close()
             self.space, self.itemsize = slot.space, slot.itemsize
         room = max(self.chunk_bytes // slot.itemsize // ALIGN, 1) * ALIGN
-        start = 0
+        start, chunks = 0, len(self.chunks)
         if slot.length <= room < self.filled + slot.length:
             self.close()  # whole parameters stay whole where they fit
         while start < slot.length:
@@ -183,6 +183,8 @@ class _Builder:
             self.pieces.append(Piece(slot=index, start=start, length=length, staged=self.filled))
             start += length
             self.filled += -(-length // ALIGN) * ALIGN
+        if slot.length > room and len(self.chunks) > chunks:
+            self.close()  # its end waits for no other parameter, or its whole gradient would be kept until then
 
     def close(self) -> None:
         if self.pieces:

@@ -17,7 +17,7 @@ import select
 import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import IntEnum
 from types import TracebackType
 from typing import Any, NoReturn, final
@@ -191,8 +191,13 @@ def watch(node: Node) -> dict[int, int]:
             try:
                 found[worker] = os.pidfd_open(pid)
             except ProcessLookupError:
-                raise _failure(node.ranks[worker], pid, "startup", "died or left early") from None
+                raise ended(node, worker) from None
     return found
+
+
+def ended(node: Node, worker: int) -> RankFailure:
+    """A worker that was gone before the first step."""
+    return _failure(node.ranks[worker], node.pids[worker], "startup", "died or left early")
 
 
 def gone(watched: dict[int, int]) -> list[int]:
@@ -225,7 +230,3 @@ def _announce_exceptions(control: Control) -> None:
         return previous(kind, error, trace)
 
     sys.excepthook = hook
-
-
-def ranks_text(ranks: Sequence[int]) -> str:
-    return ", ".join(map(str, ranks))

@@ -18,8 +18,8 @@ class Search:
         frequency: steps over which one chunk size is evaluated; the smallest time counts. Three, because the
             smallest of three steps repeats within 3 % on a loaded two-core machine and that of two does not.
         expansion: factor between one chunk size and the next.
-        first_mb: size that the search starts from, in MiB. Sizes of 1 to 16 MiB were within 4 % of each other
-            where the staging ring fits the last-level cache (benchmarks/parallel-chunks).
+        first_mb: size that the search starts from, in MiB. Two workers on the 50.4 M MLP took 241, 227, 239 and
+            226 ms of CPU a step with chunks of 1, 2, 4 and 16 MiB, so any of these is a fair start.
         limit: evaluations after which the search stops whatever it found.
         claim: stop by the words of claim 4 (at the first size that ran *shorter* than the one before it)
             instead of at the first that did not.
@@ -44,7 +44,7 @@ class Settings:
 
     Attributes:
         depth: chunks of one worker that may wait in shared memory at once. Four: two leave a worker waiting
-            whenever the other is a chunk behind, and more only cost memory (benchmarks/parallel-chunks).
+            whenever the other is a chunk behind, and more only cost memory.
         staging_mb: upper limit of one worker's staging ring, in MiB; a chunk takes at most half of it.
         broadcast_buffers: copy rank 0's buffers to every worker at each forward, as DDP does.
         helper: sum and update on a thread of its own (True), inside the backward thread (False), or by

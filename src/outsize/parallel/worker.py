@@ -22,9 +22,9 @@ from .arena import Arena, Layout
 from .bridge import Bridge, pin
 from .chunks import ChunkPlan, Slot, form
 from .engine import Engine
-from .faults import HEADER, Control, Field, gone, lines_bytes, watch
+from .faults import HEADER, Control, Field, ended, gone, lines_bytes, watch
 from .generic import GenericRule, Schema
-from .node import Groups, discover, exchange, fetch, hand_out, listen
+from .node import Groups, Node, discover, exchange, fetch, hand_out, listen
 from .relay import Relay
 from .ring import Ring
 from .rules import Memory, NativeRule, Rule, check_options, hyperparameters, master_type, native_state
@@ -67,7 +67,9 @@ class Worker:
         self._open_peers()
         self.deferred = settings.deferred or max_norm is not None
         self.schemas = self._schemas()
-        self.arena = self._share(Layout(self._sections(chunk_mb)))
+        self.arena = share(Layout(self._sections(chunk_mb)), self.node, timeout)
+        if self.bridge is not None:
+            pin(self.arena, self.params[0].device)
         self.control = Control(self.arena, self.node, timeout)
         self.steps = torch.zeros(len(self.slots), dtype=torch.float32)
         self.group_of = self._groups_of_slots()
@@ -177,26 +179,6 @@ class Worker:
         for slot in self.slots:
             ends[slot.space] = slot.offset + -(-slot.length // 64) * 64
         return ends
-
-    def _share(self, layout: Layout) -> Arena:
-        if self.node.leads:
-            server = listen(self.node)
-            arena = Arena.create(layout)
-            watched = watch(self.node)
-
-            def check() -> None:
-                for worker in gone(watched):
-                    raise ParallelError(f"rank {self.node.ranks[worker]} ended during startup")
-
-            hand_out(server, arena.descriptor, self.node, self.timeout, check)
-            for descriptor in watched.values():
-                os.close(descriptor)
-        else:
-            arena = Arena(layout, fetch(self.node, self.timeout))
-        arena.close_descriptor()
-        if self.bridge is not None:
-            pin(arena, self.params[0].device)
-        return arena
 
     def _same_start(self) -> None:
         """Rank 0's frozen parameters and buffers everywhere, and its trainable ones where they are not shared."""
@@ -326,6 +308,8 @@ class Worker:
         """End a step: wait for every worker, count the updates."""
         self.engine.complete()
         self.steps[torch.from_numpy(self.sink.used)] += 1
+        if self.settings.reuse_pages:
+            allocator.trim()
 
     def wait_idle(self) -> None:
         """Raise unless the shared parameters are those between two steps."""
@@ -340,3 +324,26 @@ class Worker:
 
     def read_all(self, field: Field) -> list[int]:
         return [self.control.read(field, worker) for worker in range(self.node.local_world)]
+
+
+def share(layout: Layout, node: Node, timeout: float) -> Arena:
+    """One arena for all workers of a node. Collective."""
+    if not node.leads:
+        arena = Arena(layout, fetch(node, timeout))
+        arena.close_descriptor()
+        return arena
+    server = listen(node)
+    arena = Arena.create(layout)
+    watched = watch(node)
+
+    def check() -> None:
+        for worker in gone(watched):
+            raise ended(node, worker)
+
+    try:
+        hand_out(server, arena.descriptor, node, timeout, check)
+    finally:
+        for descriptor in watched.values():
+            os.close(descriptor)
+    arena.close_descriptor()
+    return arena
