@@ -108,7 +108,8 @@ def report(module: torch.nn.Module, *, timelines: bool = True) -> RunRecord:
     Raises:
         OutsizeError: the module is not compiled here, or has not run a step yet.
     """
-    session = _SESSIONS.get(module)
+    inner = getattr(module, "module", module)  # what `outsize.parallel.distribute` wraps
+    session = _SESSIONS.get(module) or _SESSIONS.get(inner)
     record = session.record() if session is not None else None
     if session is None or record is None:
         raise OutsizeError("there is nothing to report: call outsize.compile(module) and run a step first")

@@ -130,7 +130,8 @@ class Session(Host):
         self.measured = _Measured()
         self.capture_seconds = 0.0
         self.notes: list[str] = []
-        self._frame: Frame | None = None
+        self._densities: dict[int, float] = {}
+        self._overflowed = 0
         self._waiting: weakref.WeakSet[Frame] = weakref.WeakSet()
         self._update = update_bytes(optimizer) if optimizer is not None else UpdateBytes()
         if optimizer is not None:
@@ -175,6 +176,9 @@ class Session(Host):
             costs=track.prepared.profile.ops if track.prepared is not None else (),
         )
         prepared = self._prepare(step, learned)
+        allocator.trim(
+            everything=True
+        )  # pages of the steps before would stand in the first one's resident set
         for tier in self._tiers.values():
             tier.reserve(prepared.plan.swapped_bytes)
         self.measured.peak = 0
@@ -198,12 +202,14 @@ class Session(Host):
         if self._running is not None:
             frame.held_bytes = max(0, bytes_in_use() - self._running.base)
         self._waiting.add(frame)
-        self._frame = frame
 
     def backward_begins(self) -> None:
         self._end_phase("outside")
 
-    def backward_done(self) -> None:
+    def backward_done(self, frame: Frame, *, kept: bool) -> None:
+        if not kept:
+            self._waiting.discard(frame)
+        self._densities, self._overflowed = frame.densities, len(frame.overflowed)
         self._end_phase("backward")
         run = self._running
         if run is None:
@@ -245,14 +251,13 @@ class Session(Host):
 
     def _learn(self, track: _Track, run: _Running) -> None:
         """From a measured step: bytes outside the module, densities, and whether to plan again."""
-        frame, self._frame = self._frame, None
         made = track.prepared
         if made is None:
             return
-        if frame is not None and frame.overflowed:
-            self.notes.append(f"{len(frame.overflowed)} tensors were denser than planned and went to a tier")
-        if made.observes and frame is not None and frame.densities:
-            track.densities = dict(frame.densities)
+        if self._overflowed:
+            self.notes.append(f"{self._overflowed} tensors were denser than planned and went to a tier")
+        if made.observes and self._densities:
+            track.densities = dict(self._densities)
             track.stale = "planned again with the densities of the first step"
         if track.outside is None:
             self._learn_outside(track, made, run)

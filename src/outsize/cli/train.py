@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,9 @@ def train(
     json: Annotated[Path | None, typer.Option(help="Write the RunRecord here.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report page here.")] = None,
     no_plan: Annotated[bool, typer.Option("--no-plan", help="The plain step, under the same meter.")] = False,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that share the work, each under the budget.")
+    ] = 1,
 ) -> None:
     """Train a network under a memory budget that its plain step exceeds, and show what that took.
 
@@ -70,19 +74,24 @@ def train(
     import torch
     from rich.console import Console
 
-    from .. import api
+    from .. import api, parallel
     from ..report import page, renderable
     from ..zoo import training
     from .report import check_writable, write
 
     for path in (json, html):
         check_writable(path)
-    console = Console(stderr=True)
+    training.budget_bytes(budget, 2**30)  # a slip of the pen is told before the work begins
+    if workers > 1 and not parallel.is_worker():
+        parallel.launch("outsize", sys.argv[1:], workers=workers)
+        return
+    first = parallel.is_first()
+    console = Console(stderr=True, quiet=not first)
     with console.status("loading"):
         workload = load(target, model, data=data, batch=batch, size=size, tiny=tiny, seed=seed)
     console.print(workload.describe(), markup=False, highlight=False)
     torch.manual_seed(seed)
-    optimizer = training.make_optimizer(workload, learning_rate=lr)
+    optimizer: torch.optim.Optimizer = training.make_optimizer(workload, learning_rate=lr)
     if no_plan:
         api.meter(workload.module, optimizer=optimizer)
         limit = None
@@ -90,8 +99,12 @@ def train(
         limit = announce(console, workload, optimizer, budget)
         api.compile(workload.module, budget=limit, optimizer=optimizer, disk=disk)
     steps = steps or workload.steps
+    if parallel.is_worker():
+        workload, optimizer = training.share(workload, learning_rate=lr)
     with progress(console, steps, limit) as on_step:
         record = training.run(workload, optimizer, steps=steps, on_step=on_step)
+    if not first:
+        return
     Console().print(renderable(record))
     if json is not None:
         write(json, record.to_json())
@@ -132,7 +145,7 @@ def announce(console: Console, workload: Workload, optimizer: Any, budget: str) 
 
     with console.status("capturing and measuring the plain step (once per machine)"):
         plain = training.plain_plan(workload, optimizer)
-    limit = training.budget_bytes(budget, plain)
+    limit = training.budget_bytes(budget, plain.plain_peak_bytes)
     console.print(
         f"plain step: peak {format_bytes(plain.plain_peak_bytes)}, {format_seconds(plain.plain_step_seconds)}; "
         f"budget: {format_bytes(limit)} ({100 * limit / plain.plain_peak_bytes:.0f} %)",

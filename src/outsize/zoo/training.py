@@ -10,7 +10,7 @@ from itertools import islice
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .. import api
+from .. import api, parallel
 from ..errors import OutsizeError
 from ..units import parse_bytes
 from ..values import Plan, RunRecord
@@ -37,19 +37,35 @@ def make_optimizer(workload: Workload, *, learning_rate: float | None = None) ->
     return torch.optim.AdamW(workload.module.parameters(), lr=rate, fused=True)
 
 
+def share(
+    workload: Workload, *, learning_rate: float | None = None
+) -> tuple[Workload, torch.optim.Optimizer]:
+    """This worker's part of the work: the module synchronised chunk by chunk, every n-th batch, its own dropout.
+
+    Args:
+        workload: with a module that `outsize.compile` has taken on; every worker has the same.
+    """
+    rate = workload.learning_rate if learning_rate is None else learning_rate
+    module, optimizer = parallel.distribute(workload.module, torch.optim.AdamW, lr=rate)
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    torch.manual_seed(torch.initial_seed() + rank)
+    batches = workload.batches
+    return replace(workload, module=module, batches=lambda: islice(batches(), rank, None, size)), optimizer
+
+
 def plain_plan(workload: Workload, optimizer: torch.optim.Optimizer, *, hardware: str | None = None) -> Plan:
     """The step without any action: its peak and its time are what a budget is a share of."""
     args = workload.example().args
     return api.plan(workload.module, args, budget=2**62, optimizer=optimizer, hardware=hardware, actions=())
 
 
-def budget_bytes(text: str, plain: Plan) -> int:
+def budget_bytes(text: str, plain_peak_bytes: int) -> int:
     """A budget in bytes; a percentage is of the plain step's peak.
 
     Raises:
         UnitError: not a budget.
     """
-    return parse_bytes(int(text) if text.strip().isdigit() else text, whole=plain.plain_peak_bytes)
+    return parse_bytes(int(text) if text.strip().isdigit() else text, whole=plain_peak_bytes)
 
 
 def unallocated(workload: Callable[[], Workload]) -> Workload:
