@@ -17,7 +17,7 @@ import torch
 
 from outsize.programs.trees import scan, store
 
-MARKS = (100, 250, 500, 1000)
+MARKS = (50, 100, 150, 250, 500, 1000)
 
 
 def largest_modules(count: int) -> list[Path]:

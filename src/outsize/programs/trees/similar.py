@@ -199,7 +199,9 @@ def load_matcher(path: Path = SHIPPED) -> Matcher:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise TreesError(f"no trained matcher at {path}; train one with `outsize trees train-similar`")
+        raise TreesError(
+            f"no trained matcher at {path}; `benchmarks/trees-similar/run.py --model` trains one"
+        )
     try:
         with safe_open(str(path), framework="pt") as opened:
             header = json.loads((opened.metadata() or {}).get("outsize", "{}"))
