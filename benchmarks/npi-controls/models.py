@@ -107,7 +107,7 @@ def train_sequence(kind, task, lengths, count, seed, steps):
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if step % 50 == 0 and float(loss) < 1e-3:
+        if step % 50 == 0 and float(loss.detach()) < 1e-3:
             break
     return model
 

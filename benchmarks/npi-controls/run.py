@@ -175,6 +175,12 @@ def rename(traces, template):
     ]
 
 
+def write(table, sets):
+    """After each job: what has been run is in the file, and nothing else."""
+    report = {"seeds": SEEDS, "table": table, "random_sets": sets}
+    Path(__file__).with_name("result.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
 def main():
     torch.set_num_threads(1)
     jobs = {
@@ -201,10 +207,10 @@ def main():
             "cpu_s": time.process_time() - cpu,
         }
         print(name, json.dumps(worst), f"{table[name]['cpu_s']:.0f} cpu s", flush=True)
+        write(table, {})
     sets = random_sets()
     print(json.dumps(sets, indent=1))
-    report = {"seeds": SEEDS, "table": table, "random_sets": sets}
-    Path(__file__).with_name("result.json").write_text(json.dumps(report, indent=1) + "\n")
+    write(table, sets)
 
 
 if __name__ == "__main__":

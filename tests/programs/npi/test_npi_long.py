@@ -79,7 +79,7 @@ def test_a_budget_changes_no_bit(trace):
         return [p.grad for p in module.parameters()], outsize.report(module, timelines=False)
 
     plain, record = step(outsize.meter)
-    budget = int(record.predicted_peak_bytes * 0.9)
+    budget = int(record.predicted_peak_bytes * 0.96)
     planned, held = step(lambda module: outsize.compile(module, budget=budget))
     assert all(torch.equal(a, b) for a, b in zip(plain, planned))
     assert held.predicted_peak_bytes <= budget

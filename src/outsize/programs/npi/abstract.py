@@ -17,8 +17,8 @@ from .zones import Zone
 
 __all__ = ["Layout", "Site", "analyse"]
 
-#: Joins of one function's entry before what still grows is dropped. Library: 3 suffice.
-_PATIENCE = 4
+#: Joins of one function's entry or summary before what still grows is dropped, so that the analysis settles.
+_PATIENCE = 32
 #: Rounds before the analysis gives up; each can only weaken, so this is a guard, not a limit.
 _ROUNDS = 64
 
@@ -111,7 +111,7 @@ class Analysis:
             self.changed = True
             return
         function.joins += 1
-        self.changed |= function.entry.join(zone, function.joins > _PATIENCE * 8)
+        self.changed |= function.entry.join(zone, function.joins > _PATIENCE)
         for i, cell in enumerate(cells):
             old = function.cells[i]
             new = None if old is None or cell is None else old | cell
@@ -125,7 +125,7 @@ class Analysis:
             function.summary, self.changed = zone, True
         else:
             function.joins += 1
-            self.changed |= function.summary.join(zone, function.joins > _PATIENCE * 8)
+            self.changed |= function.summary.join(zone, function.joins > _PATIENCE)
 
 
 def _general(arity: int) -> Zone:

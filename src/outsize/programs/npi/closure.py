@@ -23,7 +23,7 @@ from .tape import Pointer
 
 __all__ = ["Closure", "Explorer", "check_consistent", "close"]
 
-#: Paths through one function before the closure gives up. The library's largest function has 8.
+#: Paths through one function before the closure gives up. The library's functions have 4 at most.
 PATH_LIMIT = 4096
 
 

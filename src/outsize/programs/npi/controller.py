@@ -27,11 +27,10 @@ class ControllerSettings:
     """How controllers are trained.
 
     Attributes:
-        hidden: LSTM width; 32 learns all templates of the library, 64 in a third of the steps.
+        hidden: LSTM width; quick_sort is learned in 1.2 s with 32 and in 0.2 s with 64.
         embedding: width of the program and observation embeddings.
-        margin: smallest gap between the best and second-best answer of any head at which training stops.
-            Float noise between batch sizes is below 1e-5, so anything above 1e-3 decides alike; 2 leaves
-            room.
+        margin: smallest gap between the best and second-best answer of any head at which training stops. One row
+            alone and among 2,400 gives logits that differ by less than 6e-6, so 2 leaves room.
         max_steps: Adam steps before giving up.
         rate: Adam's learning rate.
     """

@@ -176,7 +176,7 @@ class LongTrace(nn.Module):
 
     Args:
         controller: what is trained; `Machine` runs it afterwards.
-        segment: steps per operator; its workspace is 11 numbers of the LSTM's width per step, forward and backward.
+        segment: steps per operator; an operator's workspace grows with it, what is kept between operators does not.
     """
 
     def __init__(self, controller: Controller, segment: int = 1_000) -> None:

@@ -34,7 +34,7 @@ class Limits:
 
     Attributes:
         steps: system calls per execution; None for no limit.
-        depth: frames per execution. A frame costs about 700 bytes per execution with a network of 64 units.
+        depth: frames per execution. A frame of a network of 64 units holds 512 bytes of state and its registers.
     """
 
     steps: int | None = None

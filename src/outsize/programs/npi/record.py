@@ -24,7 +24,7 @@ from .value import Value, evaluate, registers
 __all__ = ["Frame", "Probe", "Recorder", "Session"]
 
 #: A call that issues more system calls than this without returning is taken to loop. The longest call of the
-#: library has 24.
+#: library has 16 after normalisation.
 CALL_LIMIT = 512
 
 
