@@ -36,7 +36,8 @@ class DiskSettings:
     """How the disk is used.
 
     Attributes:
-        piece_bytes: bytes per call and per checksum.
+        piece_bytes: bytes per call and per checksum. On a machine with fifteen busy processes a core, 8 MiB moved 4.1
+            GB/s and 4 MiB 2.9, each call being a wait for the interpreter lock; 16 and 32 MiB moved no more.
         in_flight_bytes: bytes of writes accepted and not yet on disk; `write` blocks beyond. They are alive on the
             device, so this bounds how far memory may lag behind the plan.
         growth_bytes: the file grows by at least this much at a time.
@@ -44,7 +45,7 @@ class DiskSettings:
         link: the bandwidth and latency to emulate, None for the disk's own.
     """
 
-    piece_bytes: int = 4 * 2**20
+    piece_bytes: int = 8 * 2**20
     in_flight_bytes: int = 256 * 2**20
     growth_bytes: int = 64 * 2**20
     writers: int = 2
