@@ -77,7 +77,7 @@ def optimum(r: dict) -> list[str]:
 
 def times(r: dict) -> list[str]:
     return [
-        f"{row['ops']} ops {row.get('model', '')}, `{row['planner']}`: {row["seconds"]:.2f} s of CPU time."
+        f"{row['ops']} ops {row.get('model', '')}, `{row['planner']}`: {row['seconds']:.2f} s of CPU time."
         for row in r["rows"]
     ]
 
