@@ -58,7 +58,7 @@ def hybrid(r: dict) -> list[str]:
 
 def mixed(r: dict) -> list[str]:
     return [
-        f"{r['cases']} cases (5 machines, 8 families, a quarter of the peak or 3 % above the floor): mixed slower than the best single "
+        f"{r['cases']} cases (5 machines, 8 families, budget 0.25 or 1.03 × floor): mixed slower than the best single "
         f"action in {r['slower_than_best_single_in']}; {r['median']:.3f} × faster in the median, "
         f"{r['best']:.2f} × at best; no single action fits in {r['no_single_action_fits_in']}.",
         f"Limit: the best single action is itself {r['median_limit_best_single_over_plain']:.3f} × plain in the "
