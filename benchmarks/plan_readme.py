@@ -58,7 +58,7 @@ def hybrid(r: dict) -> list[str]:
 
 def mixed(r: dict) -> list[str]:
     return [
-        f"{r['cases']} cases (5 machines, 8 families, budgets ≤ 0.5 × plain): mixed slower than the best single "
+        f"{r['cases']} cases (5 machines, 8 families, budget 0.25 or 1.03 × floor): mixed slower than the best single "
         f"action in {r['slower_than_best_single_in']}; {r['median']:.3f} × faster in the median, "
         f"{r['best']:.2f} × at best; no single action fits in {r['no_single_action_fits_in']}.",
         f"Limit: the best single action is itself {r['median_limit_best_single_over_plain']:.3f} × plain in the "
@@ -77,7 +77,7 @@ def optimum(r: dict) -> list[str]:
 
 def times(r: dict) -> list[str]:
     return [
-        f"{row['ops']} ops {row.get('model', '')}, `{row['planner']}`: {row['seconds']:.2f} s."
+        f"{row['ops']} ops {row.get('model', '')}, `{row['planner']}`: {row['seconds']:.2f} s of CPU time."
         for row in r["rows"]
     ]
 
@@ -101,7 +101,7 @@ def main() -> None:
         result = load(name)
         if result is None:
             continue
-        text = lines(result)
+        text = lines(result) + ([f"Note: {result['note']}."] if "note" in result else [])
         bullets = "\n".join(f"* {line}" for line in text)
         (HERE / f"plan-{name}" / "README.md").write_text(
             f"# {claim}\n\nCommand: `python benchmarks/plan-{name}/run.py`, then `python benchmarks/plan_readme.py`.\n\n"

@@ -12,7 +12,7 @@ from tests.plan.nets import MACHINES
 from outsize.plan import PlanSettings
 from plan_bench import Case, save
 
-SETTINGS = PlanSettings(walks=15)
+SETTINGS = PlanSettings(walks=30)
 SINGLE = {"swap": ("swap",), "recompute": ("recompute",), "encode": ("encode",)}
 STEPS = {
     **{name: make for name, make in FAMILIES.items() if name != "resnet152"},

@@ -14,12 +14,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.plan.families import bert, gpt, resnet, unet, vit
 from tests.plan.nets import Machine
 
+from outsize.plan import PlanSettings
 from outsize.plan.lower import lower_decisions
 from outsize.plan.simulate import simulate
 from outsize.values import Decision, StepGraph
 from plan_bench import Case, save
 
 FLOPS_ONLY = Machine(flops=1e12, bandwidth=1e18, launch=0.0, links={})
+SETTINGS = PlanSettings(walks=300, walked_ops=75_000)
 STEPS = {
     "gpt": gpt(FLOPS_ONLY, 8, 768, 1024, 8),
     "bert": bert(FLOPS_ONLY, 12, 768, 512, 32),
@@ -101,14 +103,14 @@ for family, (graph, profile) in STEPS.items():
     row: dict = {"family": family, "ops": len(graph.ops), "floor": case.floor / case.peak}
     row["block_checkpointing"] = {"peak": peak / case.peak, "flops": 1 + again / total}
     for share in (0.5, 1 / 3, peak / case.peak):
-        plan = case.plan(int(share * case.peak), "search", ("recompute",))
+        plan = case.plan(int(share * case.peak), "search", ("recompute",), SETTINGS)
         row[f"least_at_{share:.3f}"] = least_flops(graph, int(share * case.peak))
         row[f"search_at_{share:.3f}"] = 1 + plan.recomputed_flops / total if plan else None
     sweep: list[dict] = []
     lowest = max(case.floor / case.peak + 0.03, 0.25)
     for k in range(12):
         share = lowest + (0.97 - lowest) * k / 11
-        plan = case.plan(int(share * case.peak), "search", ("recompute",))
+        plan = case.plan(int(share * case.peak), "search", ("recompute",), SETTINGS)
         if plan:
             flops = 1 + plan.recomputed_flops / total
             sweep.append({"budget": share, "peak": plan.predicted_peak_bytes / case.peak, "flops": flops})

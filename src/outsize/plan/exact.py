@@ -128,7 +128,7 @@ class _Stages:
         if answer is None:
             return Bound(seconds=float("inf"), proved=True, feasible=False)
         return Bound(
-            seconds=answer.bound / self.second,
+            seconds=max(answer.bound / self.second, self.search.model.profile.seconds),
             proved=answer.proved,
             feasible=True,
             decisions=tuple(self._read(answer.values)) if answer.values is not None else (),

@@ -9,7 +9,7 @@ identical blocks are decided once and the search costs the same for 8 blocks as 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import ceil, inf
 
@@ -78,14 +78,22 @@ class Search:
         self.left = int(min(settings.walks, max(settings.walks / 25, settings.walked_ops / max(ops, 1))))
         self.classes = storage_classes(self.model)
 
-    def planned(self, seeds: Sequence[Scored] = ()) -> Scored:
-        """The fastest plan found from the grid and from the seeds.
+    def planned(self) -> Scored:
+        """The fastest plan found.
 
         Raises:
             BudgetError: nothing fits, with the smallest budget that does.
         """
+        found = self.attempt()
+        if found is None:
+            raise self.infeasible()
+        return found
+
+    def attempt(self) -> Scored | None:
+        """The fastest plan found, None where nothing fits; never slower than what one action alone would give."""
+        singles = self._singles()
         starts = self.starts() if self.floor <= self.model.budget else []
-        if not starts and not seeds and self.target < self.model.budget:  # better no margin than no plan
+        if not starts and not singles and self.target < self.model.budget:  # better no margin than no plan
             self.target = self.model.budget
             starts = self.starts()
         if not starts and not seeds and self.floor <= self.model.budget:
@@ -93,6 +101,23 @@ class Search:
         if not starts and not seeds:
             raise self.infeasible()
         return self.improve(sorted([*starts, *seeds], key=lambda scored: scored.seconds))
+        for single in singles:
+            if single.taste is not None and self.swaps:
+                taste = replace(single.taste, lane_price=0.3, recompute=self.recompute)
+                mixed = self.walk(taste, below=single.seconds)
+                starts += [mixed] if mixed else []
+        starts = sorted([*starts, *singles], key=lambda scored: scored.seconds)
+        return self.improve(starts) if starts else None
+    def _singles(self) -> list[Scored]:
+        """The same search for each of several allowed actions alone."""
+        if len(self.request.actions) < 2:
+            return []
+        alone = [
+            Search(self.model, replace(self.request, actions=(action,))).attempt()
+            for action in self.request.actions
+            if action != "swap" or self.swaps
+        ]
+        return [scored for scored in alone if scored is not None]
 
     def _tighter(self) -> list[Scored]:
         """Walks under smaller budgets: a greedy walk can fail where one that must be more careful gets through."""
@@ -123,10 +148,11 @@ class Search:
         lane_prices = (0.05, 0.3, 1.0, inf) if self.swaps else (inf,)
         for recompute in (True, False) if self.recompute else (False,):
             for lane_price in lane_prices if recompute or self.options.codecs else lane_prices[:3:2]:
-                for patience in (0.5, 0.0):
+                for patience, crowded in ((0.5, True), (0.0, False)):
                     yield Taste(
                         lane_price=lane_price,
                         patience=patience,
+                        crowded=crowded,
                         recompute=recompute,
                         weight=self.plain_weight,
                     )
