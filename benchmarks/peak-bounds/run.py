@@ -15,7 +15,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -150,6 +149,21 @@ def summary(families: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def write(out: Path, families: list[dict[str, Any]]) -> None:
+    """All families so far; a later run of some replaces theirs."""
+    families.sort(key=lambda f: list(FAMILIES).index(f["family"]))
+    result = {
+        "summary": summary(families),
+        "machine": {
+            "python": platform.python_version(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+        },
+        "families": families,
+    }
+    out.write_text(json.dumps(result, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--family", help="one family, its figures as JSON on stdout")
@@ -159,8 +173,8 @@ def main() -> None:
     if options.family:
         print(json.dumps(family(options.family)))
         return
-    families = []
-    began = time.perf_counter()
+    kept = json.loads(options.out.read_text())["families"] if options.out.exists() else []
+    families: list[dict[str, Any]] = []
     for name in options.only.split(","):
         command = [sys.executable, __file__, "--family", name]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
@@ -177,7 +191,7 @@ def main() -> None:
         "families": families,
     }
     options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result["summary"], indent=1))
+    print(json.dumps(summary(families), indent=1))
 
 
 if __name__ == "__main__":
