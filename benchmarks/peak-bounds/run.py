@@ -180,17 +180,8 @@ def main() -> None:
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
         families.append(json.loads(done.stdout.splitlines()[-1]))
         print(name, json.dumps(summary(families[-1:])), file=sys.stderr, flush=True)
-    result = {
-        "summary": summary(families),
-        "machine": {
-            "python": platform.python_version(),
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-        },
-        "seconds": time.perf_counter() - began,
-        "families": families,
-    }
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+        renewed = {done["family"] for done in families}
+        write(options.out, [*(f for f in kept if f["family"] not in renewed), *families])
     print(json.dumps(summary(families), indent=1))
 
 
