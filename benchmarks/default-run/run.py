@@ -1,6 +1,6 @@
 """Does `make train` keep its budget, change no bit, and at what price? Planned and plain steps, in turns.
 
-    python benchmarks/default-run/run.py [--rounds 2] [--steps 20] [--model gpt]
+    python benchmarks/default-run/run.py [--rounds 2] [--steps 20] [--model gpt] [--alone]
 
 Each round starts two fresh processes, plain then planned, on the same seed. Costs of operators are measured in this
 run, not taken from the cache. Writes `result.json`.
@@ -55,12 +55,13 @@ def start(model: str, planned: bool, steps: int, cache: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def summarise(plain: list[dict], planned: list[dict], model: str, steps: int) -> dict:
+def summarise(plain: list[dict], planned: list[dict], model: str, steps: int, *, alone: bool) -> dict:
     # The first steps plan, measure and warm the allocator up.
     settled = [statistics.median(run["step_seconds"][3:]) for run in (*plain, *planned)]
     ratios = [b / a for a, b in zip(settled[: len(plain)], settled[len(plain) :], strict=True)]
     budget = planned[0]["budget_bytes"]
     return {
+        "timed_alone": alone,
         "model": model,
         "steps": steps,
         "rounds": len(plain),
@@ -71,7 +72,9 @@ def summarise(plain: list[dict], planned: list[dict], model: str, steps: int) ->
         / plain[0]["measured_peak_bytes"],
         "predicted_over_measured_peak": planned[-1]["predicted_peak_bytes"]
         / planned[-1]["measured_peak_bytes"],
-        "step_over_plain": {"minimum": min(ratios), "median": statistics.median(ratios), "all": ratios},
+        "step_over_plain": {"minimum": min(ratios), "median": statistics.median(ratios), "all": ratios}
+        if alone
+        else None,
         "losses_equal_to_the_bit": all(run["losses"] == plain[0]["losses"] for run in (*plain, *planned)),
         "plain": plain,
         "planned": planned,
@@ -83,6 +86,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--model", default="gpt")
+    parser.add_argument("--alone", action="store_true", help="nothing else runs: compare times as well")
     parser.add_argument("--child", choices=("plain", "planned"))
     options = parser.parse_args()
     if options.child:
@@ -93,7 +97,7 @@ def main() -> None:
         for _ in range(options.rounds):
             plain.append(start(options.model, False, options.steps, cache))
             planned.append(start(options.model, True, options.steps, cache))
-    result = summarise(plain, planned, options.model, options.steps)
+    result = summarise(plain, planned, options.model, options.steps, alone=options.alone)
     (HERE / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     print(
         json.dumps({key: value for key, value in result.items() if key not in ("plain", "planned")}, indent=1)

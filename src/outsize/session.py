@@ -176,6 +176,9 @@ class Session(Host):
             costs=track.prepared.profile.ops if track.prepared is not None else (),
         )
         prepared = self._prepare(step, learned)
+        allocator.trim(
+            everything=True
+        )  # pages of the steps before would stand in the first one's resident set
         for tier in self._tiers.values():
             tier.reserve(prepared.plan.swapped_bytes)
         self.measured.peak = 0

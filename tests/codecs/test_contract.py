@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import DTYPES, FLOATS, activation, oracle, raw, same_bits, special
 
 import outsize.codecs as codecs
 from outsize.codecs.contract import Backend
 from outsize.codecs.layout import Layout
 from outsize.codecs.reference import Reference
 from outsize.errors import CodecError
+
+from .helpers import DTYPES, FLOATS, activation, oracle, raw, same_bits, special
 
 SIZES = (0, 1, 31, 32, 33, 64, 1023, 1024, 1025, 4096, 5000)
 

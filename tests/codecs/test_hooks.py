@@ -6,12 +6,13 @@ import gc
 
 import pytest
 import torch
-from helpers import activation, same_bits
 from torch import nn
 
 import outsize.codecs as codecs
 from outsize.codecs.hooks import Policy
 from outsize.errors import MutationError
+
+from .helpers import activation, same_bits
 
 SMALL = Policy(min_bytes=256)
 

@@ -9,13 +9,14 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from helpers import DTYPES, FLOATS, activation, same_bits
 
 import outsize.codecs as codecs
 import outsize.codecs.choose as choose_module
 from outsize import native as native_module
 from outsize.codecs.native import Native
 from outsize.codecs.reference import Reference
+
+from .helpers import DTYPES, FLOATS, activation, same_bits
 
 LEVELS = {name: Native(i) for i, name in enumerate(Native.levels())}
 

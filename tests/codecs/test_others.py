@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers import DTYPES, FLOATS, activation, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -13,6 +12,8 @@ import outsize.codecs as codecs
 from outsize.codecs.contract import Backend
 from outsize.codecs.lossy import SCALE_BLOCK
 from outsize.errors import CodecError
+
+from .helpers import DTYPES, FLOATS, activation, same_bits
 
 
 @pytest.mark.parametrize("low", [-9, 0, 1000])

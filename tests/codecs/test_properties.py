@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from conftest import BACKENDS
-from helpers import DTYPES, oracle, raw, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import outsize.codecs as codecs
 from outsize.errors import CodecError
+
+from .conftest import BACKENDS
+from .helpers import DTYPES, oracle, raw, same_bits
 
 INTERPRETED = "triton" in BACKENDS
 EXAMPLES = 8 if INTERPRETED else 60

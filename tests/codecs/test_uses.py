@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from helpers import activation, same_bits
 
 from outsize.codecs import Need, choose_codec, compress, need_of
+
+from .helpers import activation, same_bits
 
 
 def test_the_weakest_codec_that_serves_all_uses() -> None:

@@ -61,13 +61,15 @@ def plan(
     from rich.console import Console
 
     from ..errors import OutsizeError
-    from ..zoo.training import unallocated
+    from ..zoo.training import budget_bytes, unallocated
     from .report import check_writable
 
     for path in (json, html):
         check_writable(path)
     if html is not None and not sweep:
         raise OutsizeError("--html draws the curve of a sweep: add --sweep")
+
+    budget_bytes(budget, 2**30)  # a slip of the pen is told before the work begins
 
     def wanted() -> Workload:
         return load(target, model, data=data, batch=batch, size=size, tiny=tiny, seed=seed)
@@ -97,7 +99,7 @@ def _once(
         made = api.plan(
             workload.module,
             workload.example().args,
-            budget=training.budget_bytes(budget, plain),
+            budget=training.budget_bytes(budget, plain.plain_peak_bytes),
             hardware=hardware,
             optimizer=optimizer,
             **chosen,

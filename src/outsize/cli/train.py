@@ -81,6 +81,7 @@ def train(
 
     for path in (json, html):
         check_writable(path)
+    training.budget_bytes(budget, 2**30)  # a slip of the pen is told before the work begins
     if workers > 1 and not parallel.is_worker():
         parallel.launch("outsize", sys.argv[1:], workers=workers)
         return
@@ -144,7 +145,7 @@ def announce(console: Console, workload: Workload, optimizer: Any, budget: str) 
 
     with console.status("capturing and measuring the plain step (once per machine)"):
         plain = training.plain_plan(workload, optimizer)
-    limit = training.budget_bytes(budget, plain)
+    limit = training.budget_bytes(budget, plain.plain_peak_bytes)
     console.print(
         f"plain step: peak {format_bytes(plain.plain_peak_bytes)}, {format_seconds(plain.plain_step_seconds)}; "
         f"budget: {format_bytes(limit)} ({100 * limit / plain.plain_peak_bytes:.0f} %)",

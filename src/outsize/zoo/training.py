@@ -59,13 +59,13 @@ def plain_plan(workload: Workload, optimizer: torch.optim.Optimizer, *, hardware
     return api.plan(workload.module, args, budget=2**62, optimizer=optimizer, hardware=hardware, actions=())
 
 
-def budget_bytes(text: str, plain: Plan) -> int:
+def budget_bytes(text: str, plain_peak_bytes: int) -> int:
     """A budget in bytes; a percentage is of the plain step's peak.
 
     Raises:
         UnitError: not a budget.
     """
-    return parse_bytes(int(text) if text.strip().isdigit() else text, whole=plain.plain_peak_bytes)
+    return parse_bytes(int(text) if text.strip().isdigit() else text, whole=plain_peak_bytes)
 
 
 def unallocated(workload: Callable[[], Workload]) -> Workload:
