@@ -15,7 +15,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ FAMILIES = {
     "gpt-tied": (2, 256),
     "resnet50": (4, 112),
     "vgg16": (4, 96),
-    "vit": (4, 96),
+    "vit": (16, 112),
     "unet2d": (2, 96),
     "unet3d": (1, 32),
     "lstm": (16, 48),
@@ -150,6 +149,21 @@ def summary(families: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def write(out: Path, families: list[dict[str, Any]]) -> None:
+    """All families so far; a later run of some replaces theirs."""
+    families.sort(key=lambda f: list(FAMILIES).index(f["family"]))
+    result = {
+        "summary": summary(families),
+        "machine": {
+            "python": platform.python_version(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+        },
+        "families": families,
+    }
+    out.write_text(json.dumps(result, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--family", help="one family, its figures as JSON on stdout")
@@ -159,25 +173,16 @@ def main() -> None:
     if options.family:
         print(json.dumps(family(options.family)))
         return
-    families = []
-    began = time.perf_counter()
+    kept = json.loads(options.out.read_text())["families"] if options.out.exists() else []
+    families: list[dict[str, Any]] = []
     for name in options.only.split(","):
         command = [sys.executable, __file__, "--family", name]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
         families.append(json.loads(done.stdout.splitlines()[-1]))
         print(name, json.dumps(summary(families[-1:])), file=sys.stderr, flush=True)
-    result = {
-        "summary": summary(families),
-        "machine": {
-            "python": platform.python_version(),
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-        },
-        "seconds": time.perf_counter() - began,
-        "families": families,
-    }
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result["summary"], indent=1))
+        renewed = {done["family"] for done in families}
+        write(options.out, [*(f for f in kept if f["family"] not in renewed), *families])
+    print(json.dumps(summary(families), indent=1))
 
 
 if __name__ == "__main__":
