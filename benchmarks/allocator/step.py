@@ -89,7 +89,7 @@ def main() -> None:
         swapper = Swapper(tier, resident, share=args.swap) if args.swap else None
         for _ in range(args.steps + 1):  # the first warms the caches, the file and the pages
             memory.reset_peak_rss()
-            stall = tier.counters().stall_seconds
+            stall, metering = tier.counters().stall_seconds, memory.meter_seconds()
             meter = memory.PeakMeter().start()
             wall, cpu = time.perf_counter(), time.process_time()
             if swapper is None:
@@ -108,6 +108,7 @@ def main() -> None:
                     "seconds": wall,
                     "cpu_seconds": cpu,
                     "stall_seconds": tier.counters().stall_seconds - stall,
+                    "meter_seconds": memory.meter_seconds() - metering,
                     "peak_bytes": peak - idle_bytes,
                     "peak_rss_bytes": memory.peak_rss_bytes() - idle_rss,
                     "loss": float(loss),

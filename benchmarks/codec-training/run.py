@@ -6,7 +6,6 @@ import argparse
 import copy
 import json
 import math
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +89,27 @@ def entropy_of_kept(module: nn.Module, loss_fn: Any, batch: Any) -> float:
     return lower.bits / 8 / lower.bytes if lower.bytes else 0.0
 
 
+def plain_vgg16(classes: int) -> nn.Module:
+    """VGG-16 as published: no normalisation, so nothing but ReLU outputs, poolings and dropout masks is saved."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        for _ in range(count):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+            nn.init.kaiming_normal_(layers[-2].weight)
+            channels = width
+        layers += [nn.MaxPool2d(2)]
+    layers += [nn.Flatten(), nn.Linear(512 * 49, 4096), nn.ReLU(inplace=True), nn.Dropout()]
+    layers += [nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(4096, classes)]
+    return nn.Sequential(*layers)
+
+
 def measure(name: str, batch_size: int, steps: int) -> dict[str, Any]:
-    work = load(name, batch=batch_size)
-    module, batches = work.module.train(), work.batches()
+    work = load(name.removesuffix(", no normalisation"), batch=batch_size)
+    batches = work.batches()
+    module = (plain_vgg16(10) if name != work.name else work.module).train()
     watch = Watch(module)
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.02, momentum=0.9)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.005, momentum=0.9)
     rises, errors, ratios, before = [], [], [], None
     equal = True
     for number in range(steps):
@@ -132,12 +147,14 @@ def measure(name: str, batch_size: int, steps: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=8)
-    steps = parser.parse_args().steps
-    result = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
-    for name, batch in (("resnet50", 4), ("vgg16", 4)):
-        result[name] = measure(name, batch, steps)
+    parser.add_argument("names", nargs="*", default=["resnet50", "vgg16", "vgg16, no normalisation"])
+    args = parser.parse_args()
+    file = Path(__file__).with_name("result.json")
+    result = json.loads(file.read_text()) if file.exists() else {}
+    for name in args.names:
+        result[name] = measure(name, 4, args.steps)
         print(name, json.dumps(result[name], indent=1), flush=True)
-    Path(__file__).with_name("result.json").write_text(json.dumps(result, indent=1) + "\n")
+        file.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -96,6 +96,18 @@ class Tiered:
         return {"out": timed(self.write), "in": timed(self.read), "both": timed(self.write, self.read)}
 
 
+def write_readme(result: dict[str, dict[str, dict[str, float]]]) -> None:
+    rows = ["| GB/s, median (ratio to raw: median of pairs) | out | in | both at once |", "|---|---|---|---|"]
+    for who, rate in result["bytes_per_second_median"].items():
+        ratio = result["tier_over_raw_median_of_pairs"].get(who)
+        cells = [f"{r / 1e9:.2f}" + (f" ({ratio[way]:.2f})" if ratio else "") for way, r in rate.items()]
+        rows.append(f"| {who} | " + " | ".join(cells) + " |")
+    readme = HERE / "README.md"
+    head, _, rest = readme.read_text().partition("<!-- result -->\n")
+    _, _, tail = rest.partition("<!-- end -->")
+    readme.write_text(f"{head}<!-- result -->\n" + "\n".join(rows) + f"\n<!-- end -->{tail}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--directory", type=Path, default=Path("/tmp"))
@@ -111,10 +123,10 @@ def main() -> None:
         "raw, 4 KiB pages": Raw(args.directory, nbytes, piece, huge=False, threads=1),
         "raw": Raw(args.directory, nbytes, piece, huge=True, threads=1),
         "raw, two threads each way": Raw(args.directory, nbytes, piece, huge=True, threads=2),
-        "tier": Tiered(args.directory, nbytes, block, DiskSettings()),
-        "tier, two threads each way": Tiered(
-            args.directory, nbytes, block, DiskSettings(writers=2, readers=2)
+        "tier, one thread each way": Tiered(
+            args.directory, nbytes, block, DiskSettings(writers=1, readers=1)
         ),
+        "tier": Tiered(args.directory, nbytes, block, DiskSettings()),
     }
     rounds: list[dict[str, dict[str, float]]] = []
     for _ in range(args.rounds):
@@ -125,7 +137,7 @@ def main() -> None:
         who: {way: statistics.median(moved[way] / r[who][way] for r in rounds) for way in moved}
         for who in sides
     }
-    pairs = [("tier", "raw"), ("tier, two threads each way", "raw, two threads each way")]
+    pairs = [("tier, one thread each way", "raw"), ("tier", "raw, two threads each way")]
     ratios = {
         a: {way: statistics.median(r[b][way] / r[a][way] for r in rounds) for way in moved} for a, b in pairs
     }
@@ -143,6 +155,8 @@ def main() -> None:
         "seconds": rounds,
     }
     args.out.write_text(json.dumps(result, indent=1) + "\n")
+    if args.out.parent == HERE:
+        write_readme(result)
     print(json.dumps({"rates": rates, "ratios": ratios, "fastest": best}, indent=1))
 
 

@@ -24,6 +24,8 @@ from outsize.programs.npi.long import flat_traces, train_flat
 from outsize.programs.npi.machine import Limits, Machine
 
 SEEDS = 3
+#: Problems per length for the flat controllers, which are run one at a time since each fails in its own way.
+FLAT_PROBLEMS = 30
 SUMS, SORTS = (3, 5, 10, 20), (2, 3, 4, 8, 20)
 
 
@@ -69,12 +71,12 @@ EXACT = {
 }
 
 
-def flat_exact(controller, heads, want, read):
+def flat_exact(controller, heads, want, read, limit):
     """Exact results of a flat controller; an execution that goes wrong (off a tape, too long) counts as wrong."""
     right = 0
     for one, answer in zip(heads, want):
         try:
-            Machine(NetworkBrain(controller), EXACT, Limits(steps=20_000), flat=True).run([one])
+            Machine(NetworkBrain(controller), EXACT, Limits(steps=limit), flat=True).run([one])
             right += read(one) == answer
         except (NpiError, IndexError, KeyError):
             pass
@@ -89,20 +91,17 @@ def non_recursive(seed):
     )
     rows = {"addition": {}, "sort": {}}
     for n in SUMS:
-        cases = [LIBRARY["addition"].sample(source, n) for _ in range(100)]
-        want = [str(int(a) + int(b)) for a, b in cases]
-        rows["addition"][n] = flat_exact(
-            model, [addition_heads(c) for c in cases], want, LIBRARY["addition"].decode
-        )
+        cases = [LIBRARY["addition"].sample(source, n) for _ in range(FLAT_PROBLEMS)]
+        want, heads = [str(int(a) + int(b)) for a, b in cases], [addition_heads(c) for c in cases]
+        rows["addition"][n] = flat_exact(model, heads, want, LIBRARY["addition"].decode, 20 * n + 50)
     lists = [source.choices(range(10), k=2) for _ in range(100)]
     model = train_flat(
-        flat_traces(flat_bubble, [lambda x=x: bubble_heads(x) for x in lists]), epochs=6, seed=seed
+        flat_traces(flat_bubble, [lambda x=x: bubble_heads(x) for x in lists]), epochs=4, seed=seed
     )
     for n in SORTS:
-        lists = [source.choices(range(10), k=n) for _ in range(100)]
-        rows["sort"][n] = flat_exact(
-            model, [bubble_heads(x) for x in lists], list(map(sorted, lists)), lambda h: h[0].tape.cells
-        )
+        lists = [source.choices(range(10), k=n) for _ in range(FLAT_PROBLEMS)]
+        want, heads = list(map(sorted, lists)), [bubble_heads(x) for x in lists]
+        rows["sort"][n] = flat_exact(model, heads, want, lambda h: h[0].tape.cells, 12 * n * n + 100)
     return rows
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/npi-long/run.py [--budget "24 MiB"]
 
-The non-recursive controller learns one whole bubble sort of 160 digits. Two steps of training each, the same executor and
+The non-recursive controller learns one whole bubble sort of 160 digits. One step of training each, the same executor and
 meter for both; losses and gradients must be equal to the bit.
 """
 
@@ -59,7 +59,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--budget", default="24 MiB")
     parser.add_argument("--length", type=int, default=160)
-    parser.add_argument("--segment", type=int, default=500)
+    parser.add_argument("--segment", type=int, default=1_000)
     options = parser.parse_args()
     torch.set_num_threads(1)
     source = random.Random(0)
@@ -71,8 +71,8 @@ def main():
         torch.manual_seed(0)
         return LongTrace(Controller(vocabulary), segment=options.segment)
 
-    plain = steps(outsize.meter(fresh()), seen, wanted, 2)
-    planned = steps(outsize.compile(fresh(), budget=options.budget), seen, wanted, 2)
+    plain = steps(outsize.meter(fresh()), seen, wanted, 1)
+    planned = steps(outsize.compile(fresh(), budget=options.budget), seen, wanted, 1)
     equal = plain[0] == planned[0] and all(torch.equal(a, b) for a, b in zip(plain[1], planned[1]))
     assert equal, "the planned step differs"
     keys = ("measured_peak_bytes", "predicted_peak_bytes", "resident_bytes", "swapped_out_bytes", "capture_seconds",

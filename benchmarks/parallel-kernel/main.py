@@ -1,6 +1,6 @@
 """The fused sum + AdamW pass against the memory bandwidth measured beside it, and its error against fp64.
 
-    python benchmarks/parallel-kernel/main.py
+python benchmarks/parallel-kernel/main.py
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def table(length: int) -> np.ndarray:
     return np.array([[0, 0, length, 0, 0, 0]], dtype=np.int64)
 
 
-def reduce(rule: int, rows: np.ndarray, sources: list[torch.Tensor], hyper: np.ndarray, *out: torch.Tensor) -> None:
+def reduce(
+    rule: int, rows: np.ndarray, sources: list[torch.Tensor], hyper: np.ndarray, *out: torch.Tensor
+) -> None:
     addresses = np.array([s.data_ptr() for s in sources], dtype=np.uint64)
     tensors = [t.data_ptr() for t in out] + [0] * (3 - len(out))
     kernels.reduce(
@@ -76,7 +78,11 @@ def error() -> dict[str, float]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    parts = [torch.randn(LENGTH) for _ in range(2)] + [torch.randn(LENGTH)] + [torch.zeros(LENGTH) for _ in range(2)]
+    parts = (
+        [torch.randn(LENGTH) for _ in range(2)]
+        + [torch.randn(LENGTH)]
+        + [torch.zeros(LENGTH) for _ in range(2)]
+    )
     grads, state = parts[:2], parts[2:]
     kernel_times, floor_times = [], []
     for _ in range(15):  # turn by turn

@@ -111,12 +111,13 @@ def ratios(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--net", choices=["mlp", "conv"], default="mlp")
+    parser.add_argument("--net", choices=["mlp", "mlp-2048", "conv"], default="mlp")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--warm", type=int, default=20)
     parser.add_argument("--memory-steps", type=int, default=2)
     parser.add_argument("--chunk-mb", type=float, default=None)
+    parser.add_argument("--memory-only", action="store_true", help="keep no timings: the run was not alone")
     parser.add_argument("--out", default=None)
     parser.add_argument("--variants", nargs="+", default=["local", "local-arena", "ddp", "ddp-arena", "ours"])
     args = parser.parse_args()
@@ -140,6 +141,9 @@ def main() -> None:
         "workers": args.workers, "net": args.net, "batch": args.batch, "chunk_mb": chunk_mb,
         "ratios": ratios(found), "variants": found,
     }  # fmt: skip
+    if args.memory_only:
+        result["ratios"] = {name: {"peak_pss": r["peak_pss"]} for name, r in result["ratios"].items()}
+        result["variants"] = {n: {"peak_pss_bytes": t["peak_pss_bytes"]} for n, t in found.items()}
     print(json.dumps(result["ratios"], indent=1))
     if args.out:
         (HERE / args.out).write_text(json.dumps(result, indent=1) + "\n")

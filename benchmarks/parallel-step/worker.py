@@ -23,12 +23,12 @@ from outsize.device import allocator
 from outsize.parallel import Search, Settings, distribute
 
 
-def mlp() -> nn.Module:
-    """50.4 M parameters: three 4096-wide layers and a head."""
+def mlp(width: int) -> nn.Module:
+    """Three layers and a head; 50.4 M parameters at a width of 4096."""
     layers: list[nn.Module] = []
     for _ in range(3):
-        layers += [nn.Linear(4096, 4096), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(4096, 10))
+        layers += [nn.Linear(width, width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(width, 10))
 
 
 def block(inside: int, outside: int, stride: int) -> nn.Module:
@@ -97,7 +97,7 @@ def measure(step: Callable[..., None], x: torch.Tensor, y: torch.Tensor) -> list
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--variant", required=True)
-    parser.add_argument("--net", choices=["mlp", "conv"], required=True)
+    parser.add_argument("--net", choices=["mlp", "mlp-2048", "conv"], required=True)
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--port", type=int, required=True)
@@ -107,9 +107,12 @@ def main() -> None:
     dist.init_process_group("gloo")
     turns = dist.TCPStore("127.0.0.1", args.port, is_master=False)
     torch.manual_seed(0)
-    step = build(args.variant, mlp() if args.net == "mlp" else conv(), args.chunk_mb)
+    width = 2048 if args.net == "mlp-2048" else 4096
+    variant, _, size = args.variant.partition("@")  # ours@4: chunks of 4 MiB
+    chunk_mb = float(size) if size else args.chunk_mb
+    step = build(variant, conv() if args.net == "conv" else mlp(width), chunk_mb)
     torch.manual_seed(dist.get_rank() + 1)
-    x = torch.randn((args.batch, 4096) if args.net == "mlp" else (args.batch, 3, 32, 32))
+    x = torch.randn((args.batch, 3, 32, 32) if args.net == "conv" else (args.batch, width))
     y = torch.randint(0, 10, (args.batch,))
     turns.set(f"{args.variant}/pid/{dist.get_rank()}", str(os.getpid()))
     for index in range(args.steps):

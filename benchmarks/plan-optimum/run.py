@@ -11,7 +11,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.plan.families import _transformer, unet, vgg
-from tests.plan.graphs import chain
+from tests.plan.graphs import chain, random_step
 from tests.plan.nets import CPU, V100_PCIE3
 
 from outsize.errors import BudgetError
@@ -26,10 +26,11 @@ SETTINGS = PlanSettings(
     min_bytes=1, margin=0.0, walks=300, exact_seconds=float(sys.argv[1]) if sys.argv[1:] else 45
 )
 STEPS = {
-    **{f"chain{n}": chain(n, rate=70.0) for n in (5, 8, 12, 16)},
-    "gpt1": _transformer(V100_PCIE3, 1, 256, 4, 256, 8, dropout=False, pre=True),
-    "unet1": unet(CPU, 1, 8, 64, 2),
-    "vgg-part": vgg(V100_PCIE3, 4, 64),
+    **{f"chain{n}": chain(n, rate=70.0) for n in (5, 8, 12)},
+    **{f"random{seed}": random_step(seed, ops=6) for seed in range(10)},
+    "gpt1": _transformer(V100_PCIE3, 1, 512, 8, 512, 16, dropout=False, pre=True),
+    "unet1": unet(CPU, 1, 16, 128, 4),
+    "vgg-part": vgg(V100_PCIE3, 16, 96),
 }
 rows = []
 for name, (graph, profile) in STEPS.items():
@@ -59,8 +60,24 @@ for name, (graph, profile) in STEPS.items():
             row["ratio"] = found / bound.seconds if found and bound.feasible else None
             print(row, flush=True)
             rows.append(row)
-summary = {}
-for actions in (("recompute",), ("swap",), ("swap", "recompute")):
-    ratios = [r["ratio"] for r in rows if r["actions"] == actions and r["ratio"] and r["proved"]]
-    summary["+".join(actions)] = {"cases": len(ratios), "median": median(ratios), "worst": max(ratios)}
-save(__file__, {"summary": summary, "rows": rows})
+
+
+def summary(rows: list[dict]) -> dict:
+    found = {}
+    for kind in ("network", "random"):
+        for actions in (("recompute",), ("swap",), ("swap", "recompute")):
+            ratios = [
+                r["ratio"]
+                for r in rows
+                if r["actions"] == actions and r["ratio"] and r["proved"]
+                and r["step"].startswith("random") == (kind == "random")
+            ]  # fmt: skip
+            if ratios:
+                found[f"{kind} steps, {'+'.join(actions)}"] = {
+                    "cases": len(ratios), "median": median(ratios), "worst": max(ratios),
+                }  # fmt: skip
+    return found
+
+
+unproved = sum(not r["proved"] for r in rows)
+save(__file__, {"summary": summary(rows), "unsolved_in_time": unproved, "rows": rows})

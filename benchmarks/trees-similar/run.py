@@ -96,11 +96,12 @@ def compare(
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--wheels", type=Path, default=Path("runs/wheels"))
-    parser.add_argument("--pairs", type=int, default=4_000)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--pairs", type=int, default=2_000)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--most", type=int, default=8, help="rewrites applied to one function, at most")
-    parser.add_argument("--gallery", type=int, default=5_200)
+    parser.add_argument("--gallery", type=int, default=5_000)
     parser.add_argument("--queries", type=int, default=1_000)
+    parser.add_argument("--stripped", action="store_true", help="train a second matcher that reads no names")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("result.json"))
     args = parser.parse_args()
@@ -115,10 +116,10 @@ def main() -> None:
         "pairs", left.count, dict(collections.Counter(n for _, _, names in found for n in names)), flush=True
     )
     models, seconds = {}, {}
-    for name, config in (
-        ("matcher", MatcherConfig()),
-        ("matcher, identifiers stripped", MatcherConfig(names=False)),
-    ):
+    kinds = {"matcher": MatcherConfig()}
+    if args.stripped:
+        kinds["matcher, identifiers stripped"] = MatcherConfig(names=False)
+    for name, config in kinds.items():
         torch.manual_seed(0)
         started = time.process_time()
         models[name] = train_matcher(
@@ -132,7 +133,7 @@ def main() -> None:
     held = texts(pins, args.wheels, "test") + texts(pins, args.wheels, "valid")
     # Functions that no rewrite applies to stay in the gallery: a query must be told apart from them as well.
     drawn = pairs((held[i] for i in rng.permutation(len(held))), 1, most=args.most, every=True)
-    test = list(itertools.islice(drawn, args.gallery * 3 // 2))
+    test = list(itertools.islice(drawn, args.gallery * 23 // 20))
     original, changed = packed_pairs(test)
     assert original.count == len(test)
     kept, _ = without_copies(original)

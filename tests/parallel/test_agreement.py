@@ -122,6 +122,30 @@ def test_the_learning_rate_may_not_change_too_late() -> None:
         optimizer.step()
 
 
+def test_mixed_precision() -> None:
+    """bf16 autocast with either update; a gradient scaler only where it can see gradients."""
+    for update in ("cpu", "device"):
+        model, optimizer = distribute(smooth(), torch.optim.AdamW, lr=1e-2, update=update, settings=SMALL)
+        losses = []
+        for _ in range(5):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = loss_of(model(batch(0, 0)))
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < losses[0]
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        optimizer.zero_grad()
+        scaler.scale(loss_of(model(batch(1, 0)))).backward()
+        if update == "cpu":
+            with pytest.raises(ParallelError, match="bf16"):
+                scaler.step(optimizer)
+        else:
+            scaler.step(optimizer)
+            scaler.update()
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [

@@ -86,7 +86,7 @@ class Builder:
             out_bytes_per_second=rate, in_bytes_per_second=rate, latency_seconds=latency, shared=shared
         )
         codec = CodecRate(encode_bytes_per_second=10 * rate, decode_bytes_per_second=10 * rate, ratio=0.5)
-        return Profile(ops=tuple(self.costs), links={"disk": link}, codecs={"mask": codec})
+        return Profile(ops=tuple(self.costs), links={"disk": link}, codecs={"relu": codec})
 
 
 def chain(

@@ -1,5 +1,7 @@
 """Hand-made schedules: whatever is moved, dropped and repeated, the results keep every bit."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -61,7 +63,7 @@ def test_every_span_of_every_storage_can_be_swapped(step: CapturedStep, expected
         if len(touches) < 2:
             continue
         first = True
-        for start, end in zip(touches, touches[1:]):
+        for start, end in itertools.pairwise(touches):
             after.setdefault(start, []).extend(away(storage.index) if first else away(storage.index)[2:])
             before.setdefault(end, []).extend(back(storage.index))
             moved += storage.nbytes

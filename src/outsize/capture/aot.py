@@ -69,7 +69,9 @@ class Backend:
             inference_compiler=self._inference,
             partition_fn=self._partition,
         )
-        with torch._functorch.config.patch(donated_buffer=False), _trainable_lstm():
+        # Left on, AOTAutograd finds no buffer to reuse (see `_facades`) and says so, which a second backward over a
+        # kept graph asks for; switched off, it says nothing and that backward is refused.
+        with torch._functorch.config.patch(donated_buffer=True), _trainable_lstm():
             return backend(module, example_inputs)
 
     def _partition(

@@ -128,6 +128,9 @@ def train(
 
 @contextmanager
 def _progress(name: str) -> Iterator[Callable[[str], None]]:
+    import torch
+
+    torch.set_num_threads(1)  # networks this small lose more to handing over between threads than they gain
     with Console(stderr=True).status(name) as status:
         yield lambda stage: status.update(f"{name}: {stage}")
 

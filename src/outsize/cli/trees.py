@@ -142,6 +142,39 @@ def evaluate(
             typer.echo(f"{name}: {value}")
 
 
+@app.command()
+def similar(
+    place: Annotated[str, typer.Argument(metavar="FILE:LINE", help="A line inside the function.")],
+    folder: Annotated[Path, typer.Option("--in", help="Where to look.")] = Path("."),
+    top: Annotated[int, typer.Option(help="How many.", min=1)] = 10,
+    json: Json = None,
+    model: Model = None,
+) -> None:
+    """Find functions that do the same: renamed, reordered, `for` for `while`, a loop for a comprehension."""
+    import dataclasses
+    import json as encoder
+
+    from outsize.errors import TreesError
+    from outsize.programs.trees import search
+    from outsize.programs.trees import similar as matching
+
+    path, colon, line = place.rpartition(":")
+    if not colon or not line.isdigit():
+        raise TreesError(f"{place!r} is not FILE:LINE, such as src/module.py:12")
+    matcher = matching.load_matcher(model or matching.SHIPPED)
+    query = search.function_at(Path(path), int(line))
+    with _progress() as progress:
+        task = progress.add_task("files", total=None)
+        found = search.similar(
+            matcher, query, folder, top=top, warn=_warn, seen=lambda: progress.advance(task)
+        )
+    if json:
+        _write(json, encoder.dumps([dataclasses.asdict(match) for match in found], indent=1) + "\n")
+    if json != "-":
+        for match in found:
+            typer.echo(f"{match.path}:{match.line}-{match.end_line}: {match.similarity:.3f} {match.name}")
+
+
 def _wanted(diff: str | None) -> Callable[[str, int, int], bool] | None:
     if diff is None:
         return None

@@ -9,7 +9,7 @@ import torch
 from ..errors import CodecError
 from .bits import compress_bits
 from .contract import Backend, Compressed
-from .lossy import compress_lossy
+from .lossy import LOSSY, compress_lossy
 from .mask import compress_mask
 from .planes import compress_planes
 from .relu import compress_relu
@@ -21,9 +21,7 @@ CODECS: dict[str, Callable[[torch.Tensor, str | Backend | None], Compressed]] = 
     "mask": compress_mask,
     "bits": compress_bits,
     "planes": compress_planes,
-    "bf16": compress_lossy("bf16"),
-    "fp8": compress_lossy("fp8"),
-    "int8": compress_lossy("int8"),
+    **{name: compress_lossy(name) for name in LOSSY},
 }
 
 

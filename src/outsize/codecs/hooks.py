@@ -25,6 +25,7 @@ from ..errors import CodecError, MutationError
 from .bits import compress_bits
 from .contract import Backend, Compressed
 from .dense import DEVICES
+from .lossy import LOSSY, compress_lossy
 from .rates import sample_density
 from .relu import compress_relu
 
@@ -39,11 +40,14 @@ class Policy:
         max_density: denser storages are kept: their encoding would be no smaller than 0.9 of them.
         min_bytes: smaller storages are kept: below this the call itself (60 µs) takes longer than the copy.
         indices: whether integer storages (a pooling's indices) are kept in the fewest bits.
+        lossy: None, or one of "bf16", "fp8", "int8": encodes every floating-point storage with that error,
+            and gradients are then no longer the plain ones. Storages with NaN or infinities stay lossless.
     """
 
     max_density: float = 0.86
     min_bytes: int = 1 << 16
     indices: bool = True
+    lossy: str | None = None
 
 
 @final
@@ -106,6 +110,8 @@ class SavedTensors:
             whole = tensor.detach().as_strided((count,), (1,), 0)
             if tensor.dtype in (torch.int32, torch.int64):
                 encoding = self._integers(whole)
+            elif policy.lossy is not None and tensor.is_floating_point():
+                encoding = self._lossy(whole, policy.lossy)
             elif tensor.element_size() <= 8 and sample_density(whole) <= policy.max_density:
                 encoding = compress_relu(whole, self._backend)
             if encoding is not None and encoding.nbytes >= size:
@@ -115,6 +121,12 @@ class SavedTensors:
         self.kept_bytes += size if encoding is None else 0
         self.encoded += encoding is not None
         return _Saved(StorageWeakRef(storage), encoding)
+
+    def _lossy(self, whole: torch.Tensor, codec: str) -> Compressed:
+        try:
+            return compress_lossy(codec)(whole, self._backend)
+        except CodecError:  # not finite, or a type that the codec cannot make smaller
+            return compress_relu(whole, self._backend)
 
     def _integers(self, whole: torch.Tensor) -> Compressed | None:
         if not self._policy.indices:
@@ -137,7 +149,14 @@ def saved_tensors_hooks(
         model: its parameters and buffers are never encoded, since they stay in memory anyway.
         policy: what is encoded; see `Policy`.
         backend: as for `compress`.
+
+    Raises:
+        CodecError: the policy names a lossy codec that does not exist.
     """
+    if policy is not None and policy.lossy not in (None, *LOSSY):
+        raise CodecError(
+            f"there is no lossy codec {policy.lossy!r}: choose one of {', '.join(map(repr, LOSSY))}"
+        )
     return SavedTensors(model, policy or Policy(), backend)
 
 

@@ -27,10 +27,10 @@ from .contract import Backend, Compressed, Encoded
 from .dense import Spec, flatten
 from .layout import align
 
-__all__ = ["SCALE_BLOCK", "LossyCompressed", "bound", "compress_lossy"]
+__all__ = ["LOSSY", "SCALE_BLOCK", "LossyCompressed", "bound", "compress_lossy"]
 
-#: Elements that share a scale: 1.6 % of a byte each; the tail of a ReLU output is long enough that shorter
-#: blocks cost more in scales than they gain in error (benchmarks/codec-lossy).
+LOSSY = ("bf16", "fp8", "int8")
+#: Elements that share a scale: a power of two that costs 1.6 % of a byte each.
 SCALE_BLOCK = 256
 #: Scales stay normal numbers, so that a division by one loses nothing to underflow.
 _TINY = torch.finfo(torch.float32).tiny

@@ -22,8 +22,7 @@ from .dense import Spec, bits_of, flatten
 
 __all__ = ["PlanesCompressed", "compress_planes"]
 
-#: The level that zstd itself calls fastest of the normal ones; 3 gains under 1 % on activations
-#: (benchmarks/codec-entropy) and takes twice the time.
+#: The fastest of the normal levels; benchmarks/codec-entropy has the sizes and rates.
 LEVEL = 1
 #: A plane is tried on its first so many bytes, and kept as it is unless they shrink below KEEP of their
 #: size.

@@ -41,7 +41,8 @@ def measure_link(
         out and in alone in bytes per second, the latency of a small block, and whether the directions share a lane.
     """
     count = max(nbytes // block_bytes, 2)
-    source = torch.empty(block_bytes, dtype=torch.uint8).random_()
+    generator = torch.Generator().manual_seed(0)  # the caller's random numbers stay as they are
+    source = torch.empty(block_bytes, dtype=torch.uint8).random_(generator=generator)
     targets = [torch.empty(block_bytes, dtype=torch.uint8).zero_() for _ in range(2)]
 
     def out() -> list[Any]:

@@ -33,7 +33,7 @@ static struct {
     int64_t sampled_at;      /* ns */
     int64_t cost;            /* ns of the latest reading */
     int64_t interval, rest;  /* ns; multiple of cost */
-    uint64_t samples;
+    uint64_t samples, spent; /* readings, and ns that they took together */
 } meter = {.lock = PTHREAD_MUTEX_INITIALIZER, .interval = 500000, .rest = 100};
 
 static mallctl_t jemalloc_control;
@@ -75,6 +75,7 @@ static void sample(int64_t age) {
         meter.sampled_at = now_ns();
         meter.cost = meter.sampled_at - begin;
         meter.samples++;
+        meter.spent += (uint64_t)meter.cost;
     }
     size_t high = meter.small + outsize_arena_take_high();
     for (int i = 0; i < METERS; i++)
@@ -218,10 +219,11 @@ static PyObject *meter_stop(PyObject *self, PyObject *which) {
     return PyLong_FromSize_t(peak);
 }
 
-/* meter_facts() -> (readings taken, ns of the latest). */
+/* meter_facts() -> (readings taken, ns that they took together, ns of the latest). */
 static PyObject *meter_facts(PyObject *self, PyObject *args) {
     (void)self, (void)args;
-    return Py_BuildValue("KL", (unsigned long long)meter.samples, (long long)meter.cost);
+    return Py_BuildValue("KKL", (unsigned long long)meter.samples, (unsigned long long)meter.spent,
+                         (long long)meter.cost);
 }
 
 /* bytes_in_use() -> int: small and heap chunks in use plus mapped chunks, over all heaps and threads. */
@@ -272,5 +274,5 @@ PyMethodDef outsize_memory_methods[] = {
     {"meter_mark", meter_mark, METH_NOARGS, "Take a reading at an operator boundary."},
     {"meter_read", meter_read, METH_VARARGS, "Peak so far (slot, reset)."},
     {"meter_stop", meter_stop, METH_O, "End a meter; its peak."},
-    {"meter_facts", meter_facts, METH_NOARGS, "(readings, ns of the latest)."},
+    {"meter_facts", meter_facts, METH_NOARGS, "(readings, their ns, ns of the latest)."},
     {NULL, NULL, 0, NULL}};

@@ -15,6 +15,7 @@ PyMODINIT_FUNC PyInit__native(void) {
         outsize_sync_methods,
         outsize_update_methods,
         outsize_npi_methods,
+        outsize_trees_methods,
     };
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL) return NULL;

@@ -20,6 +20,7 @@ int outsize_redirect_symbols(const char *const *prefixes, int prefix_count,
                              const struct outsize_redirect *redirects, int redirect_count);
 
 extern PyMethodDef outsize_npi_methods[];    /* npi.c: programs/npi over compiled tables */
+extern PyMethodDef outsize_trees_methods[];  /* trees.c: sums over children */
 
 /* arena.c: all zero while the arena is not installed. */
 size_t outsize_arena_in_use(void);    /* bytes of the blocks handed out */

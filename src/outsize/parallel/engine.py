@@ -21,10 +21,11 @@ from typing import final
 
 import torch
 
+from .bridge import Bridge
 from .chunks import ChunkPlan, Slot
 from .faults import Control, Field
 from .ring import Ring
-from .sinks import Sink
+from .sinks import Sink, UpdateSink
 
 
 @final
@@ -39,6 +40,7 @@ class Engine:
         sink: what to do with a chunk that everybody has staged.
         keep: whether gradients stay (they are handed back) or are dropped once staged.
         helper: run the sink on a thread of its own.
+        bridge: to the accelerator that holds the module, or None; it needs a helper.
     """
 
     def __init__(
@@ -51,10 +53,11 @@ class Engine:
         sink: Sink,
         keep: bool,
         helper: bool,
+        bridge: Bridge | None = None,
     ) -> None:
         self.control, self.slots, self.params, self.sink = control, slots, params, sink
         self._presence = presence.numpy()
-        self._keep = keep
+        self._keep, self._bridge = keep, bridge
         self._base, self.step = 0, 0
         self._begun = False
         self._helper = _Helper() if helper else None
@@ -116,6 +119,9 @@ class Engine:
         self._arrive(len(self.plan))
         if self._helper:
             self._helper.run(self.sink.finish)
+            if self._bridge is not None:
+                bridge = self._bridge
+                self._helper.run(lambda: self._deliver(bridge, wait=True))
             self._helper.join()
         else:
             self.sink.finish()
@@ -126,7 +132,7 @@ class Engine:
 
     def _reset(self) -> None:
         self.grads: list[torch.Tensor | None] = [None] * len(self.slots)
-        self._staged = self._arrived = 0
+        self._staged = self._arrived = self._dropped = self._delivered = 0
         self._begun = False
         if hasattr(self, "plan"):
             self._lacking = list(self._lacking_at_first)
@@ -144,14 +150,49 @@ class Engine:
         mine = self._presence[self.step % 2][self.control.node.local_rank]
         for piece in chunk.pieces:
             mine[piece.slot] = self.grads[piece.slot] is not None
-        cut = self.sink.cuts[index][self.control.node.local_rank]
-        self.ring.stage(number, chunk, cut, self.grads)
+        if self._bridge is not None:
+            self._depart(index, number, self._bridge)
+            return
+        start, stop = self.sink.cuts[index][self.control.node.local_rank]
+        self.ring.stage(number, chunk, [(0, start), (stop, chunk.length)], self.grads)
         if not self._keep:
             self._seal(index)
         self.control.post(Field.STAGED, number + 1)
         self._staged += 1
         if self._helper:
             self._helper.run(lambda: self._take(index))
+
+    def _depart(self, index: int, number: int, bridge: Bridge) -> None:
+        """Stage through a lane: the helper posts the chunk when its copies have ended."""
+        assert self._helper is not None
+        chunk = self.plan.chunks[index]
+        events = bridge.out(self.ring, number, chunk, self.control.node.local_rank, self.grads)
+        self.sink.staged_own.add(index)
+        if not self._keep:
+            self._seal(index)
+        self._staged += 1
+
+        def land() -> None:
+            for event in events:
+                event.wait()
+            self.control.post(Field.STAGED, number + 1)
+            self._take(index)
+            self._deliver(bridge, wait=False)
+
+        self._helper.run(land)
+
+    def _deliver(self, bridge: Bridge, *, wait: bool) -> None:
+        """Send updated chunks to the device, as far as every worker is done with them."""
+        if not isinstance(self.sink, UpdateSink):
+            return
+        while self._delivered < len(self.plan):
+            number = self._base + self._delivered + 1
+            if not wait and not self.control.reached(Field.DONE, number):
+                return
+            self.control.wait(Field.DONE, number)
+            chunk = self.plan.chunks[self._delivered]
+            bridge.deliver(chunk, self.sink.memories[chunk.space])
+            self._delivered += 1
 
     def _seal(self, index: int) -> None:
         """From now on this worker's graph must not read the chunk's parameters: others may write them."""
@@ -198,6 +239,17 @@ class Engine:
             if not self._keep:
                 self._let_go(self._arrived)
             self._arrived += 1
+        self._drop()
+
+    def _drop(self) -> None:
+        """Keep no gradient for the workers behind: what they have yet to send is summed with a staged copy."""
+        if self._keep:
+            return
+        for index in range(self._arrived, self._staged):
+            self.sink.stage_own(index)
+        for index in range(self._dropped, self._staged):
+            self._let_go(index)
+        self._dropped = self._staged
 
 
 @final

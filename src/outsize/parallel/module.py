@@ -18,7 +18,8 @@ from ..errors import ParallelError
 from .buffers import Buffers
 from .join import Turnstile
 from .sinks import ReturnSink
-from .worker import Worker, dense_strides
+from .startup import dense_strides
+from .worker import Worker
 
 
 @final
@@ -44,6 +45,11 @@ class Distributed(nn.Module):
         worker.flush = self._flush
         for slot, p in enumerate(worker.params):
             p.register_post_accumulate_grad_hook(self._hook(slot))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise ParallelError(
+            "a distributed module cannot be copied or pickled: copy .module, or save state_dict()"
+        )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         recording = torch.is_grad_enabled()

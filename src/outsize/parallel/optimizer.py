@@ -39,8 +39,6 @@ class ChunkOptimizer(torch.optim.Optimizer):
         self._ready = True
         worker.groups_now = self.param_groups
         self._numbers = worker.arena.tensor("scalars", torch.float64).view(len(worker.slots), 8)
-        # A gradient scaler must hand over its scale instead of rescaling gradients that are not here.
-        self._step_supports_amp_scaling = worker.deferred
 
     @property
     def chunk_plan(self) -> ChunkPlan:
@@ -50,6 +48,14 @@ class ChunkOptimizer(torch.optim.Optimizer):
     def grad_norm(self) -> float | None:
         sink = self._worker.sink
         return sink.norm if isinstance(sink, UpdateSink) else None
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Only gradient scalers ask. They look for infinities in `.grad`, which has left by then."""
+        raise ParallelError(
+            "a gradient scaler needs the gradients that update='cpu' has already used: train in bf16 (autocast "
+            "needs no scaler), or use update='device'"
+        )
 
     @overload
     def step(self, closure: None = None) -> None: ...

@@ -49,14 +49,15 @@ class Ring:
         return self._places[number % self.depth]
 
     def stage(
-        self, number: int, chunk: Chunk, cut: tuple[int, int], grads: Sequence[torch.Tensor | None]
+        self,
+        number: int,
+        chunk: Chunk,
+        parts: Sequence[tuple[int, int]],
+        grads: Sequence[torch.Tensor | None],
     ) -> None:
-        """Copy this worker's gradients of a chunk to their place; a missing gradient counts as zeros.
-
-        Its own slice `cut` stays where it is: only this worker reads it.
-        """
+        """Copy parts of a chunk from this worker's gradients to their place; a missing gradient counts as zeros."""
         item, rows = chunk.itemsize, []
-        for part in ((0, cut[0]), (cut[1], chunk.length)):
+        for part in parts:
             for slot, start, staged, length in chunk.runs(*part):
                 grad = grads[slot]
                 source = 0 if grad is None else grad.data_ptr() + start * item

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..device.lanes import Lanes
 from ..errors import ParallelError
 
 MiB = 1 << 20
@@ -49,12 +50,14 @@ class Settings:
         helper: sum and update on a thread of its own (True), inside the backward thread (False), or by
             whether this worker has a core to spare (None).
         deferred: sum during the backward pass but update in `step()`; implied by `clip_grad_norm`. Choose it
-            when the learning rate is set between `backward()` and `step()`, or with a gradient scaler.
+            when the learning rate is set between `backward()` and `step()`.
         reuse_pages: serve large tensors of this process from `device.allocator`, so that a gradient finds the
             still cached pages of the one before it; with the C library's ways, fresh pages for every large
             gradient take half of the time of a backward pass through 4096-wide layers
             (benchmarks/parallel-step: local against local-arena).
         nodes: treat the workers of this machine as that many nodes (for tests of several nodes on one).
+        lanes: of the device that holds the module; None finds them (the CPU needs none). Tests give an emulated
+            device's.
         search: how the chunk size is searched; unused where `chunk_mb` is given.
     """
 
@@ -65,6 +68,7 @@ class Settings:
     deferred: bool = False
     reuse_pages: bool = True
     nodes: int | None = None
+    lanes: Lanes | None = None
     search: Search = field(default_factory=Search)
 
     def __post_init__(self) -> None:

@@ -16,11 +16,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import final
 
 import numpy as np
 import torch
 
+from .bridge import Bridge
 from .chunks import ChunkPlan, Slot
 from .faults import Control, Field
 from .relay import Letter, Relay
@@ -72,6 +74,14 @@ class Sink(ABC):
         self.base, self.step, self.grads = base, step, grads
         self.used = np.zeros(len(self.slots), dtype=bool)
         self.pending: deque[Letter] = deque()
+        self.staged_own: set[int] = set()
+
+    def stage_own(self, index: int) -> None:
+        """Also stage this worker's own slice of chunk `index`, so that its gradients can be dropped."""
+        if index not in self.staged_own:
+            self.staged_own.add(index)
+            cut = self.cuts[index][self.worker]
+            self.ring.stage(self.base + index, self.plan.chunks[index], [cut], self.grads)
 
     @abstractmethod
     def arrive(self, index: int) -> None:
@@ -106,6 +116,8 @@ class Sink(ABC):
 
     def own_rows(self, index: int) -> Table:
         """This worker's runs of chunk `index`, reading its own gradients where they are."""
+        if index in self.staged_own:
+            return self.tables[index]
         chunk = self.plan.chunks[index]
         return self.ring.own(self.base + index, chunk, self.tables[index], self.slots, self.grads)
 
@@ -172,9 +184,7 @@ class UpdateSink(Sink):
         super().__init__(control, slots, presence, relay)
         self.rules, self.memories, self.norms = rules, memories, norms
         self.deferred, self.max_norm = deferred, max_norm
-        self.unscale: float | None = None
         self.norm: float | None = None
-        self.skipped = False
         self.prepare: Callable[[], None] = lambda: None
 
     def begin(self, base: int, step: int, grads: list[torch.Tensor | None]) -> None:
@@ -240,18 +250,13 @@ class UpdateSink(Sink):
         self.norms[self.worker] = self.squares
         self.prepare()  # before the barrier: afterwards others already write state
         self.control.barrier()
-        unscale = 1.0 if self.unscale is None else self.unscale
-        self.norm = float(self.norms.sum().sqrt()) * unscale
-        factor = unscale
-        if self.max_norm is not None:
-            factor *= min(1.0, self.max_norm / (self.norm + 1e-6))
-        self.skipped = self.unscale is not None and not np.isfinite(self.norm)
-        if not self.skipped:
-            for index, chunk in enumerate(self.plan.chunks):
-                total = self.memories[chunk.space].total
-                assert total is not None
-                rows = redirect(self.rows(index), read=FLAT)
-                self.rules[chunk.space].update(rows, _address(total), 0, False, factor)
+        self.norm = float(self.norms.sum().sqrt())
+        factor = 1.0 if self.max_norm is None else min(1.0, self.max_norm / (self.norm + 1e-6))
+        for index, chunk in enumerate(self.plan.chunks):
+            total = self.memories[chunk.space].total
+            assert total is not None
+            rows = redirect(self.rows(index), read=FLAT)
+            self.rules[chunk.space].update(rows, _address(total), 0, False, factor)
         self.control.post(Field.DONE, self.base + len(self.plan))
 
 
@@ -267,6 +272,8 @@ class ReturnSink(Sink):
 
     #: Shapes for gradients of parameters that only other workers used.
     params: Sequence[torch.nn.Parameter]
+    #: To the accelerator that holds the gradients, if one does.
+    bridge: Bridge | None = None
 
     def arrive(self, index: int) -> None:
         number = self.base + index
@@ -300,7 +307,8 @@ class ReturnSink(Sink):
             for slot in self.members[index]:
                 if self.used[slot] and self.grads[slot] is None:
                     self.grads[slot] = torch.empty_like(self.params[slot])
-            self.ring.collect(number, self.plan.chunks[index], self.cuts[index], self.grads)
+            collect = self.ring.collect if self.bridge is None else partial(self.bridge.back, self.ring)
+            collect(number, self.plan.chunks[index], self.cuts[index], self.grads)
             self.control.post(Field.DONE, number + 1)
             self.collected += 1
 

@@ -16,9 +16,11 @@ import torch.distributed as dist
 from torch import nn
 
 from ..device import allocator
+from ..device.lanes import lanes_for
 from ..errors import ParallelError
 from .arena import Arena, Layout
-from .chunks import ChunkPlan, Slot, form, lay_out
+from .bridge import Bridge, pin
+from .chunks import ChunkPlan, Slot, form
 from .engine import Engine
 from .faults import HEADER, Control, Field, gone, lines_bytes, watch
 from .generic import GenericRule, Schema
@@ -28,8 +30,7 @@ from .ring import Ring
 from .rules import Memory, NativeRule, Rule, check_options, hyperparameters, master_type, native_state
 from .settings import MiB, Settings
 from .sinks import TORCH_TYPES, ReturnSink, Sink, UpdateSink
-
-_SPACES = {dtype: name for name, dtype in TORCH_TYPES.items()}
+from .startup import dense_strides, open_groups, slots_of
 
 
 @final
@@ -56,10 +57,11 @@ class Worker:
         settings: Settings,
     ) -> None:
         self.module, self.template, self.settings, self.timeout = module, template, settings, timeout
-        self.names, self.params, self.slots = _slots(module)
-        if settings.reuse_pages:
+        self.names, self.params, self.slots = slots_of(module)
+        self.bridge = self._bridge()
+        if settings.reuse_pages and self.bridge is None:
             allocator.install()
-        self.groups = _open_groups(timeout)
+        self.groups = open_groups(timeout)
         self.node = discover(self.groups.everyone, settings.nodes)
         self._agree_on_model()
         self._open_peers()
@@ -77,7 +79,7 @@ class Worker:
         self.engine = Engine(
             control=self.control, slots=self.slots, params=self.params,
             presence=self.arena.tensor("presence", torch.uint8).view(2, self.node.local_world, -1),
-            sink=self.sink, keep=template is None, helper=self._wants_helper(),
+            sink=self.sink, keep=template is None, helper=self._wants_helper(), bridge=self.bridge,
         )  # fmt: skip
         self.adopt(self.form(chunk_mb or settings.search.first_mb, self.default_order()))
         self.control.barrier()
@@ -106,6 +108,16 @@ class Worker:
             group = dist.new_group(ranks, backend="gloo", timeout=timedelta(seconds=self.timeout))
             if self.node.rank in ranks:
                 self.groups = Groups(everyone=self.groups.everyone, peers=group)
+
+    def _bridge(self) -> Bridge | None:
+        """To the module's device, unless that is the CPU."""
+        devices = {p.device for p in self.params}
+        if len(devices) != 1 or next(iter(devices)).type == "meta":
+            raise ParallelError(f"a module must be on one real device, got {sorted(map(str, devices))}")
+        device = devices.pop()
+        if self.settings.lanes is None and device.type == "cpu":
+            return None
+        return Bridge(self.settings.lanes or lanes_for(device), self.slots, self.params)
 
     def _schemas(self) -> dict[str, Schema | None]:
         """Per space, how the optimizer's state looks; None where the C module makes the update."""
@@ -182,6 +194,8 @@ class Worker:
         else:
             arena = Arena(layout, fetch(self.node, self.timeout))
         arena.close_descriptor()
+        if self.bridge is not None:
+            pin(arena, self.params[0].device)
         return arena
 
     def _same_start(self) -> None:
@@ -219,7 +233,13 @@ class Worker:
                     self.view(slot, p, self.memories[slot.space].master).copy_(p)
             self.control.barrier()
             for slot, p in zip(self.slots, self.params):
-                p.data = self.view(slot, p, self.memories[slot.space].param)
+                shared = self.view(slot, p, self.memories[slot.space].param)
+                if self.bridge is None:
+                    p.data = shared
+                else:
+                    p.detach().copy_(shared)
+        if self.bridge is not None:
+            self.bridge.guard(self.module)
 
     @staticmethod
     def view(slot: Slot, p: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
@@ -233,7 +253,7 @@ class Worker:
         relay = Relay(self.groups.peers, self.timeout) if self.groups.peers is not None else None
         if self.template is None:
             sink = ReturnSink(self.control, self.slots, presence, relay)
-            sink.params = self.params
+            sink.params, sink.bridge = self.params, self.bridge
             return sink
         rules: dict[str, Rule] = {}
         scalars = self.arena.tensor("scalars", torch.float64).view(len(self.slots), 8)
@@ -252,6 +272,8 @@ class Worker:
         return update
 
     def _wants_helper(self) -> bool:
+        if self.bridge is not None:
+            return True
         if self.settings.helper is not None:
             return self.settings.helper
         cores = len(os.sched_getaffinity(0)) / self.node.local_world
@@ -303,12 +325,13 @@ class Worker:
     def complete(self) -> None:
         """End a step: wait for every worker, count the updates."""
         self.engine.complete()
-        if not (isinstance(self.sink, UpdateSink) and self.sink.skipped):
-            self.steps[torch.from_numpy(self.sink.used)] += 1
+        self.steps[torch.from_numpy(self.sink.used)] += 1
 
     def wait_idle(self) -> None:
         """Raise unless the shared parameters are those between two steps."""
         self.control.check()
+        if self.bridge is not None:
+            self.bridge.arrive_all()
         if self.engine.begun:
             raise ParallelError(
                 "a backward pass has been synchronised but step() was not called: the shared parameters are "
@@ -317,53 +340,3 @@ class Worker:
 
     def read_all(self, field: Field) -> list[int]:
         return [self.control.read(field, worker) for worker in range(self.node.local_world)]
-
-
-def _slots(module: nn.Module) -> tuple[list[str], list[nn.Parameter], tuple[Slot, ...]]:
-    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad][::-1]
-    if not named:
-        raise ParallelError("the module has no parameter that requires a gradient, so nothing to synchronise")
-    for name, p in named:
-        if p.dtype not in _SPACES:
-            raise ParallelError(
-                f"{name} has type {p.dtype}; chunks hold {', '.join(map(str, _SPACES))}: convert it, or "
-                "freeze it with requires_grad_(False)"
-            )
-    shapes = [(n, _SPACES[p.dtype], p.numel(), p.element_size(), n.rpartition(".")[0]) for n, p in named]
-    return [name for name, _ in named], [p for _, p in named], lay_out(shapes)
-
-
-def _open_groups(timeout: float) -> Groups:
-    if not dist.is_initialized():
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return Groups()
-        _rendezvous()
-    if dist.get_world_size() == 1:
-        return Groups()
-    return Groups(everyone=dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout)))
-
-
-def _rendezvous() -> None:
-    """What `init_process_group("gloo")` does under a launcher, with keys of their own for each restart.
-
-    torch 2.13 reuses the launcher's store after a restart without a prefix, so gloo would connect to the addresses of
-    the dead (its comment in `torch/distributed/rendezvous.py` expects a new store for each attempt).
-    """
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        dist.init_process_group("gloo")
-        return
-    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
-    dist.init_process_group("gloo", store=dist.PrefixStore(attempt, store), rank=rank, world_size=world)
-
-
-def dense_strides(p: torch.Tensor) -> tuple[int, ...]:
-    """The strides of `p` if it fills its memory without gaps (channels last, say), else row-major ones."""
-    order = sorted((stride, size) for stride, size in zip(p.stride(), p.shape) if size > 1)
-    expected = 1
-    for stride, size in order:
-        if stride != expected:
-            return torch.empty(p.shape, device="meta").stride()
-        expected *= size
-    return p.stride()

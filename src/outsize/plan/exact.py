@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import PlanError
+from ..errors import BudgetError, PlanError
 from ..values import Decision
 from .milp import Key, Program, Terms
 from .model import Model
@@ -49,12 +49,20 @@ def plan_exact(model: Model, request: Request) -> list[Decision]:
         PlanError: the step is too large for an exact answer.
     """
     search = Search(model, request)
-    best = search.planned()
+    try:
+        best = search.planned()
+    except BudgetError:  # the walks found no way: perhaps the program does
+        bound = lower_bound(search)
+        read = search.timed(bound.decisions) if bound.decisions else None
+        if read is None:
+            raise
+        return _explained(read, bound)
     bound = lower_bound(search)
-    if bound.decisions:
-        read = search.timed(bound.decisions)
-        if read is not None and read.seconds < best.seconds:
-            best = read
+    read = search.timed(bound.decisions) if bound.decisions else None
+    return _explained(read if read is not None and read.seconds < best.seconds else best, bound)
+
+
+def _explained(best: Scored, bound: Bound) -> list[Decision]:
     return [replace(d, reason=_reason(best, bound)) for d in best.decisions]
 
 
@@ -89,6 +97,11 @@ class _Stages:
         self.mortal = sorted({s for made in chains.outputs for s in made})
         self.reach = self._reach()
         self.link = search.model.profile.links.get(search.tier)
+        # HiGHS holds rows to 1e-6: seconds are counted in thousandths of the step, bytes in shares of the budget.
+        self.second = 1000.0 / max(search.model.profile.seconds, 1e-12)
+        self.byte = 1.0 / search.target
+        self.seconds = [s * self.second for s in chains.seconds]
+        self.size = [b * self.byte for b in chains.size]
 
     def _reach(self) -> dict[int, int]:
         """Last stage in which a storage may be wanted: its own last use, or that of what it can be made into."""
@@ -115,7 +128,7 @@ class _Stages:
         if answer is None:
             return Bound(seconds=float("inf"), proved=True, feasible=False)
         return Bound(
-            seconds=answer.bound,
+            seconds=answer.bound / self.second,
             proved=answer.proved,
             feasible=True,
             decisions=tuple(self._read(answer.values)) if answer.values is not None else (),
@@ -123,7 +136,7 @@ class _Stages:
 
     def _variables(self, t: int) -> None:
         chains, program = self.chains, self.program
-        program.add(("T", t), low=chains.seconds[t], cost=1.0)
+        program.add(("T", t), low=self.seconds[t], cost=1.0)
         for v in self.mortal:
             made = chains.producer[v]
             if made <= t < self.reach[v]:
@@ -164,21 +177,20 @@ class _Stages:
 
     def _memory(self, t: int) -> None:
         chains, program = self.chains, self.program
-        budget = self.search.target
         touched = {*chains.inputs[t], *chains.outputs[t]}
-        room = budget - chains.fixed[t] - chains.workspace[t] - sum(chains.size[v] for v in touched)
-        kept: Terms = {("P", t, v): float(chains.size[v]) for v in self.mortal if v not in touched}
-        program.at_most({k: b for k, b in kept.items() if k in program}, float(room))
+        own = (chains.fixed[t] + chains.workspace[t]) * self.byte + sum(self.size[v] for v in touched)
+        kept: Terms = {("P", t, v): self.size[v] for v in self.mortal if v not in touched}
+        program.at_most({k: b for k, b in kept.items() if k in program}, 1.0 - own)
         group = [i for i in range(t) if ("C", t, i) in program]
         for i in group:
-            self._memory_of_rerun(t, i, group, budget - chains.fixed[t - 1])
+            self._memory_of_rerun(t, i, group, 1.0 - chains.fixed[t - 1] * self.byte)
 
-    def _memory_of_rerun(self, t: int, i: int, group: list[int], room: int) -> None:
+    def _memory_of_rerun(self, t: int, i: int, group: list[int], room: float) -> None:
         """While op i runs again: its own bytes, what stays through the stage, what later reruns wait for."""
         chains, program = self.chains, self.program
         touched = {*chains.inputs[i], *chains.outputs[i]}
-        own = sum(chains.size[v] for v in touched) + chains.workspace[i] + chains.second_copies[i]
-        terms: Terms = {("C", t, i): float(own)}
+        own = sum(self.size[v] for v in touched) + (chains.workspace[i] + chains.second_copies[i]) * self.byte
+        terms: Terms = {("C", t, i): own}
         for v in self.mortal:
             if v in touched or (("P", t - 1, v) not in program and chains.producer[v] not in group):
                 continue
@@ -189,8 +201,8 @@ class _Stages:
             program.add(key, high=1.0)
             for present, constant in bounds:
                 program.at_least({key: 1.0, **{k: -c for k, c in present.items()}}, constant)
-            terms[key] = float(chains.size[v])
-        program.at_most(terms, float(room))
+            terms[key] = self.size[v]
+        program.at_most(terms, room)
 
     def _presence(self, t: int, i: int, v: int, group: list[int]) -> list[tuple[Terms, float]]:
         """Lower bounds (terms, constant) on v being there while op i runs again in stage t."""
@@ -209,9 +221,9 @@ class _Stages:
         return bounds
 
     def _time(self, t: int) -> None:
-        chains, program = self.chains, self.program
-        again: Terms = {("C", t, i): -chains.seconds[i] for i in range(t) if ("C", t, i) in program}
-        program.at_least({("T", t): 1.0, **again}, chains.seconds[t])
+        program = self.program
+        again: Terms = {("C", t, i): -self.seconds[i] for i in range(t) if ("C", t, i) in program}
+        program.at_least({("T", t): 1.0, **again}, self.seconds[t])
         if self.link is None:
             return
         for lane in (("Wb", "Wd", "Rb", "Rd"),) if self.link.shared else (("Wb", "Wd"), ("Rb", "Rd")):
@@ -219,7 +231,7 @@ class _Stages:
             work = {key: factor for key, factor in work.items() if key in program}
             program.at_least({("T", t): 1.0, **work}, 0.0)
             front = {key: factor for key, factor in work.items() if key[0] in ("Wb", "Rb")}
-            program.at_least({("T", t): 1.0, **front}, chains.seconds[t])
+            program.at_least({("T", t): 1.0, **front}, self.seconds[t])
 
     def _transfers(self) -> None:
         """A write has ended when the bytes leave for good; a read between its issue and the use behind it."""
@@ -228,7 +240,8 @@ class _Stages:
         for v in self.mortal:
             if not chains.acted_on[v]:
                 continue
-            out, back = self.link.out_seconds(chains.size[v]), self.link.in_seconds(chains.size[v])
+            out = self.link.out_seconds(chains.size[v]) * self.second
+            back = self.link.in_seconds(chains.size[v]) * self.second
             first = chains.producer[v] + 1
             for t in range(first, self.reach[v] + 1):
                 use = next((u for u in chains.uses[v] if u >= t), self.reach[v])

@@ -20,6 +20,7 @@ from ..values import Decision, Timeline
 from .chains import Chains, build_chains
 from .lower import lower_placed
 from .model import Ints, Model, Spans, cannot_shrink, floor_curve, held_at
+from .moves import Move, all_moves, kicks, storage_classes
 from .prices import Option, Taste
 from .request import Request, tier_error
 from .simulate import simulate, tier_peaks
@@ -35,6 +36,11 @@ class Scored:
     seconds: float
     decisions: tuple[Decision, ...]
     taste: Taste | None = None
+
+
+#: Smaller budgets that are tried before a budget is refused. Walks that failed at one of 16 parts got through at the
+#: next or the one after on the steps where this was seen.
+TIGHTER_BUDGETS = 16
 
 
 def plan_search(model: Model, request: Request) -> list[Decision]:
@@ -70,7 +76,7 @@ class Search:
         ops = len(self.model.graph.ops)
         settings = self.model.settings
         self.left = int(min(settings.walks, max(settings.walks / 25, settings.walked_ops / max(ops, 1))))
-        self.classes = self._classes()
+        self.classes = storage_classes(self.model)
 
     def planned(self, seeds: Sequence[Scored] = ()) -> Scored:
         """The fastest plan found from the grid and from the seeds.
@@ -82,9 +88,20 @@ class Search:
         if not starts and not seeds and self.target < self.model.budget:  # better no margin than no plan
             self.target = self.model.budget
             starts = self.starts()
+        if not starts and not seeds and self.floor <= self.model.budget:
+            starts = self._tighter()
         if not starts and not seeds:
             raise self.infeasible()
         return self.improve(sorted([*starts, *seeds], key=lambda scored: scored.seconds))
+
+    def _tighter(self) -> list[Scored]:
+        """Walks under smaller budgets: a greedy walk can fail where one that must be more careful gets through."""
+        room = self.model.budget - self.floor
+        for part in range(1, TIGHTER_BUDGETS + 1):
+            self.target = self.model.budget - room * part // TIGHTER_BUDGETS
+            if starts := self.starts():
+                return starts
+        return []
 
     def starts(self) -> list[Scored]:
         """The best walk of each kind (mixed, no swaps, no recomputation) and the slack planner's plan, best first."""
@@ -113,26 +130,6 @@ class Search:
                         recompute=recompute,
                         weight=self.plain_weight,
                     )
-
-    def _moves(self, taste: Taste) -> Iterator[Taste]:
-        """Neighbours of a taste: one price changed."""
-        if np.isfinite(taste.lane_price):
-            yield replace(taste, lane_price=taste.lane_price * 1.7)
-            yield replace(taste, lane_price=taste.lane_price / 1.7)
-            yield replace(taste, crowded=not taste.crowded)
-        if taste.recompute:
-            yield replace(taste, share=1.0 - taste.share)
-        for patience in (taste.patience + 0.25, taste.patience - 0.25):
-            if 0 <= patience <= 1.5:
-                yield replace(taste, patience=patience)
-        for members in self.classes:
-            for factor in (6.0, 1 / 6.0):
-                weight = taste.weight.copy()
-                weight[members] *= factor
-                yield replace(taste, weight=weight)
-            if taste.recompute and self.swaps:
-                banned = taste.banned.symmetric_difference(members.tolist())
-                yield replace(taste, banned=frozenset(banned))
 
     def walk(self, taste: Taste, *, below: float = inf) -> Scored | None:
         """Walk with these prices, place the swaps, simulate; None too where compute alone takes `below` seconds."""
@@ -215,39 +212,38 @@ class Search:
         )
 
     def improve(self, starts: list[Scored]) -> Scored:
-        """Local moves from the best starts, most walks to the first, while any move helps."""
+        """Climb from the best starts, most walks to the first; spend what is left on kicks from the best."""
         found = [starts[0]]
+        moves = all_moves(self.classes, swaps=self.swaps)
         for rank, start in enumerate(starts[:3]):
             allowed = self.left // 2 if rank < 2 and len(starts) > rank + 1 else self.left
             self.left -= allowed
-            best, spare = self._climb(start, allowed)
+            best, spare = self._climb(start, moves, allowed)
             self.left += spare
             found.append(best)
-        return min(found, key=lambda scored: scored.seconds)
+        best = min(found, key=lambda scored: scored.seconds)
+        for kick in kicks(self.classes, len(self.plain_weight)):
+            if self.left <= 0 or best.taste is None or best.seconds <= self.model.profile.seconds:
+                return best
+            self.left -= 1
+            best = self._tried(best, kick) or best
+        return best
 
-    def _climb(self, best: Scored, left: int) -> tuple[Scored, int]:
-        moved = best.taste is not None
-        while moved and best.taste is not None:
-            moved = False
-            for taste in self._moves(best.taste):
-                if left <= 0:
-                    return best, 0
-                left -= 1
-                trial = self.walk(taste, below=best.seconds)
-                if trial is not None and trial.seconds < best.seconds * (1 - 1e-9):
-                    best, moved = trial, True
-                    break
+    def _climb(self, best: Scored, moves: list[Move], left: int) -> tuple[Scored, int]:
+        """First improvement, round and round, until a whole round brings nothing; and the walks not used."""
+        idle = at = 0
+        while left > 0 and idle < len(moves) and best.seconds > self.model.profile.seconds:
+            better = self._tried(best, moves[at % len(moves)])
+            idle = 0 if better else idle + 1
+            best = better or best
+            at += 1
+            left -= 1
         return best, left
 
-    def _classes(self) -> list[Ints]:
-        """Storages that equal ops make, those with the most bytes first."""
-        groups: dict[tuple[str, int], list[int]] = {}
-        for storage in self.model.graph.candidates():
-            op = self.model.graph.ops[storage.producer]
-            if storage.nbytes >= self.model.settings.min_bytes:
-                groups.setdefault((op.signature or op.target, storage.nbytes), []).append(storage.index)
-        ordered = sorted(groups.items(), key=lambda item: -item[0][1] * len(item[1]))
-        return [np.array(members, dtype=np.int64) for _, members in ordered]
+    def _tried(self, best: Scored, move: Move) -> Scored | None:
+        taste = move(best.taste) if best.taste is not None else None
+        trial = self.walk(taste, below=best.seconds) if taste is not None else None
+        return trial if trial is not None and trial.seconds < best.seconds * (1 - 1e-9) else None
 
     def infeasible(self) -> BudgetError:
         """With swaps the position that proves it; else the smallest budget at which a walk gets through."""

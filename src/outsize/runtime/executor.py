@@ -55,7 +55,9 @@ class StepProgram(Program):
 
     def __init__(self, step: CapturedStep, host: Host) -> None:
         self._step, self._host = step, host
-        self._returned = {n for n in step.forward_outputs if isinstance(n, Node)}
+        shared = (*step.primals, *(n for n in step.forward_outputs if isinstance(n, Node)))
+        #: Storages that somebody outside can change in place, under whichever view they are saved.
+        self._outside = {step.storage[n] for n in shared if n in step.storage}
 
     def forward(self, args: list[Any]) -> list[Any]:
         rewritten = self._host.begin(self._step, args)
@@ -64,7 +66,11 @@ class StepProgram(Program):
         args.clear()
         values = list(rewritten.forward.forward(inputs))
         count = len(self._step.forward_outputs)
-        crossing = values[count:]
+        results = {id(value) for value in values[:count]}
+        # Autograd will hang the graph on the results; saved as they are, they would keep it, and it them, for ever.
+        crossing = [
+            v.detach() if isinstance(v, torch.Tensor) and id(v) in results else v for v in values[count:]
+        ]
         del values[count:]
         frame.save(crossing, self._watched(rewritten, crossing))
         self._host.forward_done(frame)
@@ -80,12 +86,12 @@ class StepProgram(Program):
         return gradients
 
     def _watched(self, rewritten: RewrittenStep, crossing: list[Any]) -> list[tuple[str, torch.Tensor]]:
-        outside = set(self._step.primals) | self._returned
         updated = self._host.updated_by_step()
         return [
             (node.name, value)
             for node, value in zip(rewritten.crossing, crossing)
-            if node in outside
+            if node is not None
+            and self._step.storage.get(node) in self._outside
             and isinstance(value, torch.Tensor)
             and value.untyped_storage()._cdata not in updated
         ]

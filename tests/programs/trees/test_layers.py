@@ -241,3 +241,24 @@ def test_layers_take_parsed_code() -> None:
     out = LocalizedTreeConv(8, layers=3)(torch.randn(forest.nodes, 8), forest, pivots)
     assert out.shape == (len(pivots), 8)
     assert bool(out.isfinite().all())
+
+
+def test_the_c_sum_equals_torch_with_its_gradient() -> None:
+    from outsize.native import available
+    from outsize.programs.trees import Topology
+
+    assert available()
+    forest = random_forest(np.random.default_rng(4), [40, 1, 17, 2])
+    topology = Topology.of(forest)
+    for width in (1, 7, 64):
+        mixed = torch.randn(forest.nodes, 3 * width)
+        weight = torch.randn(forest.nodes, width)
+        results = []
+        for precision in (torch.float32, torch.float64):  # C and torch
+            x = mixed.detach().clone().to(precision).requires_grad_()
+            out = topology.to(precision).mixed_sum(x, width)
+            (out * weight.to(precision)).sum().backward()
+            assert x.grad is not None
+            results.append((out.detach().double(), x.grad.double()))
+        for ours, theirs in zip(*results, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

@@ -21,6 +21,7 @@ from outsize.runtime.tiers import DiskSettings, DiskTier
 from outsize.runtime.tiers.file import SwapFile, choose_directory, file_system
 
 MIB = 2**20
+ONE_EACH_WAY = DiskSettings(writers=1, readers=1)
 
 
 class Faulty:
@@ -183,7 +184,7 @@ def test_a_block_released_early_is_never_lost_to_another(tmp_path: Path) -> None
 def test_a_write_that_nobody_wants_any_more_is_dropped(tmp_path: Path) -> None:
     file = Faulty(tmp_path)
     file.gate.clear()
-    with DiskTier(file=file) as tier:
+    with DiskTier(file=file, settings=ONE_EACH_WAY) as tier:
         first, second, third = (tier.write(random_bytes(1000, n)) for n in range(3))
         second.release()
         arrival = tier.read(third)
@@ -257,7 +258,7 @@ def test_a_fault_in_the_middle_of_a_step(tmp_path: Path, code: int, kind: type[T
 def test_closing_ends_everything_under_way(tmp_path: Path) -> None:
     file = Faulty(tmp_path)
     file.gate.clear()
-    tier = DiskTier(file=file)
+    tier = DiskTier(file=file, settings=ONE_EACH_WAY)
     blocks = [tier.write(random_bytes(1000)) for _ in range(3)]
     arrivals = [tier.read(block) for block in blocks]
     threading.Timer(0.05, file.gate.set).start()
@@ -274,14 +275,17 @@ def test_closing_ends_everything_under_way(tmp_path: Path) -> None:
 
 
 def test_a_forgotten_tier_closes() -> None:
-    before = threading.active_count()
+    def workers() -> int:
+        return sum(thread.name == "outsize-disk" for thread in threading.enumerate())
+
+    before = workers()
     tier = DiskTier("/tmp")
     block = tier.write(random_bytes(1000))
     block.settle()
-    assert threading.active_count() == before + 2
+    assert workers() == before + DiskSettings().writers + DiskSettings().readers
     del tier, block
     gc.collect()
-    assert threading.active_count() == before
+    assert workers() == before
 
 
 def test_bad_directories(tmp_path: Path) -> None:

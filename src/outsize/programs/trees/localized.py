@@ -206,19 +206,21 @@ class LocalizedTreeConv(nn.Module):
         scale = torch.from_numpy(flow.scale[:, None]).to(x.dtype)
         for layer in range(self.layers):
             # After this layer only rows within the remaining hops can still reach a pivot.
-            keep = rows.within(self.layers - layer - 1)
+            keep, known = rows.within(self.layers - layer - 1), len(state)
             below, above = self._weights(layer)
-            still, left, right = _linear(below, state).chunk(3, -1)
-            near, far = _linear(above, state).chunk(2, -1)
-            known = len(state)
-            child, parent = flow.child.upto(known), flow.parent.upto(known)
-            source, target = child.tensors()
-            sent = torch.lerp(left.index_select(0, source), right.index_select(0, source), rho[source])
-            total = still.new_zeros(still.shape).index_add(0, target, sent) * scale[:known]
-            source, target = parent.tensors()
-            received = torch.lerp(near.index_select(0, source), far.index_select(0, source), rho[target])
-            total = total.index_add(0, target, received)
-            state = self._act(layer, state[:keep], (still + total)[:keep])
+            w = self.width
+            # Only what is read is multiplied: own vectors of the rows that stay, and the senders'.
+            z = F.linear(state[:keep], below.weight[:w], below.bias[:w])
+            source, target = flow.child.upto(known, keep).tensors()
+            left, right = F.linear(state.index_select(0, source), below.weight[w:], below.bias[w:]).chunk(
+                2, -1
+            )
+            total = z.new_zeros(z.shape).index_add(0, target, torch.lerp(left, right, rho[source]))
+            z = torch.addcmul(z, total, scale[:keep])
+            source, target = flow.parent.upto(known, keep).tensors()
+            near, far = _linear(above, state.index_select(0, source)).chunk(2, -1)
+            z = z.index_add(0, target, torch.lerp(near, far, rho[target]))
+            state = self._act(layer, state[:keep], z)
         return state[: rows.pivots]
 
 
@@ -260,7 +262,6 @@ class TreeConv(nn.Module):
             raise TreesError(
                 f"x has shape {tuple(x.shape)}, the forest needs {(topology.nodes, self.width_in)}"
             )
-        top, left, right = self.mix(x).chunk(3, -1)
-        return torch.tanh(
-            top + topology.child_sum(torch.lerp(left, right, topology.rho.to(left.dtype))) + self.bias
-        )
+        mixed = self.mix(x)
+        width = len(self.bias)
+        return torch.tanh(mixed[:, :width] + topology.mixed_sum(mixed, width) + self.bias)

@@ -14,7 +14,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -22,9 +22,11 @@ from torch import Tensor, nn
 
 from ...errors import TreesError
 from .batch import Batch, collate
+from .budget import BudgetedTree
 from .functions import Functions
 from .grammar import ATTRIBUTE
 from .inject import KINDS, inject
+from .localized import LocalizedTreeConv
 from .words import WordTable
 
 
@@ -106,6 +108,10 @@ def train(
     average = torch.optim.swa_utils.AveragedModel(
         model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average)
     )
+    plain = getattr(model, "tree", None)
+    if config.budget is not None:
+        # After the average was set up: it keeps the plain network, and meets the same parameters in order.
+        model.tree = BudgetedTree(cast(LocalizedTreeConv, plain), config.budget)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.rate, weight_decay=config.decay, fused=True)
     started, seen, sums = time.monotonic(), 0, np.zeros(2)
     for step in range(1, config.steps + 1):
@@ -128,6 +134,8 @@ def train(
             elapsed = time.monotonic() - started
             said(Progress(step=step, functions=seen, seconds=elapsed, answer_loss=float(answer),
                           place_loss=float(place), rate=rate), average.module)  # fmt: skip
+    if config.budget is not None:
+        model.tree = cast(nn.Module, plain)
     result = average.module if int(average.n_averaged) else model
     result.eval()
     return result

@@ -23,10 +23,13 @@ class Edges:
     source: Ints
     target: Ints
 
-    def upto(self, rows: int) -> Edges:
-        """The edges among the first rows."""
+    def upto(self, rows: int, targets: int) -> Edges:
+        """The edges among the first `rows` that lead to one of the first `targets`."""
         count = int(np.searchsorted(np.maximum(self.source, self.target), rows))
-        return Edges(source=self.source[:count], target=self.target[:count])
+        source, target = self.source[:count], self.target[:count]
+        if targets < rows and len(target) and int(target.max()) >= targets:
+            source, target = source[target < targets], target[target < targets]
+        return Edges(source=source, target=target)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(self.source), torch.from_numpy(self.target)
@@ -77,7 +80,9 @@ class Rows:
         """Edges and weights of one mode of `LocalizedTreeConv`."""
         far = np.arange(self.pivots, len(self.node))
         up, down = np.flatnonzero(self.upward), np.flatnonzero(~self.upward)
-        children = np.bincount(forest.absolute_parent[forest.absolute_parent >= 0], minlength=forest.nodes)
+        parent = forest.absolute_parent
+        inner = parent >= 0
+        children = np.bincount(parent[inner], minlength=forest.nodes)
         counted = children[self.node].astype(np.float64)
         counted[far[up]] -= 1  # the way to the pivot leads through one child
         child_edges = [(far[down], self.near[down])]
@@ -89,8 +94,7 @@ class Rows:
                 child_edges.append((self.near[first], far[first]))
                 counted[far[first]] += 1
         siblings = np.ones(forest.nodes)
-        inner = forest.absolute_parent >= 0
-        siblings[inner] = children[forest.absolute_parent[inner]]
+        siblings[inner] = children[parent[inner]]
         rho = np.where(siblings > 1, forest.pos / np.maximum(siblings - 1, 1), 0.5)
         scale = 1 / np.sqrt(np.maximum(counted, 1))
         return Flow(child=_sorted(child_edges), parent=_sorted(parent_edges), rho=rho[self.node], scale=scale)
@@ -99,6 +103,8 @@ class Rows:
 def _sorted(pairs: list[tuple[Ints, Ints]]) -> Edges:
     source = np.concatenate([pair[0] for pair in pairs])
     target = np.concatenate([pair[1] for pair in pairs])
+    if len(pairs) == 1:  # ascending as it comes: every edge was brought by its farther row
+        return Edges(source=source, target=target)
     order = np.argsort(np.maximum(source, target), kind="stable")
     return Edges(source=source[order], target=target[order])
 

@@ -1,0 +1,66 @@
+"""The simulator, fitted to a step of two workers, against steps of one and four: see README.md.
+
+python benchmarks/parallel-simulate/main.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from outsize.parallel.simulate import Rates, baseline, fit, simulate
+
+HERE = Path(__file__).parent
+STEP = HERE.parent / "parallel-step" / "main.py"
+WIDTH, CHUNK = 2048, 4 << 20
+TOTAL = 4 * (3 * (WIDTH * WIDTH + WIDTH) + 10 * WIDTH + 10)
+
+
+def measure(workers: int) -> dict[str, float]:
+    """Smallest seconds of a step with synchronisation and of the forward and backward pass alone."""
+    out = HERE / f"measured-{workers}.json"
+    subprocess.run(
+        [
+            sys.executable, str(STEP), "--workers", str(workers), "--net", "mlp-2048", "--batch", "16", "--warm", "4",
+            "--steps", "10", "--memory-steps", "1", "--chunk-mb", "4", "--variants", "local-arena", "ours",
+            "--out", str(out),
+        ],
+        check=True,
+    )  # fmt: skip
+    found = json.loads(out.read_text())["variants"]
+    out.unlink()
+    return {name: min(times["seconds"]) for name, times in found.items()}
+
+
+def main() -> None:
+    measured = {workers: measure(workers) for workers in (1, 2, 4)}
+    count = -(-TOTAL // CHUNK)
+    sizes = [TOTAL // count] * count
+    both = measured[2]["local-arena"]  # forward : backward = 1 : 2, gradients in proportion to bytes
+    ready = [2 * both / 3 * (i + 1) / count for i in range(count)]
+    cores = len(os.sched_getaffinity(0))
+    guess = Rates(forward=both / 3, memory=4e10, core=4e10, wake=2e-5, straggle=0.02, cores=cores)
+    rates = fit(guess, ready, sizes, workers=2, measured=measured[2]["ours"])
+    predicted = {w: simulate(ready, sizes, rates, workers=w).seconds for w in measured}
+    link = Rates(**{**vars(rates), "link": 1.25e9, "latency": 2e-5})
+    many = {
+        nodes * 2: {
+            "chunks": simulate(ready, sizes, link, workers=2 * nodes, nodes=nodes).seconds,
+            "ordinary": baseline(2 * both / 3, TOTAL, link, workers=2 * nodes),
+        }
+        for nodes in (1, 5, 50, 500, 5000)
+    }
+    result = {
+        "measured_seconds": measured, "predicted_seconds": predicted, "rates": vars(rates),
+        "predicted_over_measured": {w: predicted[w] / measured[w]["ours"] for w in measured},
+        "nodes_of_two_workers_at_10_gigabit": many,
+    }  # fmt: skip
+    (HERE / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result["predicted_over_measured"], indent=1))
+
+
+if __name__ == "__main__":
+    main()

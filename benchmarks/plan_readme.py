@@ -1,0 +1,119 @@
+"""Writes the planner benchmarks' READMEs and the table in docs/planning.md from their committed results.
+
+python benchmarks/plan_readme.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "planning.md"
+MACHINE = (
+    "simulated steps of `tests/plan/families.py` (rooflines of `tests/plan/nets.py`); two shared x86 cores"
+)
+
+
+def load(name: str) -> dict | None:
+    path = HERE / f"plan-{name}" / "result.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def slack_distance(r: dict) -> list[str]:
+    return [
+        f"{r['cases']} cases (8 families, 7 machines, 5 budgets from the floor up): the slack rule stalls longer in "
+        f"{r['slack_stalls_longer_in']}; median stall {r['median_stall_ratio_slack_over_distance']:.2f} × the "
+        f"distance rule's, worst {r['worst_stall_ratio']:.2f} ×."
+    ]
+
+
+def recompute(r: dict) -> list[str]:
+    lines = []
+    for row in r["rows"]:
+        at = {k: v for k, v in row.items() if k.startswith("search_at_")}
+        found = ", ".join(
+            f"{v:.3f} × at {float(k.removeprefix('search_at_')):.3f} (at least "
+            f"{row[k.replace('search', 'least')]:.3f})"
+            for k, v in at.items() if v
+        )  # fmt: skip
+        block = row["block_checkpointing"]
+        lines.append(
+            f"{row['family']}: FLOPs {found}; block checkpointing {block['flops']:.3f} × at {block['peak']:.3f}; "
+            f"12-point sweep: peak monotone {row['peak_is_monotone']}."
+        )
+    return lines
+
+
+def hybrid(r: dict) -> list[str]:
+    return [
+        f"{row['machine']}, ResNet-{row['depth']} at {row['size']}², budget {row['budget_share']} × plain: swap only "
+        f"{row['swap_only']:.2f} ×, units {row['units']:.2f} ×, search {row['search']:.2f} × the plain step; gain "
+        f"{row['gain_units']:.2f} × and {row['gain_search']:.2f} ×, most possible {row['most_possible']:.2f} ×."
+        for row in r["rows"]
+        if row["units"] and row["search"]
+    ]
+
+
+def mixed(r: dict) -> list[str]:
+    return [
+        f"{r['cases']} cases (5 machines, 8 families, budgets ≤ 0.5 × plain): mixed slower than the best single "
+        f"action in {r['slower_than_best_single_in']}; {r['median']:.3f} × faster in the median, "
+        f"{r['best']:.2f} × at best; no single action fits in {r['no_single_action_fits_in']}.",
+        f"Limit: the best single action is itself {r['median_limit_best_single_over_plain']:.3f} × plain in the "
+        f"median, so no plan at all could gain more; 1.10 × is possible in "
+        f"{r['cases_where_a_gain_of_1.10_is_possible']} cases, and there the median is "
+        f"{r['median_where_possible']:.3f} ×.",
+    ]
+
+
+def optimum(r: dict) -> list[str]:
+    return [
+        f"{name}: {s['cases']} solved cases, plan ÷ bound {s['median']:.4f} in the median, {s['worst']:.3f} at worst."
+        for name, s in r["summary"].items()
+    ]
+
+
+def times(r: dict) -> list[str]:
+    return [
+        f"{row['ops']} ops {row.get('model', '')}, `{row['planner']}`: {row['seconds']:.2f} s."
+        for row in r["rows"]
+    ]
+
+
+BENCHMARKS = {
+    "slack-distance": (
+        "The slack rule against TFLMSv2's distance rule at equal budget (C2.7)",
+        slack_distance,
+    ),
+    "recompute": ("FLOPs of recompute-only plans at a given peak; monotone peak", recompute),
+    "hybrid": ("Swap and recompute units against swapping alone (method 4)", hybrid),
+    "mixed": ("One plan from all actions against the best single action", mixed),
+    "optimum": ("The search's plans against the MILP's bound", optimum),
+    "time": ("Planning time", times),
+}
+
+
+def main() -> None:
+    table = []
+    for name, (claim, lines) in BENCHMARKS.items():
+        result = load(name)
+        if result is None:
+            continue
+        text = lines(result)
+        bullets = "\n".join(f"* {line}" for line in text)
+        (HERE / f"plan-{name}" / "README.md").write_text(
+            f"# {claim}\n\nCommand: `python benchmarks/plan-{name}/run.py`, then `python benchmarks/plan_readme.py`.\n\n"
+            f"Machine: {MACHINE}.\n\nResult (`result.json`):\n\n{bullets}\n"
+        )
+        table.append(f"**{claim}** (`benchmarks/plan-{name}`)\n\n{bullets}\n")
+    page = re.sub(
+        r"## Measured\n.*?\n## Limits", lambda _: "## Measured\n\n" + "\n".join(table) + "\n## Limits",
+        PAGE.read_text(), flags=re.DOTALL,
+    )  # fmt: skip
+    PAGE.write_text(page)
+
+
+if __name__ == "__main__":
+    main()
