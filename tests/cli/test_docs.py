@@ -42,10 +42,20 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("document", [d for d in DOCUMENTS if d != "docs/vocabulary.md"])
-def test_commands_run(document: str) -> None:
-    ran = [run(words) for language, text in blocks(document) if language == "sh" for words in commands(text)]
-    assert ran or document == "docs/example.md"
+SHELL = [
+    pytest.param(commands(text), id=f"{document}:{number}")
+    for document in DOCUMENTS
+    for number, (language, text) in enumerate(blocks(document))
+    if language == "sh"
+]
+
+
+@pytest.mark.parametrize("lines", SHELL)
+def test_commands_run(lines: list[list[str]]) -> None:
+    """The commands of one block, in order and in one folder: a later one may read what an earlier one wrote."""
+    assert lines
+    for words in lines:
+        run(words)
 
 
 def run(words: list[str]) -> None:
