@@ -96,11 +96,8 @@ class Search:
         if not starts and not singles and self.target < self.model.budget:  # better no margin than no plan
             self.target = self.model.budget
             starts = self.starts()
-        if not starts and not seeds and self.floor <= self.model.budget:
+        if not starts and not singles and self.floor <= self.model.budget:
             starts = self._tighter()
-        if not starts and not seeds:
-            raise self.infeasible()
-        return self.improve(sorted([*starts, *seeds], key=lambda scored: scored.seconds))
         for single in singles:
             if single.taste is not None and self.swaps:
                 taste = replace(single.taste, lane_price=0.3, recompute=self.recompute)
@@ -108,6 +105,7 @@ class Search:
                 starts += [mixed] if mixed else []
         starts = sorted([*starts, *singles], key=lambda scored: scored.seconds)
         return self.improve(starts) if starts else None
+
     def _singles(self) -> list[Scored]:
         """The same search for each of several allowed actions alone."""
         if len(self.request.actions) < 2:
