@@ -82,6 +82,7 @@ class _Track:
     densities: dict[int, float] = field(default_factory=dict)
     stale: str = ""
     corrections: int = 0
+    steps: int = 0
 
 
 @dataclass(kw_only=True)
@@ -181,7 +182,7 @@ class Session(Host):
         )  # pages of the steps before would stand in the first one's resident set
         for tier in self._tiers.values():
             tier.reserve(prepared.plan.swapped_bytes)
-        self.measured.peak = 0
+        self.measured.peak = track.steps = 0
         return prepared
 
     def _start(self, track: _Track, resident: int) -> None:
@@ -264,7 +265,10 @@ class Session(Host):
         # The plan counts the optimizer's state from the start; a first step has it from its update only.
         peaks = {p: n + (run.unborn if p != "update" else 0) for p, n in run.peaks.items()}
         worst = max(peaks.values())
-        if worst > self.budget_bytes + NOISE_BYTES and track.corrections < MOST_CORRECTIONS:
+        track.steps += 1
+        # The first step of a plan also pays for what libraries allocate once, which no plan can shrink.
+        settled = track.steps > 1 and track.corrections < MOST_CORRECTIONS
+        if settled and worst > self.budget_bytes + NOISE_BYTES:
             track.corrections += 1
             inside = max(peaks.get(p, 0) - made.phase_peaks.get(p, 0) for p in ("forward", "backward"))
             track.bias += max(0, inside)

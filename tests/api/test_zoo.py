@@ -23,7 +23,7 @@ def test_losses_gradients_buffers_and_random_stream_are_bitwise_equal(name: str)
     report = outsize.report(module)
     assert not report.decisions  # it fits, so nothing is done
     plain = report.plain_peak_bytes
-    for planner in sorted(_PLANNERS):
+    for planner in sorted(_PLANNERS.keys() - {"exact"}):  # which takes small graphs only
         module.load_state_dict(state)
         smallest = smallest_budget(module, work.example().args, planner=planner)
         for place in PLACES.get(planner, (0.0,)):
@@ -32,5 +32,5 @@ def test_losses_gradients_buffers_and_random_stream_are_bitwise_equal(name: str)
             rebudget(module, budget, planner=planner)
             assert expected.differing(train(work, module)) == []
             report = outsize.report(module)
-            assert report.decisions
+            assert report.decisions or report.plain_peak_bytes <= budget
             assert report.predicted_peak_bytes <= budget

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/tour.md", "docs/example.md", "docs/vocabulary.md")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: What makes a command quick. The 3D U-Net needs 32 voxels a side for a budget below its plain peak to bind.
-SMALL = {"train": ["--tiny", "--steps", "2"], "plan": ["--tiny"], "report": []}
+SMALL = {"train": ["--tiny", "--steps", "2"], "plan": ["--tiny"], "report": [], "trees": [], "npi": []}
 SIZES = {"unet3d": ["--size", "32"]}
 
 
@@ -81,7 +81,8 @@ def outsize(verb: str, rest: list[str]) -> None:
     if "--sweep" in rest:
         small = [*small, "--points", "3"]
     result = CliRunner().invoke(app, [verb, *rest, *small])
-    assert result.exit_code == 0, (verb, rest, result.output, result.exception)
+    fine = (0, 1) if verb == "trees" else (0,)  # 1: a scan that found something
+    assert result.exit_code in fine, (verb, rest, result.output, result.exception)
 
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if "python" in dict(blocks(d))])
