@@ -187,7 +187,9 @@ class Session(Host):
 
     def _start(self, track: _Track, resident: int) -> None:
         self._stop_meter()
+        _make_room_for_a_meter()
         self._meter = PeakMeter().start()
+        _METERED.append(weakref.ref(self))
         unborn = max(0, self._update.state - self._state_bytes())
         self._running = _Running(
             track=track,
@@ -361,6 +363,21 @@ class Session(Host):
             storage_bytes=tuple(s.nbytes for s in made.graph.storages),
             notes=tuple(self.notes),
         )
+
+
+#: Sessions whose step is under way, oldest first. A step that never ends (a forward without a backward) would keep its
+#: meter, and a process has 16.
+_METERED: list[weakref.ref[Session]] = []
+MOST_METERED = 4
+
+
+def _make_room_for_a_meter() -> None:
+    live = [r for r in _METERED if (s := r()) is not None and s._meter is not None]
+    for reference in live[: -MOST_METERED + 1]:
+        session = reference()
+        if session is not None:
+            session._stop_meter()
+    _METERED[:] = live[-MOST_METERED + 1 :]
 
 
 def with_resident(graph: StepGraph, extra: int) -> StepGraph:

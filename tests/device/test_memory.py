@@ -73,9 +73,10 @@ def test_meters_nest() -> None:
 
 
 def test_too_many_meters_is_an_error_and_harms_none() -> None:
-    meters = [memory.PeakMeter().start() for _ in range(16)]
-    with pytest.raises(RuntimeError, match="16"):
-        memory.PeakMeter().start()
+    meters: list[memory.PeakMeter] = []
+    with pytest.raises(RuntimeError, match="16"):  # a session elsewhere in the process may hold a few
+        meters += iter(lambda: memory.PeakMeter().start(), None)
+    assert 12 <= len(meters) <= 16
     assert all(meter.stop() > 0 for meter in meters)
 
 

@@ -280,6 +280,10 @@ class PeakMeter:
             raise OutsizeError("this memory meter does not run: start() it first")
         return self._probe
 
+    def __del__(self) -> None:
+        if self._probe is not None:
+            self._probe.stop()
+
     def __enter__(self) -> PeakMeter:
         return self.start()
 

@@ -159,7 +159,7 @@ class _Verifier:
             "settle": ("swap_out",),
             "fetch": ("settle", "done"),
             "wait": ("fetch",),
-            "encode": ("", "done"),
+            "encode": ("", "done", "decoded"),
             "decode": ("encoded", "arrived", "decoded"),
         }[name]
         if state not in order:
