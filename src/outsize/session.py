@@ -99,7 +99,10 @@ class _Measured:
 
 @dataclass(kw_only=True)
 class _Running:
-    """The step under way. `unborn` are the bytes of optimizer state that its update is yet to make."""
+    """The step under way.
+
+    `unborn` are the bytes of optimizer state that its update is yet to make, `inputs` the storages that it was given.
+    """
 
     track: _Track
     resident: int
@@ -107,6 +110,7 @@ class _Running:
     base: int
     start: float
     counters: tuple[int, int, float]
+    inputs: frozenset[int] = frozenset()
     peaks: dict[str, int] = field(default_factory=dict)
 
 
@@ -161,7 +165,7 @@ class Session(Host):
             track.resident = max(resident, track.resident)
             track.prepared = self._plan(step, track)
         self._latest = track
-        self._start(track, resident)
+        self._start(track, resident, args)
         return track.prepared.rewritten
 
     def _plan(self, step: CapturedStep, track: _Track) -> Prepared:
@@ -185,7 +189,7 @@ class Session(Host):
         self.measured.peak = track.steps = 0
         return prepared
 
-    def _start(self, track: _Track, resident: int) -> None:
+    def _start(self, track: _Track, resident: int, args: list[Any]) -> None:
         self._stop_meter()
         _make_room_for_a_meter()
         self._meter = PeakMeter().start()
@@ -198,12 +202,14 @@ class Session(Host):
             base=bytes_in_use(),
             start=time.perf_counter(),
             counters=self._counters(),
+            inputs=frozenset(a.untyped_storage()._cdata for a in args if isinstance(a, torch.Tensor)),
         )
 
     def forward_done(self, frame: Frame) -> None:
         self._end_phase("forward")
         if self._running is not None:
             frame.held_bytes = max(0, bytes_in_use() - self._running.base)
+            frame.inputs = {s: n for s, n in frame.saved_storages().items() if s in self._running.inputs}
         self._waiting.add(frame)
 
     def backward_begins(self) -> None:
@@ -308,7 +314,9 @@ class Session(Host):
         for tensor in (*self._owned(), *args):
             if isinstance(tensor, torch.Tensor):
                 held[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
-        # Forwards whose backward has yet to come keep their saved values meanwhile.
+        # Forwards whose backward has yet to come keep their inputs and saved values meanwhile.
+        for frame in self._waiting:
+            held |= frame.inputs
         waiting = sum(frame.held_bytes for frame in self._waiting)
         return sum(held.values()) + max(self._update.state, self._state_bytes()) + waiting
 

@@ -12,6 +12,7 @@ import outsize
 from outsize import api
 from outsize.errors import MutationError
 from outsize.runtime.frame import Frame
+from outsize.runtime.ops import decode, encode
 from tests.api.training import rebudget, smallest_budget
 from tests.rewrite.stepping import CopyTier
 
@@ -165,3 +166,13 @@ def test_changing_a_saved_result_is_an_error(module: nn.Module) -> None:
         result.add_(1)
     with pytest.raises((MutationError, RuntimeError), match=r"in place|inplace"):
         result.sum().backward()
+
+
+def test_an_encoded_form_lasts_until_the_last_backward() -> None:
+    values = torch.relu(torch.randn(64, 64))
+    frame = Frame(None, {})
+    encode(frame, values, 3, "relu", 2 * values.nbytes)
+    for keep in (True, False):
+        frame.take(keep=keep)
+        assert torch.equal(decode(frame, 3, torch.float32, True).view(64, 64), values)
+    assert not frame.forms

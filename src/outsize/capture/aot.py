@@ -15,8 +15,10 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import torch
 from torch.fx import Graph, GraphModule, Node
 
@@ -71,7 +73,7 @@ class Backend:
         )
         # Left on, AOTAutograd finds no buffer to reuse (see `_facades`) and says so, which a second backward over a
         # kept graph asks for; switched off, it says nothing and that backward is refused.
-        with torch._functorch.config.patch(donated_buffer=True), _trainable_lstm():
+        with torch._functorch.config.patch(donated_buffer=True), _trainable_lstm(), _eager_kernels():
             return backend(module, example_inputs)
 
     def _partition(
@@ -112,6 +114,50 @@ def _trainable_lstm() -> Iterator[None]:
         yield
     finally:
         decompositions.mkldnn_one_layer_lstm = inference
+
+
+#: Operators that torch traces through a Python stand-in whose numbers are not those of its own kernel.
+_STAND_INS = ("upsample_", "_upsample_", "multi_margin_loss", "multilabel_margin_loss_forward")
+_STAND_IN_KEYS = (torch._C.DispatchKey.Autograd, torch._C.DispatchKey.CompositeImplicitAutograd)
+
+
+@contextlib.contextmanager
+def _eager_kernels() -> Iterator[None]:
+    """Trace the operators that an eager step would run.
+
+    Torch's compilers take interpolation apart into gathers, which round differently and keep a dozen tensors where the
+    kernel keeps none, and multiply a dropout by its scale where the eager one divides its mask.
+    """
+    aten = torch.ops.aten
+    lifted: list[tuple[Any, Any, Any]] = []
+    for name in torch._decomp.decomposition_table:
+        kernels = getattr(name, "py_kernels", {})
+        if str(name).startswith(tuple(f"aten.{prefix}" for prefix in _STAND_INS)):
+            lifted += [(name, key, kernels.pop(key)) for key in _STAND_IN_KEYS if key in kernels]
+    dropout = aten.dropout.default
+    lifted += [(dropout, key, dropout.py_kernels[key]) for key in _STAND_IN_KEYS]
+    dropout.py_kernels.update(dict.fromkeys(_STAND_IN_KEYS, _dropout))
+    for operator, _, _ in lifted:
+        operator._dispatch_cache.clear()
+    try:
+        yield
+    finally:
+        for operator, key, kernel in lifted:
+            operator.py_kernels[key] = kernel
+            operator._dispatch_cache.clear()
+
+
+def _dropout(tensor: torch.Tensor, p: float, train: bool) -> torch.Tensor:
+    """The eager dropout: by the operator that keeps one byte an element where that gives the same bits."""
+    if not train or p == 0 or tensor.numel() == 0:
+        return tensor
+    if p == 1:
+        return tensor * torch.zeros((), dtype=tensor.dtype, device=tensor.device)
+    number: Any = {torch.float32: np.float32, torch.float64: np.float64}.get(tensor.dtype)
+    if number is not None and number(1) / number(1 - p) == number(1 / (1 - p)):
+        result: torch.Tensor = torch.ops.aten.native_dropout(tensor, p, train)[0]
+        return result
+    return tensor * (torch.empty_like(tensor).bernoulli_(1 - p) / (1 - p))
 
 
 def _boxed(function: Callable[[list[Any]], Any]) -> Callable[..., Any]:
@@ -171,9 +217,31 @@ def compiled_call(module: torch.nn.Module, backend: Backend) -> Callable[..., An
     def whole(*args: Any, **kwargs: Any) -> Any:
         return call(*args, **kwargs)
 
+    whole_step, bare_steps = _traced(whole, backend), dict[Any, Callable[..., Any]]()
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if not (module._backward_hooks or module._backward_pre_hooks):
+            return whole_step(*args, **kwargs)
+        # Hooks on the module's own backward stand around its graph, where autograd can call them.
+        replaced = module.__dict__.get("forward")  # some libraries put another one on the instance
+        forward = replaced or functools.partial(type(module).forward, module)
+        if replaced not in bare_steps:
+            bare_steps[replaced] = _traced(lambda *a, **k: forward(*a, **k), backend)
+        module.__dict__["forward"] = bare_steps[replaced]
+        try:
+            return call(*args, **kwargs)
+        finally:
+            del module.__dict__["forward"]
+            if replaced is not None:
+                module.__dict__["forward"] = replaced
+
+    return run
+
+
+def _traced(function: Callable[..., Any], backend: Backend) -> Callable[..., Any]:
     # Dynamo keeps what it compiled, and counts shapes, on the code object: each module needs its own.
-    whole.__code__ = whole.__code__.replace()
-    return torch.compile(whole, backend=backend, dynamic=False, fullgraph=True)
+    function.__code__ = function.__code__.replace()
+    return torch.compile(function, backend=backend, dynamic=False, fullgraph=True)
 
 
 @contextlib.contextmanager
@@ -194,18 +262,37 @@ def dynamo_settings() -> Iterator[None]:
         raise
     except (exc.Unsupported, exc.UserError) as error:
         raise CaptureError(
-            f"the module cannot be captured as one graph: {_short(str(error))}\n"
-            "Move that code out of forward(), or wrap the part around it with outsize.compile instead."
+            f"the module cannot be captured as one graph: {_short(str(error))}\n{_advice(str(error))}"
         ) from error
     except exc.FailOnRecompileLimitHit as error:
         raise CaptureError(
-            f"the module was called with more than {MOST_SHAPES} different shapes or modes, and each needs a plan of its "
-            "own: pad the inputs to fewer sizes"
+            f"the module was called with more than {MOST_SHAPES} different shapes, modes or Python numbers, and each needs "
+            "a plan of its own: pad the inputs to fewer sizes, and hand numbers that change (a counter, a temperature) "
+            "over as tensors"
         ) from error
+
+
+#: What to do instead, by what Dynamo's message holds.
+_ADVICE = {
+    "backwards hooks": "Register the hook on the compiled module itself, or on a tensor: tensor.register_hook(f).",
+    "ynamic shape operator": "That operator's result has a size that depends on data, and a plan needs sizes before it "
+    "runs: use a masked form (torch.where, masked_fill, one_hot with num_classes), or move it out of forward().",
+    "ata-dependent": "Use torch.where in place of the branch, keep .item() and Python's if out of forward(), or give "
+    "outsize.compile the submodules around that place.",
+}
+
+
+def _advice(message: str) -> str:
+    found = next((text for key, text in _ADVICE.items() if key in message), None)
+    return found or "Move that code out of forward(), or give outsize.compile the submodules around it."
 
 
 def _short(message: str) -> str:
     """Dynamo's message without its developer appendix: what it met, and where in the user's code."""
     what, _, where = message.split("Set TORCHDYNAMO_VERBOSE")[0].partition("from user code:")
     what = what.split("Developer debug context")[0].strip()
-    return f"{what}\n{where.strip()}" if where.strip() else what
+    lines = [line for line in what.splitlines() if line.strip() and not line.strip().startswith("Hint:")]
+    frames = [f"File {frame.rstrip()}" for frame in where.split("File ")[1:]]
+    inside = tuple(f'"{Path(file).parent}' for file in (torch.__file__, __file__))
+    users = [f for f in frames if not f.removeprefix("File ").startswith(inside)]
+    return "\n".join([*lines, *(users or frames)[-3:]])

@@ -114,6 +114,7 @@ class _Reader:
         self._whole: dict[int, int] = {}
         self._keep: list[Any] = []
         self._primals, self._tangents = primals, tangents
+        self._place = ""
 
     def enter_inputs(self, constants: Any) -> None:
         for node in [*self._primals, *constants]:
@@ -122,6 +123,7 @@ class _Reader:
 
     def read(self, node: Node, phase: str) -> None:
         value = node.meta.get("val")
+        self._place = _place(node)
         if node.target is operator.getitem:
             if isinstance(value, torch.Tensor):
                 self.storage[node] = self._known[_key(value)]
@@ -226,14 +228,20 @@ class _Reader:
     def _touch(
         self, leaf: torch.Tensor, name: str, kind: str, producer: int, *, zeros: bool = False
     ) -> tuple[int, bool]:
+        if leaf.layout is not torch.strided:
+            raise CaptureError(
+                f"{name} is a {leaf.layout} tensor, which has no single storage to plan: use a dense one (sparse=False "
+                f"for an embedding), or keep it outside the module{self._place}"
+            )
         key = _key(leaf)
         if key in self._known:
             return self._known[key], False
-        nbytes = leaf.untyped_storage().nbytes()
-        if not isinstance(nbytes, int):
+        nbytes = _static(leaf.untyped_storage().nbytes())
+        if nbytes is None:
             raise CaptureError(
                 f"the size of {name} is not known before the step runs (data-dependent shape {tuple(leaf.shape)}); "
-                "outsize plans bytes, so give that operator a fixed size"
+                "outsize plans bytes, so use a masked form of a fixed size (torch.where, masked_fill) there, or move it "
+                f"out of forward(){self._place}"
             )
         index = len(self.storages)
         self._known[key] = index
@@ -253,11 +261,22 @@ class _Reader:
         return index, True
 
 
+def _place(node: Node) -> str:
+    """Where in the user's code the node comes from, as a line to append; empty where torch recorded nothing."""
+    frames = [
+        f
+        for f in (node.meta.get("stack_trace") or "").split('File "')[1:]
+        if "/torch/" not in f.split('"')[0]
+    ]
+    return f'\nFile "{frames[-1].rstrip()}' if frames else ""
+
+
+def _static(size: Any) -> int | None:
+    """The number, also where torch keeps it as a symbol that another operator has since fixed; None if none has."""
+    return size if isinstance(size, int) else size.node.maybe_as_int()
+
+
 def _key(leaf: torch.Tensor) -> int:
-    if leaf.layout is not torch.strided:
-        raise CaptureError(
-            f"a {leaf.layout} tensor has no single storage to plan: keep sparse tensors outside the module"
-        )
     return int(leaf.untyped_storage()._cdata)
 
 

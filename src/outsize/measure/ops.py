@@ -89,9 +89,10 @@ def _cost(node: Node, meter: PeakMeter, settings: MeasureSettings) -> OpCost:
     operators want particular values; both run in the step and not here.
     """
     try:
-        with suppress(RuntimeError):
-            return _measure(node, meter, settings, _example)
-        return _measure(node, meter, settings, _wide_statistics)
+        for example in (_example, _wide_statistics):
+            with suppress(RuntimeError, ValueError, IndexError, TypeError):
+                return _measure(node, meter, settings, example)
+        return _measure(node, meter, settings, _unit_values)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         values = [n.meta.get("val") for n in (node, *node.all_input_nodes)]
         nbytes = sum(leaf.untyped_storage().nbytes() for value in values for leaf in tensor_leaves(value))
@@ -154,6 +155,14 @@ def _wide_statistics(node: Node) -> Any:
         and value.dtype in (torch.bfloat16, torch.float16)
     ):
         return value.float()
+    return value
+
+
+def _unit_values(node: Node) -> Any:
+    """As `_example`, but within [0, 1] and true: what a probability or an assertion asks for."""
+    value = _example(node)
+    if isinstance(value, torch.Tensor) and not value.dtype.is_complex:
+        return value.sigmoid() if value.dtype.is_floating_point else value.fill_(1)
     return value
 
 

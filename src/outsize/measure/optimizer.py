@@ -8,7 +8,9 @@ temporary tensors.
 from __future__ import annotations
 
 import weakref
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +41,6 @@ def update_bytes(optimizer: torch.optim.Optimizer) -> UpdateBytes:
     Raises:
         CaptureError: the optimizer cannot take a step without real gradients (a closure, say).
     """
-    kind: Any = type(optimizer)
     with FakeTensorMode():
         groups = [group | {"params": [_twin(p) for p in group["params"]]} for group in optimizer.param_groups]
         for group in groups:
@@ -47,7 +48,7 @@ def update_bytes(optimizer: torch.optim.Optimizer) -> UpdateBytes:
                 if parameter.requires_grad:
                     parameter.grad = torch.empty_like(parameter)
         try:
-            twin = kind(groups)
+            twin = _made_of(optimizer, groups)
             twin.step()
             with _Temporary() as temporary:
                 twin.step()
@@ -61,6 +62,18 @@ def update_bytes(optimizer: torch.optim.Optimizer) -> UpdateBytes:
         return UpdateBytes(
             state=_held(optimizer) if optimizer.state else _held(twin), workspace=temporary.peak
         )
+
+
+def _made_of(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """A twin over other parameters; where its class asks for more than those, a copy of its attributes."""
+    kind: Any = type(optimizer)
+    with suppress(TypeError):
+        return kind(groups)  # type: ignore[no-any-return]
+    twin: Any = object.__new__(kind)
+    twin.__dict__.update(optimizer.__dict__)
+    twin.param_groups, twin.state = groups, defaultdict(dict)
+    twin._optimizer_step_pre_hooks, twin._optimizer_step_post_hooks = OrderedDict(), OrderedDict()
+    return twin  # type: ignore[no-any-return]
 
 
 class _Temporary(TorchDispatchMode):

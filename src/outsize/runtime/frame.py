@@ -43,6 +43,8 @@ class Frame:
         overflowed: storages that were denser than planned and went to a tier instead.
         program: whoever runs this frame's backward.
         held_bytes: device bytes that the frame kept when its forward ended, as its host measured them.
+        inputs: bytes of the storages that the forward was given and that the frame keeps alive, by storage.
+        kept: whether autograd may ask for another backward, which will read the encoded forms once more.
     """
 
     def __init__(self, program: Any, tiers: dict[str, Tier]) -> None:
@@ -56,6 +58,8 @@ class Frame:
         self.densities: dict[int, float] = {}
         self.overflowed: list[int] = []
         self.held_bytes = 0
+        self.inputs: dict[int, int] = {}
+        self.kept = False
         self._saved: list[Any] = []
         self._watched: list[tuple[str, Tensor, int]] = []
 
@@ -76,6 +80,11 @@ class Frame:
         self._saved = values
         self._watched = [(name, tensor, tensor._version) for name, tensor in watched]
 
+    def saved_storages(self) -> dict[int, int]:
+        """Bytes of the storages behind the saved values, by storage."""
+        storages = [v.untyped_storage() for v in self._saved if isinstance(v, Tensor)]
+        return {s._cdata: s.nbytes() for s in storages}
+
     def take(self, *, keep: bool) -> list[Any]:
         """The saved values; unless `keep`, the frame lets go of them.
 
@@ -89,7 +98,7 @@ class Frame:
                     f"backward that reads it (version {tensor._version}, expected {version}); clone it first, or "
                     "change it after backward()"
                 )
-        values = list(self._saved)
+        values, self.kept = list(self._saved), keep
         if not keep:
             self._saved, self._watched = [], []
         return values

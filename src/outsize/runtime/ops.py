@@ -65,8 +65,8 @@ def encode(frame: Frame, tensor: Tensor, slot: int, codec: str, nbytes: int) -> 
 
 
 def decode(frame: Frame, slot: int, dtype: torch.dtype, last: bool) -> Tensor:
-    """Give the storage back from its encoded form; `last` frees that form."""
-    form: Form = frame.forms.pop(slot) if last else frame.forms[slot]
+    """Give the storage back from its encoded form; `last` frees that form, unless another backward may come."""
+    form: Form = frame.forms.pop(slot) if last and not frame.kept else frame.forms[slot]
     return decode_storage(form, frame.dtypes.get(slot, dtype))
 
 
