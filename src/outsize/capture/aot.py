@@ -266,8 +266,8 @@ def dynamo_settings() -> Iterator[None]:
         ) from error
     except exc.FailOnRecompileLimitHit as error:
         raise CaptureError(
-            f"the module was called with more than {MOST_SHAPES} different shapes, modes or Python numbers, and each needs "
-            "a plan of its own: pad the inputs to fewer sizes, and hand numbers that change (a counter, a temperature) "
+            f"the module was called with more than {MOST_SHAPES} different shapes, modes or Python numbers, and each "
+            "needs a plan of its own: pad the inputs to fewer sizes, and hand numbers that change (a counter, a temperature) "
             "over as tensors"
         ) from error
 
