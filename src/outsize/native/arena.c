@@ -51,9 +51,11 @@ static struct {
 } arena = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static _Atomic size_t in_use_bytes, shadow_counted;
+static _Atomic unsigned shadow_version; /* odd while the shadow is being moved */
 
 size_t outsize_arena_in_use(void) { return atomic_load(&in_use_bytes); }
 size_t outsize_arena_shadow(void) { return atomic_load(&shadow_counted); }
+unsigned outsize_arena_version(void) { return atomic_load(&shadow_version); }
 
 size_t outsize_arena_take_high(void) {
     if (atomic_load(&arena.base) == 0) return 0;
@@ -176,15 +178,17 @@ static void follow(void) {
     size_t off = want > arena.shadow_bytes ? want - arena.shadow_bytes : arena.shadow_bytes - want;
     if (off > granule || (want == 0 && off)) {
         size_t size = want > PAGE ? want : PAGE;
+        atomic_fetch_add(&shadow_version, 1);
         void *moved = realloc(arena.shadow, size - 64);
         if (moved != NULL) {
             arena.shadow = moved;
             arena.shadow_bytes = want;
             arena.shadow_moves++;
         }
+        atomic_store(&shadow_counted, arena.shadow_bytes);
+        atomic_fetch_add(&shadow_version, 1);
     }
     atomic_store(&in_use_bytes, want);
-    atomic_store(&shadow_counted, arena.shadow_bytes);
 }
 
 static void *take(size_t bytes) {
@@ -447,6 +451,7 @@ static PyObject *arena_redirect(PyObject *self, PyObject *prefixes) {
 
 size_t outsize_arena_in_use(void) { return 0; }
 size_t outsize_arena_shadow(void) { return 0; }
+unsigned outsize_arena_version(void) { return 0; }
 size_t outsize_arena_take_high(void) { return 0; }
 void outsize_arena_lock(void) {}
 void outsize_arena_unlock(void) {}

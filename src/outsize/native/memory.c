@@ -18,6 +18,7 @@
 #endif
 
 enum { METERS = 16 };
+#define MOVED ((size_t)-1)
 
 typedef int (*mallctl_t)(const char *, void *, size_t *, void *, size_t);
 
@@ -60,15 +61,24 @@ static size_t count_bytes(void) {
 #endif
 }
 
+/* As `count_bytes`, with the part of it that stands for the arena's blocks: MOVED if that changed meanwhile. A reading
+ * that ran into the middle of such a change counted a whole block twice, which only a loaded machine showed. */
+static size_t count_beside(size_t *shadow) {
+    unsigned version = outsize_arena_version();
+    *shadow = outsize_arena_shadow();
+    size_t all = count_bytes();
+    if (version % 2 || version != outsize_arena_version()) *shadow = MOVED;
+    return all;
+}
+
 /* Caller holds the lock. Reads the small remainder unless it was read less than `age` ns ago, then raises peaks. */
 static void sample(int64_t age) {
     int64_t begin = now_ns();
     if (begin - meter.sampled_at >= age) {
         for (int attempt = 0; attempt < 4; attempt++) {
-            size_t before = outsize_arena_shadow();
-            size_t all = count_bytes();
-            if (before == outsize_arena_shadow()) { /* else a block came or went while counting */
-                meter.small = all > before ? all - before : 0;
+            size_t shadow, all = count_beside(&shadow);
+            if (shadow != MOVED) {
+                meter.small = all > shadow ? all - shadow : 0;
                 break;
             }
         }
@@ -235,16 +245,11 @@ static PyObject *bytes_in_use(PyObject *self, PyObject *args) {
         return NULL;
     }
 #endif
-    size_t count;
+    size_t count, shadow;
     Py_BEGIN_ALLOW_THREADS
-    for (int attempt = 0;; attempt++) {
-        size_t shadow = outsize_arena_shadow();
-        count = count_bytes();
-        if (shadow == outsize_arena_shadow() || attempt == 8) {
-            count += outsize_arena_in_use() - shadow; /* what the shadow's granule leaves out */
-            break;
-        }
-    }
+    do count = count_beside(&shadow);
+    while (shadow == MOVED);
+    count += outsize_arena_in_use() - shadow; /* what the shadow's granule leaves out */
     Py_END_ALLOW_THREADS
     return PyLong_FromSize_t(count);
 }
