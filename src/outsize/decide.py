@@ -15,13 +15,13 @@ from .plan import PlanSettings, check, lower, make_plan, simulate
 from .rewrite import rewrite_step, verify_step
 from .runtime.ops import OPS
 from .runtime.tiers import DiskTier
-from .session import Learned, Prepared, with_resident
+from .session import Learned, Prepared
 from .slack import compute_slack
 from .values import LinkRate, Plan, Profile, Schedule, StepGraph
 
 #: A step's own Python objects and small native blocks, which the allocator's count includes: 30 to 60 KB were seen on
-#: steps of 6 to 60 ops, 300 KB on 1,000.
-OBJECT_BYTES, OBJECT_BYTES_PER_OP = 48 * 1024, 256
+#: steps of 6 to 60 ops, 300 KB on 1,000; a process's first steps, its libraries warm, took 50 KB more.
+OBJECT_BYTES, OBJECT_BYTES_PER_OP = 96 * 1024, 256
 ACTIONS = ("swap", "recompute", "encode")
 
 
@@ -56,7 +56,7 @@ def decide(step: CapturedStep, learned: Learned, options: Options) -> Decided:
     """measure → slack → plan → check."""
     clock = [time.perf_counter()]
     objects = OBJECT_BYTES + OBJECT_BYTES_PER_OP * len(step.graph.ops)
-    graph = with_resident(step.graph, learned.resident + learned.bias + objects)
+    graph = replace(step.graph, extra_resident_bytes=learned.resident + learned.bias + objects)
     profile = _profile(step, graph, learned, options)
     clock.append(time.perf_counter())
     made = make_plan(

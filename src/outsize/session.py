@@ -7,16 +7,19 @@ when the first measured step shows more bytes than were predicted (the loss outs
 
 from __future__ import annotations
 
+import gc
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import torch
 
 from .device import allocator
 from .device.memory import PeakMeter, bytes_in_use, peak_rss_bytes
+from .errors import BudgetError
 from .fx import CapturedStep, RewrittenStep
 from .measure.optimizer import UpdateBytes, update_bytes
 from .runtime.executor import Host
@@ -24,8 +27,6 @@ from .runtime.frame import Frame
 from .runtime.tiers import Tier
 from .values import OpCost, Plan, Profile, RunRecord, StepGraph
 
-#: A step's own Python objects (frames, autograd nodes) are in the allocator's count too: 20 to 300 KB were seen.
-NOISE_BYTES = 512 * 1024
 #: Plans made anew because a step went over its budget. A second one was needed where both ends of a step were over.
 MOST_CORRECTIONS = 3
 #: Share of the budget that must come free before a lower figure for the loss is worth another plan.
@@ -83,6 +84,7 @@ class _Track:
     stale: str = ""
     corrections: int = 0
     steps: int = 0
+    final: bool = False
 
 
 @dataclass(kw_only=True)
@@ -161,17 +163,16 @@ class Session(Host):
     def begin(self, step: CapturedStep, args: list[Any]) -> RewrittenStep:
         track = self._tracks.setdefault(step, _Track())
         resident = self.resident_bytes(args)
-        if track.prepared is None or resident > track.resident or track.stale:
+        if track.prepared is None or resident > track.resident:
             track.resident = max(resident, track.resident)
             track.prepared = self._plan(step, track)
+        elif track.stale:
+            track.prepared = self._plan_again(step, track, track.prepared)
         self._latest = track
         self._start(track, resident, args)
         return track.prepared.rewritten
 
     def _plan(self, step: CapturedStep, track: _Track) -> Prepared:
-        if track.stale:
-            self.notes.append(track.stale)
-            track.stale = ""
         learned = Learned(
             resident=max(0, track.resident - step.graph.resident_bytes),
             outside=track.outside,
@@ -181,13 +182,28 @@ class Session(Host):
             costs=track.prepared.profile.ops if track.prepared is not None else (),
         )
         prepared = self._prepare(step, learned)
+        if track.stale:
+            self.notes.append(track.stale)
+            track.stale = ""
+        for tier in self._tiers.values():
+            tier.reserve(prepared.plan.swapped_bytes)
+        gc.collect()  # planning leaves graphs in cycles, which would come free in the middle of the step's count
         allocator.trim(
             everything=True
         )  # pages of the steps before would stand in the first one's resident set
-        for tier in self._tiers.values():
-            tier.reserve(prepared.plan.swapped_bytes)
         self.measured.peak = track.steps = 0
         return prepared
+
+    def _plan_again(self, step: CapturedStep, track: _Track, before: Prepared) -> Prepared:
+        """With what was learned; if no plan fits that, the one in force has served so far and stays."""
+        try:
+            return self._plan(step, track)
+        except BudgetError as error:
+            note = f"{track.stale}, in vain, so the plan before stays: {error}"
+            warnings.warn(note, RuntimeWarning, stacklevel=2)
+            self.notes.append(note)
+            track.stale, track.final = "", True
+            return before
 
     def _start(self, track: _Track, resident: int, args: list[Any]) -> None:
         self._stop_meter()
@@ -261,7 +277,7 @@ class Session(Host):
     def _learn(self, track: _Track, run: _Running) -> None:
         """From a measured step: bytes outside the module, densities, and whether to plan again."""
         made = track.prepared
-        if made is None:
+        if made is None or track.final:
             return
         if self._overflowed:
             self.notes.append(f"{self._overflowed} tensors were denser than planned and went to a tier")
@@ -274,9 +290,9 @@ class Session(Host):
         peaks = {p: n + (run.unborn if p != "update" else 0) for p, n in run.peaks.items()}
         worst = max(peaks.values())
         track.steps += 1
-        # The first step of a plan also pays for what libraries allocate once, which no plan can shrink.
-        settled = track.steps > 1 and track.corrections < MOST_CORRECTIONS
-        if settled and worst > self.budget_bytes + NOISE_BYTES:
+        # What a process allocates once in a first step no plan can shrink; the loss's bytes are known from it on.
+        settled = track.steps > 1 or worst == peaks.get("outside")
+        if settled and worst > self.budget_bytes and track.corrections < MOST_CORRECTIONS:
             track.corrections += 1
             inside = max(peaks.get(p, 0) - made.phase_peaks.get(p, 0) for p in ("forward", "backward"))
             track.bias += max(0, inside)
@@ -386,11 +402,6 @@ def _make_room_for_a_meter() -> None:
         if session is not None:
             session._stop_meter()
     _METERED[:] = live[-MOST_METERED + 1 :]
-
-
-def with_resident(graph: StepGraph, extra: int) -> StepGraph:
-    """The graph with so many resident bytes that no op touches."""
-    return replace(graph, extra_resident_bytes=extra)
 
 
 def _boundary(graph: StepGraph) -> int:

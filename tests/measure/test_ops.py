@@ -1,5 +1,6 @@
 """What an operator costs beyond its results, measured without a trace in the training."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_equal_signatures_are_measured_once(step: CapturedStep) -> None:
     assert len(wanted) < sum(n is not None for n in step.nodes)
 
 
-def test_measurements_are_kept(step: CapturedStep, tmp_path: Path) -> None:
+def test_measurements_are_kept(step: CapturedStep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = MeasureSettings(repeats=1, quick_repeats=0, cache=tmp_path / "new" / "cache")
     first = measure_ops(step.graph.ops, step.nodes, settings)
     seen: list[tuple[int, int]] = []
@@ -53,9 +54,30 @@ def test_measurements_are_kept(step: CapturedStep, tmp_path: Path) -> None:
     assert seen == []
     (file,) = (tmp_path / "new" / "cache").iterdir()
     file.write_text('{"aten.mm": [1')  # a damaged file is measured anew and replaced
+    monkeypatch.setattr(ops, "_SEEN", {})
     measure_ops(step.graph.ops, step.nodes, settings)
-    assert measure_ops(step.graph.ops, step.nodes, settings, progress=lambda *d: seen.append(d))
-    assert seen == []
+    assert json.loads(file.read_text()).keys() == {o.signature for o in step.graph.ops if o.signature}
+
+
+def test_another_process_runs_each_again_and_keeps_the_shorter_time(
+    step: CapturedStep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = MeasureSettings(repeats=1, quick_repeats=0, cache=tmp_path)
+    monkeypatch.setattr(ops, "_SEEN", {})
+    measure_ops(step.graph.ops, step.nodes, settings)
+    (file,) = tmp_path.iterdir()
+    kept = json.loads(file.read_text())
+    slow, quick = sorted(kept)[:2]
+    file.write_text(json.dumps(kept | {slow: (100.0, 12345), quick: (0.0, 54321)}))
+    monkeypatch.setattr(ops, "_SEEN", {})
+    seen: list[tuple[int, int]] = []
+    costs = measure_ops(step.graph.ops, step.nodes, settings, progress=lambda *done: seen.append(done))
+    found = {op.signature: cost for op, cost in zip(step.graph.ops, costs)}
+    assert len(seen) == len(kept)
+    assert found[slow].seconds < 100.0
+    assert found[quick] == OpCost(seconds=0.0, workspace_bytes=54321)
+    assert found[slow].workspace_bytes == 12345
+    assert json.loads(file.read_text())[slow][0] == found[slow].seconds
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_else(step: CapturedStep, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 /* Range FIRST begins at page 0 always: a split keeps the lower part and a merge the lower range. */
-enum { PAGE = 4096, HUGE_PAGES = 512, LEAST_PURGE = 2048, RANGES = 1 << 17, NONE = 0, FIRST = 1 };
+enum { PAGE = 4096, HUGE_PAGES = 512, LEAST_PURGE = 2048, LEAST_COUNTED = 1024, RANGES = 1 << 17, NONE = 0, FIRST = 1 };
 
 /* A run of pages, in use or free. Neighbours by address are linked; free ones are also in the free list. */
 struct range {
@@ -44,26 +44,41 @@ static struct {
     struct range *ranges;
     uint32_t spare, made, first_free;
     size_t in_use, high, step_high, last_high, touched_pages, blocks; /* in pages */
-    size_t interval_high;
     void *shadow;
     size_t shadow_bytes;
     uint64_t allocations, misses, purges, purged_pages, fresh_pages, shadow_moves;
 } arena = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static _Atomic size_t in_use_bytes, shadow_counted;
+/* Smaller blocks of the same libraries, which glibc serves: only changes count, some are older than the arena. The
+ * high-water mark is that of both together: the small gradients at the end of a step are not there at its peak. */
+static _Atomic int64_t small_bytes, interval_high;
 static _Atomic unsigned shadow_version; /* odd while the shadow is being moved */
 
 size_t outsize_arena_in_use(void) { return atomic_load(&in_use_bytes); }
 size_t outsize_arena_shadow(void) { return atomic_load(&shadow_counted); }
 unsigned outsize_arena_version(void) { return atomic_load(&shadow_version); }
 
-size_t outsize_arena_take_high(void) {
-    if (atomic_load(&arena.base) == 0) return 0;
-    pthread_mutex_lock(&arena.lock);
-    size_t high = arena.interval_high;
-    arena.interval_high = arena.in_use;
-    pthread_mutex_unlock(&arena.lock);
-    return high * PAGE;
+int64_t outsize_arena_small(void) { return atomic_load(&small_bytes); }
+
+static int64_t together(void) { return (int64_t)atomic_load(&in_use_bytes) + atomic_load(&small_bytes); }
+
+static void note_high(void) {
+    int64_t now = together(), high = atomic_load(&interval_high);
+    while (now > high && !atomic_compare_exchange_weak(&interval_high, &high, now)) {}
+}
+
+int64_t outsize_arena_take_high(void) {
+    int64_t high = atomic_exchange(&interval_high, together());
+    note_high();
+    return high;
+}
+
+static void count_small(void *block, int sign) {
+    size_t bytes = malloc_usable_size(block);
+    if (bytes < LEAST_COUNTED) return;
+    atomic_fetch_add(&small_bytes, sign * (int64_t)bytes);
+    if (sign > 0) note_high();
 }
 
 /* -- bits: count, set or clear those of [start, start + pages) */
@@ -216,7 +231,6 @@ static void *take(size_t bytes) {
     size_t fresh = pages - it->touched;
     arena.in_use += pages;
     if (arena.in_use > arena.step_high) arena.step_high = arena.in_use;
-    if (arena.in_use > arena.interval_high) arena.interval_high = arena.in_use;
     if (arena.in_use > arena.high) arena.high = arena.in_use;
     if (fresh) make_room(fresh);
     if (it->start + pages > arena.top) arena.top = it->start + pages;
@@ -229,6 +243,7 @@ static void *take(size_t bytes) {
     arena.blocks++;
     arena.allocations++;
     follow();
+    note_high();
     result = (void *)(arena.base + (size_t)it->start * PAGE);
 done:
     if (result == NULL) arena.misses++;
@@ -284,11 +299,14 @@ int outsize_posix_memalign(void **out, size_t alignment, size_t bytes) {
             return 0;
         }
     }
-    return posix_memalign(out, alignment, bytes);
+    int error = posix_memalign(out, alignment, bytes);
+    if (error == 0 && *out != NULL) count_small(*out, 1);
+    return error;
 }
 
 void outsize_free(void *pointer) {
     if (!ours(pointer)) {
+        if (pointer != NULL) count_small(pointer, -1);
         free(pointer);
         return;
     }
@@ -452,7 +470,8 @@ static PyObject *arena_redirect(PyObject *self, PyObject *prefixes) {
 size_t outsize_arena_in_use(void) { return 0; }
 size_t outsize_arena_shadow(void) { return 0; }
 unsigned outsize_arena_version(void) { return 0; }
-size_t outsize_arena_take_high(void) { return 0; }
+int64_t outsize_arena_small(void) { return 0; }
+int64_t outsize_arena_take_high(void) { return 0; }
 void outsize_arena_lock(void) {}
 void outsize_arena_unlock(void) {}
 

@@ -3,8 +3,8 @@
  * A step's peak lasts for fractions of an operator, so reading the count at operator boundaries misses it and a
  * Python thread that polls it is held up by the interpreter lock. One native thread samples for every meter that
  * runs. Reading glibc's count takes some 30 us, so the thread rests `rest` times as long as a reading took: that
- * bounds its cost whatever the reading costs. Where the arena (arena.c) holds the large blocks it keeps its own
- * high-water mark, exact to the byte; then only the small remainder is sampled. */
+ * bounds its cost whatever the reading costs. Where the arena (arena.c) serves torch's libraries it keeps a
+ * high-water mark of their blocks, exact to the byte; then only what others hold is sampled. */
 #include "native.h"
 
 #include <dlfcn.h>
@@ -30,7 +30,7 @@ static struct {
     int active;              /* meters that run */
     unsigned char used[METERS];
     size_t peak[METERS];
-    size_t small;            /* latest count of what the arena does not hold */
+    int64_t rest_bytes;      /* latest count of what torch's libraries do not hold */
     int64_t sampled_at;      /* ns */
     int64_t cost;            /* ns of the latest reading */
     int64_t interval, rest;  /* ns; multiple of cost */
@@ -76,9 +76,10 @@ static void sample(int64_t age) {
     int64_t begin = now_ns();
     if (begin - meter.sampled_at >= age) {
         for (int attempt = 0; attempt < 4; attempt++) {
+            int64_t small = outsize_arena_small();
             size_t shadow, all = count_beside(&shadow);
-            if (shadow != MOVED) {
-                meter.small = all > shadow ? all - shadow : 0;
+            if (shadow != MOVED && small == outsize_arena_small()) {
+                meter.rest_bytes = (int64_t)(all - shadow) - small;
                 break;
             }
         }
@@ -87,7 +88,8 @@ static void sample(int64_t age) {
         meter.samples++;
         meter.spent += (uint64_t)meter.cost;
     }
-    size_t high = meter.small + outsize_arena_take_high();
+    int64_t sum = meter.rest_bytes + outsize_arena_take_high();
+    size_t high = sum > 0 ? (size_t)sum : 0;
     for (int i = 0; i < METERS; i++)
         if (meter.used[i] && high > meter.peak[i]) meter.peak[i] = high;
 }

@@ -26,7 +26,8 @@ extern PyMethodDef outsize_trees_methods[];  /* trees.c: sums over children */
 size_t outsize_arena_in_use(void);    /* bytes of the blocks handed out */
 size_t outsize_arena_shadow(void);    /* the part of them that glibc's own count includes */
 unsigned outsize_arena_version(void); /* changes with that part, and is odd while it is changing */
-size_t outsize_arena_take_high(void); /* highest in_use since the previous call */
+int64_t outsize_arena_small(void);      /* change in the smaller blocks of the same libraries */
+int64_t outsize_arena_take_high(void);  /* highest in_use + small since the previous call */
 extern PyMethodDef outsize_codec_methods[];  /* codec_python.c: zero suppression and bit masks */
 extern PyMethodDef outsize_sync_methods[];   /* sync.c: futex waits in shared memory */
 extern PyMethodDef outsize_update_methods[]; /* update.c: sum over workers + update */

@@ -42,7 +42,7 @@ class Option:
     Attributes:
         action: `swap`, `encode` or `encode_swap`.
         out_seconds, in_seconds: transfer time each way.
-        compute_seconds: codec time, both ways.
+        compute_seconds: codec time, both ways, and the transfers' drag on the compute lane.
         kept: bytes that stay on the device.
         staged: bytes that are needed for a moment behind the last touch, and again before the use.
     """

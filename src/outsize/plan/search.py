@@ -318,9 +318,14 @@ class Options:
     def _of(self, storage: int, written: bool) -> Iterator[Option]:
         nbytes = self.model.graph.storages[storage].nbytes
         link = self.model.profile.links.get(self.tier)
+        drag = link.drag_seconds_per_byte if link is not None else 0.0
         if link is not None:
-            out = 0.0 if written else link.out_seconds(nbytes)
-            yield Option(action="swap", out_seconds=out, in_seconds=link.in_seconds(nbytes))
+            yield Option(
+                action="swap",
+                out_seconds=0.0 if written else link.out_seconds(nbytes),
+                in_seconds=link.in_seconds(nbytes),
+                compute_seconds=drag * nbytes * (1 if written else 2),
+            )
         for codec in self.codecs:
             rate = self.model.profile.codecs.get(f"{codec}:{storage}", self.model.profile.codecs[codec])
             special = f"{codec}:{storage}" in self.model.profile.codecs
@@ -337,7 +342,7 @@ class Options:
                     action="encode_swap",
                     out_seconds=link.out_seconds(encoded),
                     in_seconds=link.in_seconds(encoded),
-                    compute_seconds=seconds,
+                    compute_seconds=seconds + 2 * drag * encoded,
                     staged=encoded,
                     codec=codec,
                 )

@@ -3,7 +3,8 @@
 Three lanes run beside each other: compute, out (device to tier) and in (tier to device). Entries are issued in order
 on the compute lane; a transfer starts when it has been issued and its lane is free (first in, first out), and the
 compute lane stalls only at `settle` and `wait`. A `shared` link serves both directions on one lane. Each tier has
-its own pair of lanes.
+its own pair of lanes. Where the processor itself moves the bytes, each transfer also takes its drag from the compute
+lane, behind its issue.
 """
 
 from __future__ import annotations
@@ -162,6 +163,8 @@ class _Run:
         self.lane_free[key] = self.done[(lane, entry.storage)] = end = start + seconds
         label = f"{entry.tier} {self.graph.storages[entry.storage].name}"
         self.spans.append(LaneSpan(lane=lane, start=start, end=end, entry=number, label=label))
+        if link.drag_seconds_per_byte:
+            self._busy(nbytes * link.drag_seconds_per_byte, number, f"drag {label}")
 
     def _hold(self, storage: int) -> None:
         if not self.held[storage]:

@@ -27,6 +27,9 @@ class LinkRate:
     latency_seconds: float = 0.0
     #: True where reads and writes share one lane (a single disk queue), False for full-duplex links.
     shared: bool = False
+    #: Compute time that moving a byte costs. Zero where an engine of its own moves the bytes; where the processor both
+    #: computes and hashes, or the transfer takes its memory's bandwidth, a hidden transfer is not free.
+    drag_seconds_per_byte: float = 0.0
 
     def out_seconds(self, nbytes: int) -> float:
         return self.latency_seconds + nbytes / self.out_bytes_per_second

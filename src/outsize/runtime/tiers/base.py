@@ -142,7 +142,7 @@ class Tier(ABC):
 
     @abstractmethod
     def reserve(self, nbytes: int) -> None:
-        """Make sure, before the first step, that `nbytes` can be held.
+        """Make sure, before the first step, that `nbytes` can be held and that whatever moves them has started.
 
         Raises:
             TierError: they cannot, with the bytes asked and free.

@@ -135,6 +135,7 @@ class _Engine:
         #: Pins given back. A finalizer may run while this very thread holds the lock, so it only leaves word here.
         self.given_back: collections.deque[_Extent] = collections.deque()
         self.in_flight = 0
+        self.roused: set[int] = set()
         self.closed = False
         self.pid = os.getpid()
         self.writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
@@ -247,6 +248,7 @@ class _Engine:
         while (job := self.writes.get()) is not None:
             block = job.block
             block.error = self._write_one(mover, job)
+            self.roused.add(threading.get_ident())
             with self.room:
                 self.in_flight -= block.nbytes
                 self.room.notify_all()
@@ -280,6 +282,7 @@ class _Engine:
             block = arrival.block
             assert block is not None
             arrival.error = self._read_one(mover, arrival, block)
+            self.roused.add(threading.get_ident())
             if arrival.error is not None:
                 arrival.target = None
             arrival.block = None
@@ -350,8 +353,14 @@ class DiskTier(Tier):
         self._close: Callable[[], object] = weakref.finalize(self, self._engine.shut)
 
     def reserve(self, nbytes: int) -> None:
-        self._engine.check_open()
-        self._engine.reserve(nbytes)
+        engine = self._engine
+        engine.check_open()
+        engine.reserve(nbytes)
+        # Each thread moves something: what it allocates for its life (100 KB) is then no part of a step.
+        while nbytes and len(engine.roused) < len(engine.threads):
+            blocks = [self.write(torch.zeros(1)) for _ in engine.threads]
+            for arrival in [self.read(block) for block in blocks]:
+                arrival.wait()
 
     def write(self, data: Data, owner: object = None) -> DiskBlock:
         engine, source = self._engine, flat_bytes(data)
