@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,34 @@ def steps(module: Any, loss_fn: Any, data: Any, memory: Any, outsize: Any) -> di
         "plain_flops": record.plain_flops, "predicted_seconds": record.predicted_step_seconds,
         "capture_seconds": record.capture_seconds, "measure_seconds": record.measure_seconds,
         "planning_seconds": record.planning_seconds, "rewrite_seconds": record.rewrite_seconds,
-        "decisions": len(record.decisions), "notes": list(record.notes),
+        "decisions": len(record.decisions), "notes": list(record.notes), "links": links(module),
     }  # fmt: skip
+
+
+def links(module: Any) -> dict[str, Any]:
+    """The rates that the plan was made with."""
+    from outsize import api
+
+    prepared = api._SESSIONS[module].prepared
+    return {} if prepared is None else {tier: asdict(link) for tier, link in prepared.profile.links.items()}
+
+
+def price_of_moving(plain: dict[str, Any], planned: dict[str, Any]) -> dict[str, float]:
+    """What no plan that only swaps can do without: the peak's excess leaves once and comes back once.
+
+    Its transfers can hide; what they take from the compute lane (hashes, the memory's bandwidth) cannot.
+    """
+    excess = plain["measured_peak"] - planned["budget"]
+    link = planned["links"]["disk"]
+    drag = 2 * excess * link["drag_seconds_per_byte"]
+    lanes = excess / link["out_bytes_per_second"] + excess / link["in_bytes_per_second"]
+    return {
+        "excess_bytes": excess,
+        "bytes_moved": planned["swapped_out"] + planned["swapped_in"],
+        "lane_seconds": lanes,
+        "drag_seconds": drag,
+        "least_over_plain": (min(plain["seconds"]) + drag) / min(plain["seconds"]),
+    }
 
 
 def call(way: str, budget: int | None, batch: int) -> dict[str, Any]:
@@ -115,6 +142,9 @@ def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         result[f"fall of the resident set over the logical fall, {way}"] = {
             "max": max(falls), "median": statistics.median(falls),
         }  # fmt: skip
+        priced = [r for r in rounds if r[way].get("links")]
+        if priced:
+            result[f"price of moving, {way}"] = price_of_moving(priced[-1]["plain"], priced[-1][way])
         result[f"worst measured over budget, {way}"] = max(
             r[way]["measured_peak"] / r[way]["budget"] for r in rounds
         )

@@ -42,7 +42,7 @@ def test_an_emulated_link_is_measured_as_what_it_says(tier: Tier) -> None:
     assert 0 < rate.out_bytes_per_second <= 2e7
     assert 0 < rate.in_bytes_per_second <= 2e7
     assert rate.latency_seconds >= 0.001
-    assert 0 <= rate.drag_seconds_per_byte < 1 / 1e7
+    assert rate.drag_seconds_per_byte >= 0
     assert measure_link(tier, nbytes=2**19, beside_compute=False).drag_seconds_per_byte == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -97,6 +98,25 @@ def test_swaps_hide_where_the_link_is_fast_enough() -> None:
     assert plan.decisions
     assert plan.predicted_step_seconds == pytest.approx(profile.seconds)
     assert simulate(graph, profile, lower(graph, plan)).stall_seconds == 0.0
+
+
+def test_a_hidden_transfer_still_pays_its_drag_and_gives_way_to_what_is_cheaper() -> None:
+    graph, profile = chain(12, rate=200.0)
+    drag = 0.001
+    dear = replace(profile, links={"disk": replace(profile.links["disk"], drag_seconds_per_byte=drag)})
+    plan = plan_for(graph, profile, 900, "slack")
+    timeline = simulate(graph, dear, lower(graph, plan))
+    moved = 2 * 100 * len(plan.decisions)
+    assert timeline.seconds == pytest.approx(profile.seconds + drag * moved + timeline.stall_seconds)
+    for factor, cheap in (
+        (1e-6, "swap"),
+        (1.0, "recompute"),
+    ):  # an op takes 1 s, a swap at most 200 s of drag
+        rate = replace(profile.links["disk"], drag_seconds_per_byte=factor)
+        mixed = plan_for(
+            graph, replace(profile, links={"disk": rate}), 900, "search", actions=("swap", "recompute")
+        )
+        assert {d.action for d in mixed.decisions} == {cheap}
 
 
 def test_lanes_serve_one_transfer_at_a_time_in_order() -> None:

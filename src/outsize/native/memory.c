@@ -19,6 +19,7 @@
 
 enum { METERS = 16 };
 #define MOVED ((size_t)-1)
+#define STALE 50000000 /* ns after which a count is not relied on any more */
 
 typedef int (*mallctl_t)(const char *, void *, size_t *, void *, size_t);
 
@@ -75,10 +76,11 @@ static size_t count_beside(size_t *shadow) {
 static void sample(int64_t age) {
     int64_t begin = now_ns();
     if (begin - meter.sampled_at >= age) {
-        for (int attempt = 0; attempt < 4; attempt++) {
+        int left = begin - meter.sampled_at > STALE ? 64 : 4; /* other threads may allocate all the time */
+        while (left-- > 0) {
             int64_t small = outsize_arena_small();
             size_t shadow, all = count_beside(&shadow);
-            if (shadow != MOVED && small == outsize_arena_small()) {
+            if (shadow != MOVED && (small == outsize_arena_small() || (left == 0 && begin - meter.sampled_at > STALE))) {
                 meter.rest_bytes = (int64_t)(all - shadow) - small;
                 break;
             }
