@@ -60,20 +60,11 @@ def back_to_where_it_was(swapping: tuple) -> Iterator[None]:
     file.flip, file.capacity = False, 2**62
     module.zero_grad()
     gc.collect()
-    _settle(module, x)
     assert held(module, expect_none=True) == 0
     assert bytes_in_use() - before < MIB
     found = step(module, x)
     assert all(torch.equal(a, b) for a, b in zip(found, expected))
     assert outsize.report(module).swapped_in_bytes > 0
-
-
-def _settle(module: nn.Module, x: torch.Tensor) -> None:
-    """What the latest error's traceback still refers to goes with the next step at the latest."""
-    if held(module, expect_none=True) != 0:
-        step(module, x)
-        module.zero_grad()
-        gc.collect()
 
 
 def io_error(file: Faulty) -> None:

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -351,6 +352,32 @@ def test_choosing_a_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr(file, "file_system", lambda path: "tmpfs")
     with pytest.raises(TierError, match=r"real disk.*tmpfs.*disk=DIR"):
         choose_directory()
+
+
+def test_whoever_is_told_of_a_failure_holds_the_last_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is slow to look for its next transfer keeps neither the block nor, through its error, the step."""
+    file = Faulty(tmp_path)
+    with DiskTier(file=file) as tier:
+        unpin = tier._engine.unpin
+
+        def slow(extent: object) -> None:
+            unpin(extent)
+            if threading.current_thread().name == "outsize-disk":
+                time.sleep(0.3)
+
+        monkeypatch.setattr(tier._engine, "unpin", slow)
+        file.fail_write = OSError(errno.EIO, os.strerror(errno.EIO))
+        block = tier.write(random_bytes(10))
+        arrival = tier.read(block)
+        with pytest.raises(TierError):
+            arrival.wait()
+        file.fail_write = None
+        seen = weakref.ref(block)
+        del block, arrival
+        gc.collect()
+        assert seen() is None
 
 
 def test_a_fork_is_told(tmp_path: Path) -> None:

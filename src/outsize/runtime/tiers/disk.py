@@ -252,9 +252,10 @@ class _Engine:
             with self.room:
                 self.in_flight -= block.nbytes
                 self.room.notify_all()
-            block.done.set()
-            self.unpin(block.extent)
-            del job, block
+            extent, done = block.extent, block.done
+            del job, block  # whoever wakes up finds no reference here: an error's traceback holds a whole step
+            self.unpin(extent)
+            done.set()
 
     def _write_one(self, mover: PieceMover, job: _Write) -> TierError | None:
         block = job.block
@@ -286,9 +287,10 @@ class _Engine:
             if arrival.error is not None:
                 arrival.target = None
             arrival.block = None
-            arrival.done.set()
-            self.unpin(block.extent)
+            extent, done = block.extent, arrival.done
             del arrival, block
+            self.unpin(extent)
+            done.set()
 
     def _read_one(self, mover: PieceMover, arrival: DiskArrival, block: DiskBlock) -> TierError | None:
         what = f"a block of {format_bytes(block.nbytes)} at byte {block.extent.offset} of the swap file"
