@@ -253,7 +253,8 @@ class _Engine:
                 self.in_flight -= block.nbytes
                 self.room.notify_all()
             extent, done = block.extent, block.done
-            del job, block  # whoever wakes up finds no reference here: an error's traceback holds a whole step
+            # Whoever wakes up finds no reference here: an error's traceback holds a whole step.
+            del job, block
             self.unpin(extent)
             done.set()
 
