@@ -21,7 +21,7 @@ from .device import allocator
 from .device.memory import PeakMeter, bytes_in_use, peak_rss_bytes
 from .errors import BudgetError
 from .fx import CapturedStep, RewrittenStep
-from .measure.optimizer import UpdateBytes, update_bytes
+from .measure.optimizer import UpdateBytes, state_bytes, update_bytes
 from .runtime.executor import Host
 from .runtime.frame import Frame
 from .runtime.tiers import Tier
@@ -182,9 +182,8 @@ class Session(Host):
             costs=track.prepared.profile.ops if track.prepared is not None else (),
         )
         prepared = self._prepare(step, learned)
-        if track.stale:
-            self.notes.append(track.stale)
-            track.stale = ""
+        self.notes += [track.stale] if track.stale else []
+        track.stale = ""
         for tier in self._tiers.values():
             tier.reserve(prepared.plan.swapped_bytes)
         gc.collect()  # planning leaves graphs in cycles, which would come free in the middle of the step's count
@@ -305,7 +304,8 @@ class Session(Host):
         """Replace the guess of what the loss takes by what it took; plan again where that frees room."""
         if "outside" not in run.peaks:
             return
-        guess = made.profile.ops[_boundary(made.graph)].workspace_bytes
+        boundary = next(op.index for op in made.graph.ops if op.phase == "outside")
+        guess = made.profile.ops[boundary].workspace_bytes
         track.outside = max(0, guess + run.unborn + run.peaks["outside"] - made.phase_peaks.get("outside", 0))
         if made.plan.decisions and guess - track.outside > self.budget_bytes * ROOM_WORTH_A_PLAN:
             track.stale = "planned again with the bytes that the loss took"
@@ -347,11 +347,7 @@ class Session(Host):
         yield from module.buffers()
 
     def _state_bytes(self) -> int:
-        if self._optimizer is None:
-            return 0
-        states = self._optimizer.state.values()
-        tensors = [v for state in states for v in state.values() if isinstance(v, torch.Tensor)]
-        return sum(t.untyped_storage().nbytes() for t in tensors)
+        return 0 if self._optimizer is None else state_bytes(self._optimizer)
 
     # What happened.
 
@@ -402,7 +398,3 @@ def _make_room_for_a_meter() -> None:
         if session is not None:
             session._stop_meter()
     _METERED[:] = live[-MOST_METERED + 1 :]
-
-
-def _boundary(graph: StepGraph) -> int:
-    return next(op.index for op in graph.ops if op.phase == "outside")

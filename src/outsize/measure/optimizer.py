@@ -54,13 +54,13 @@ def update_bytes(optimizer: torch.optim.Optimizer) -> UpdateBytes:
                 twin.step()
         except Exception as error:
             if optimizer.state:  # sized by what is there; only the temporary bytes stay unknown
-                return UpdateBytes(state=_held(optimizer))
+                return UpdateBytes(state=state_bytes(optimizer))
             raise CaptureError(
                 f"the state of {type(optimizer).__name__} cannot be sized before its first step ({error}); "
                 "take one optimizer step before outsize.compile, or leave optimizer= out and lower the budget"
             ) from error
         return UpdateBytes(
-            state=_held(optimizer) if optimizer.state else _held(twin), workspace=temporary.peak
+            state=state_bytes(optimizer) if optimizer.state else state_bytes(twin), workspace=temporary.peak
         )
 
 
@@ -118,6 +118,7 @@ def _twin(parameter: torch.Tensor) -> torch.nn.Parameter:
     return torch.nn.Parameter(empty, requires_grad=parameter.requires_grad)
 
 
-def _held(optimizer: torch.optim.Optimizer) -> int:
+def state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of the state that an optimizer holds now."""
     tensors = [v for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor)]
     return sum(t.untyped_storage().nbytes() for t in tensors)
