@@ -1,5 +1,6 @@
 """The controls: networks that learn the same problems without calls, without primitives, or without steps at all."""
 
+import itertools
 import random
 
 import torch
@@ -118,25 +119,41 @@ def exact(model, kind, task, source, length, count=100):
 
 
 class PlainStep(nn.Module):
-    """A plain NPI's column step: it sees the three digits and must emit the datum itself, in the same LSTM."""
+    """A plain NPI's step: it sees the data under the pointers and must emit both data to write, in the same LSTM."""
 
-    def __init__(self, hidden=64):
+    def __init__(self, inputs, answers, hidden=64):
         super().__init__()
-        self.embed = nn.ModuleList(nn.Embedding(10, 32) for _ in range(3))
+        self.embed = nn.ModuleList(nn.Embedding(10, 32) for _ in range(inputs))
         self.cell = nn.LSTMCell(32, hidden)
-        self.heads = nn.ModuleList([nn.Linear(hidden, 10), nn.Linear(hidden, 2)])
+        self.heads = nn.ModuleList([nn.Linear(hidden, n) for n in answers])
 
-    def forward(self, columns):
-        seen = sum(embed(columns[:, i]) for i, embed in enumerate(self.embed))
+    def forward(self, data):
+        seen = sum(embed(data[:, i]) for i, embed in enumerate(self.embed))
         h, c = self.cell(seen)
-        digit = self.heads[0](h)
+        first = self.heads[0](h)
         h, _ = self.cell(torch.zeros_like(seen), (h, c))
-        return digit, self.heads[1](h)
+        return first, self.heads[1](h)
+
+
+def learn_plain(seed, seen, function, every, answers, steps):
+    """Trained on the inputs `seen`; returns its two answers to every input. Its walk over the tape is taken as right."""
+    torch.manual_seed(seed)
+    data = torch.tensor(sorted(seen))
+    wanted = torch.tensor([function(*row) for row in sorted(seen)])
+    model = PlainStep(data.shape[1], answers)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(steps):
+        losses = [nn.functional.cross_entropy(out, wanted[:, i]) for i, out in enumerate(model(data))]
+        optimizer.zero_grad()
+        sum(losses).backward()
+        optimizer.step()
+    with torch.no_grad():
+        first, second = (out.argmax(1).tolist() for out in model(torch.tensor(every)))
+    return dict(zip(every, zip(first, second)))
 
 
 def plain_npi(seed, problems, digits, steps):
-    """Trained on the columns of `problems` additions; returns its answers to all 200 columns."""
-    torch.manual_seed(seed)
+    """The columns that `problems` additions show, and its answers to all 200 columns."""
     source, columns = random.Random(seed), set()
     for _ in range(problems):
         a, b, _ = sums(source, 1, source.randint(1, digits))
@@ -144,22 +161,29 @@ def plain_npi(seed, problems, digits, steps):
         for x, y in zip(a[0, :-1].tolist(), b[0, :-1].tolist()):
             columns.add((x, y, carry))
             carry = (x + y + carry) // 10
-    data = torch.tensor(sorted(columns))
-    total = data.sum(1)
-    model = PlainStep()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(steps):
-        digit, carry = model(data)
-        loss = nn.functional.cross_entropy(digit, total % 10) + nn.functional.cross_entropy(
-            carry, total // 10
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    every = torch.cartesian_prod(torch.arange(10), torch.arange(10), torch.arange(2))
-    with torch.no_grad():
-        digit, carry = (head.argmax(1).tolist() for head in model(every))
-    return len(columns), {tuple(k): (d, c) for k, d, c in zip(every.tolist(), digit, carry)}
+    every = list(itertools.product(range(10), range(10), range(2)))
+    add = lambda x, y, c: ((x + y + c) % 10, (x + y + c) // 10)  # noqa: E731
+    return len(columns), learn_plain(seed, columns, add, every, (10, 2), steps)
+
+
+def plain_sorter(seed, problems, steps):
+    """The pairs that `problems` lists of two digits show, and its answers (what to write where) to all 100 pairs."""
+    source = random.Random(seed)
+    pairs = {tuple(source.choices(range(10), k=2)) for _ in range(problems)}
+    every = list(itertools.product(range(10), range(10)))
+    order = lambda x, y: (min(x, y), max(x, y))  # noqa: E731
+    return len(pairs), learn_plain(seed, pairs, order, every, (10, 10), steps)
+
+
+def plain_sorted(table, source, length, count=100):
+    right = 0
+    for xs in sorts(source, count, length)[0].tolist():
+        out = list(xs)
+        for last in range(length - 1, 0, -1):
+            for i in range(last):
+                out[i], out[i + 1] = table[out[i], out[i + 1]]
+        right += out == sorted(xs)
+    return right / count
 
 
 def plain_exact(table, source, length, count=100):

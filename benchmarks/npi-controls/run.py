@@ -133,7 +133,10 @@ def plain(problems):
     def run(seed):
         columns, table = models.plain_npi(seed, problems, 3, 800)
         source = random.Random(99 + seed)
-        return {"addition": {n: models.plain_exact(table, source, n) for n in SUMS}, "columns_seen": columns}
+        rows = {"addition": {n: models.plain_exact(table, source, n) for n in SUMS}, "columns_seen": columns}
+        pairs, table = models.plain_sorter(seed, problems, 800)
+        rows["sort"] = {n: models.plain_sorted(table, source, n) for n in SORTS}
+        return rows | {"pairs_seen": pairs}
 
     return run
 

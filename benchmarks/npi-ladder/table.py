@@ -80,19 +80,38 @@ def controls():
         )
 
 
+def training():
+    r = read("npi-train")
+    if r is None:
+        return
+    worst = r["worst"]
+    print(
+        f"\nTrain + verify on an idle machine of two cores, {r['templates']} templates, {r['seeds']} seeds: at most "
+        f"{worst['wall_s']:.1f} s ({worst['template']})."
+    )
+
+
 def long_traces():
     r = read("npi-long")
     if r is None:
         return
-    plain, planned = (r[k]["measured_peak_bytes"] / 2**20 for k in ("plain", "planned"))
+    plain, segments, planned = r["runs"].values()
+    mib = 2**20
+    limited = r["limited"]
     print(
-        f"\nBack-propagation through one trace of {r['system_calls']:,} system calls: plain peak {plain:.1f} MiB, under "
-        f'`outsize.compile(budget="{r["budget"]}")` {planned:.1f} MiB, loss and gradients equal to the bit.'
+        f"\nBack-propagation through one trace of {r['system_calls']:,} system calls, {r['hidden']} units: "
+        f"`torch.nn.LSTM` adds {plain['resident_growth_bytes'] / mib:,.0f} MiB to the process; by segments the step's "
+        f"peak is {segments['measured_peak_bytes'] / mib:.1f} MiB, under a budget of {r['budget']} "
+        f"{planned['measured_peak_bytes'] / mib:.1f} MiB, loss and gradients of these two equal to the bit. Where a "
+        f"process may hold {r['limit_bytes'] / mib:,.0f} MiB of data the plain step "
+        f"{'fails' if 'failed' in limited['plain'] else 'ENDS'}, the planned one "
+        f"{'FAILS' if 'failed' in limited['planned'] else 'ends'}."
     )
 
 
 if __name__ == "__main__":
     ladder()
+    training()
     speed()
     swap()
     controls()

@@ -1,17 +1,26 @@
-"""Back-propagation through one execution of 10⁵ system calls, plain and under a budget. Writes result.json beside it.
+"""Back-propagation through one execution of 10⁵ system calls: plain PyTorch, by segments, and under a budget.
 
-    python benchmarks/npi-long/run.py [--budget "24 MiB"]
+    python benchmarks/npi-long/run.py [--budget "64 MiB"]
 
-The non-recursive controller learns one whole bubble sort of 160 digits. One step of training each, the same executor and
-meter for both; losses and gradients must be equal to the bit.
+The non-recursive controller learns one whole bubble sort as a single sequence. Each step runs in a process of its own.
+`torch.nn.LSTM` is the plain step, as PyTorch has it. `segments` is the same loss with one operator per 1,000 steps
+(`LongTrace`); `planned` is that under `outsize.compile`: losses and gradients of these two must be equal to the bit. The
+last two runs get an address space for data that lies between the plain step's need and the planned one's. Writes
+result.json beside it.
 """
 
 import argparse
+import hashlib
 import json
 import random
+import resource
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import outsize
 from outsize.programs import npi
@@ -41,50 +50,103 @@ def example(xs):
     return make
 
 
-def steps(module, seen, wanted, count):
-    """Losses, final gradients and the record of `count` steps."""
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-    losses = []
-    for _ in range(count):
-        optimizer.zero_grad()
-        loss = module(seen, wanted)
-        loss.backward()
-        losses.append(float(loss.detach()))
-        gradients = [p.grad.clone() for p in module.parameters()]
-        optimizer.step()
-    return losses, gradients, outsize.report(module, timelines=False)
+class Plain(nn.Module):
+    """The same controller and loss with PyTorch's own LSTM over the whole sequence."""
+
+    def __init__(self, controller):
+        super().__init__()
+        self.controller = controller
+        self.lstm = nn.LSTM(controller.embedding, controller.hidden)
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            setattr(self.lstm, f"{name}_l0", getattr(controller.cell, name))
+
+    def forward(self, seen, wanted):
+        model = self.controller
+        hs, _ = self.lstm(model.seen(seen) + model.program.weight[0])
+        heads = model.heads(hs).split(model.widths, 1)
+        return sum(nn.functional.cross_entropy(head, wanted[:, i]) for i, head in enumerate(heads))
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--budget", default="24 MiB")
-    parser.add_argument("--length", type=int, default=160)
-    parser.add_argument("--segment", type=int, default=1_000)
-    options = parser.parse_args()
+def kib(field):
+    """A line of /proc/self/status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def child(options):
+    """One training step; prints what it took as JSON."""
     torch.set_num_threads(1)
     source = random.Random(0)
     row = flat_traces(bubble, [example(source.choices(range(10), k=options.length))])[0]
     vocabulary = flat_vocabulary([row])
     seen, wanted = as_long_trace(vocabulary, row)
-
-    def fresh():
-        torch.manual_seed(0)
-        return LongTrace(Controller(vocabulary), segment=options.segment)
-
-    plain = steps(outsize.meter(fresh()), seen, wanted, 1)
-    planned = steps(outsize.compile(fresh(), budget=options.budget), seen, wanted, 1)
-    equal = plain[0] == planned[0] and all(torch.equal(a, b) for a, b in zip(plain[1], planned[1]))
-    assert equal, "the planned step differs"
-    keys = ("measured_peak_bytes", "predicted_peak_bytes", "resident_bytes", "swapped_out_bytes", "capture_seconds",
-            "measured_step_seconds", "stall_seconds")  # fmt: skip
+    torch.manual_seed(0)
+    controller = Controller(vocabulary, hidden=options.hidden)
+    make = {
+        "plain": Plain,
+        "segments": lambda c: outsize.meter(LongTrace(c, segment=options.segment)),
+        "planned": lambda c: outsize.compile(LongTrace(c, segment=options.segment), budget=options.budget),
+    }
+    module = make[options.child](controller)
+    if options.limit:
+        resource.setrlimit(resource.RLIMIT_DATA, (options.limit, options.limit))
+    before, started = kib("VmRSS"), time.perf_counter()
+    try:
+        loss = module(seen, wanted)
+        loss.backward()
+    except (RuntimeError, MemoryError) as error:
+        print(json.dumps({"failed": str(error).splitlines()[0][:160]}))
+        return
+    bits = hashlib.sha256(b"".join(p.grad.numpy().tobytes() for p in controller.parameters()))
     report = {
-        "system_calls": len(seen), "segment": options.segment, "budget": options.budget,
-        "budget_bytes": planned[2].budget_bytes, "losses": plain[0], "bitwise_equal": equal,
-        "plain": {k: getattr(plain[2], k) for k in keys}, "planned": {k: getattr(planned[2], k) for k in keys},
-        "held": planned[2].measured_peak_bytes <= planned[2].budget_bytes,
+        "system_calls": len(seen), "loss": float(loss.detach()), "gradients": bits.hexdigest(),
+        "seconds": time.perf_counter() - started, "resident_growth_bytes": kib("VmHWM") - before,
+        "data_bytes": kib("VmData"),
+    }  # fmt: skip
+    if options.child != "plain":
+        record = outsize.report(module, timelines=False)
+        keys = ("measured_peak_bytes", "predicted_peak_bytes", "resident_bytes", "swapped_out_bytes",
+                "capture_seconds", "budget_bytes")  # fmt: skip
+        report |= {key: getattr(record, key) for key in keys}
+    print(json.dumps(report))
+
+
+def measure(kind, options, limit=0):
+    words = [f"--{k}={getattr(options, k)}" for k in ("budget", "length", "segment", "hidden")]
+    command = [sys.executable, __file__, "--child", kind, f"--limit={limit}", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = done.stdout.strip().splitlines()
+    result = json.loads(lines[-1]) if done.returncode == 0 and lines else {"failed": done.stderr[-300:]}
+    print(kind, limit, json.dumps(result), flush=True)
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--budget", default="64 MiB")
+    parser.add_argument("--length", type=int, default=170)
+    parser.add_argument("--segment", type=int, default=1_000)
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--child")
+    parser.add_argument("--limit", type=int, default=0)
+    options = parser.parse_args()
+    if options.child:
+        child(options)
+        return
+    runs = {kind: measure(kind, options) for kind in ("plain", "segments", "planned")}
+    plain, segments, planned = runs.values()
+    assert segments["gradients"] == planned["gradients"], "the planned step differs"
+    assert segments["loss"] == planned["loss"]
+    assert planned["measured_peak_bytes"] <= planned["budget_bytes"]
+    limit = (plain["data_bytes"] + planned["data_bytes"]) // 2
+    limited = {kind: measure(kind, options, limit) for kind in ("plain", "planned")}
+    report = {
+        "system_calls": planned["system_calls"], "hidden": options.hidden, "segment": options.segment,
+        "budget": options.budget, "bitwise_equal": True,
+        "loss_difference_from_plain": abs(plain["loss"] - planned["loss"]), "runs": runs,
+        "limit_bytes": limit, "limited": limited,
     }  # fmt: skip
     Path(__file__).with_name("result.json").write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

@@ -106,3 +106,7 @@ class TreesError(OutsizeError):
 
 class NpiError(OutsizeError):
     """A template, trace, primitive, execution or certificate of the programmer-interpreter is not usable."""
+
+
+class NpiWarning(UserWarning):
+    """A trained program may answer wrongly, or was shown too little to be learned whole."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,12 +76,15 @@ def _print_result(
         raise NpiError(
             f"--strict looks at the network's margins, --engine {engine} has none: use --engine network"
         )
-    chosen: Any = model.fastest if engine == "auto" else engine
-    if strict is not None:
-        chosen = "network"
+    chosen: Any = "network" if strict is not None else model.fastest if engine == "auto" else engine
     entry = find(template)
-    heads = entry.encode(*entry.read(_words(args)))
-    stats = execute(model, [heads], engine=chosen, strict=strict, limits=limits)
+    arguments = entry.read(_words(args))
+    entry.check(model.primitives, arguments)
+    heads = entry.encode(*arguments)
+    with warnings.catch_warnings(record=True) as caught:
+        stats = execute(model, [heads], engine=chosen, strict=strict, limits=limits)
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
     if as_json:
         print(json.dumps({"template": template, "engine": chosen, **vars(stats)}), file=sys.stderr)
     print(_text(entry.decode(heads)))
@@ -88,7 +92,8 @@ def _print_result(
 
 def _words(args: list[str] | None) -> list[str]:
     if args == ["-"]:
-        return sys.stdin.read().splitlines()
+        text = sys.stdin.read()
+        return text.removesuffix("\n").split("\n") if text else []
     return list(args or ())
 
 
@@ -128,9 +133,6 @@ def train(
 
 @contextmanager
 def _progress(name: str) -> Iterator[Callable[[str], None]]:
-    import torch
-
-    torch.set_num_threads(1)  # networks this small lose more to handing over between threads than they gain
     with Console(stderr=True).status(name) as status:
         yield lambda stage: status.update(f"{name}: {stage}")
 
@@ -158,9 +160,9 @@ def verify(
         tell("verification")
         certificate = certify(reference, model)
     if json_file is not None:
-        json_file.write_text(certificate.to_json() + "\n")
+        _write(json_file, certificate.to_json())
     if python is not None:
-        python.write_text(to_python(model.controller) + "\n")
+        _write(python, to_python(model.controller))
     c = certificate
     print(f"{c.template}: {'the certificate holds' if c.holds else 'the certificate does NOT hold'}")
     print(
@@ -172,6 +174,15 @@ def verify(
     for fact in c.not_proved:
         print(f"  not proved: {fact}")
     raise typer.Exit(0 if c.holds else 1)
+
+
+def _write(path: Path, text: str) -> None:
+    from ..errors import NpiError
+
+    try:
+        path.write_text(text + "\n")
+    except OSError as error:
+        raise NpiError(f"{path} cannot be written: {error}") from error
 
 
 @app.command("list")
@@ -208,7 +219,9 @@ def trace(
     from ..programs.npi.library import find
 
     model, entry = shipped(template, weights), find(template)
-    heads = entry.encode(*entry.read(_words(args)))
+    arguments = entry.read(_words(args))
+    entry.check(model.primitives, arguments)
+    heads = entry.encode(*arguments)
     lines = _Lines(limit, model)
     stats = execute(model, [heads], engine="network", hear=lines.hear)
     if lines.count > limit:
@@ -268,9 +281,6 @@ def swap(
         print(
             f"{slot}: {check.errors} of {check.inputs} {check.kind} inputs wrong, e <= {check.error_bound:.3g} per call"
         )
-        if check.error_bound > 0:
-            bound = f"m calls are right with probability >= (1 - {check.error_bound:.3g})^m"
-            print(f"warning: {slot} may answer wrongly; {bound}", file=sys.stderr)
     if out is not None:
         save(model, out)
     if args:

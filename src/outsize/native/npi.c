@@ -13,7 +13,8 @@ enum { /* words of the block, in order; programs/npi/compiled.py writes them by 
     STEPS, ERROR, EXECUTION, DETAIL_A, DETAIL_B, DEEPEST, WORDS /* out */
 };
 enum { READ, WRITE, TEST, RIGHT, LEFT, AT_END, AT_START, BEFORE, MEETS, GOTO, COPY, MIDDLE, SEEK, CALL, TAIL, RETURN };
-enum { FINE, OFF_TAPE, OUTSIDE, TOO_LONG, TOO_DEEP, NO_ANSWER, NO_MEMORY };
+enum { FINE, OFF_TAPE, OUTSIDE, TOO_LONG, TOO_DEEP, NO_ANSWER, NO_MEMORY, INTERRUPTED };
+enum { CALL_EVERY = (1 << 22) - 1 }; /* steps between looks at Ctrl-C: about 0.1 s */
 
 typedef struct { int64_t tape, position; } pointer;
 typedef struct { int64_t base; int32_t program, state, pointers, values; } header;
@@ -63,7 +64,8 @@ static int answer(machine *m, int32_t slot, const int32_t *operands, int count, 
         if (rank < 0) return fail(m, OUTSIDE, slot, values[operands[i]]);
         index += rank * input[3];
     }
-    return *out = ((const int64_t *)row[1])[index], FINE;
+    *out = ((const int64_t *)row[1])[index]; /* the least integer: the program has no answer (slots.UNDEFINED) */
+    return *out == INT64_MIN ? fail(m, OUTSIDE, slot, count ? values[operands[0]] : 0) : FINE;
 }
 
 static int place(machine *m, pointer *p, int64_t position) {
@@ -162,6 +164,14 @@ static int act(machine *m, header **frame, const int32_t *op, int *seen) {
     }
 }
 
+/* Whether Ctrl-C was pressed; the exception is set then. */
+static int interrupted(void) {
+    PyGILState_STATE state = PyGILState_Ensure();
+    int stop = PyErr_CheckSignals();
+    PyGILState_Release(state);
+    return stop;
+}
+
 static int execute(machine *m, int64_t e) {
     int64_t *w = m->w, arity = w[ARITY];
     const int32_t *start = (const int32_t *)w[START], *acts = (const int32_t *)w[ACT];
@@ -182,6 +192,7 @@ static int execute(machine *m, int64_t e) {
             if (f->state < 0) code = fail(m, NO_ANSWER, f->program, seen);
             else code = act(m, &f, (const int32_t *)w[OPS] + acts[f->state] * w[OP_WIDTH], &seen), steps++;
         }
+        if ((steps & CALL_EVERY) == CALL_EVERY && interrupted()) code = fail(m, INTERRUPTED, steps, 0);
     }
     w[STEPS] += steps;
     for (int64_t i = 0; i < arity; i++) ((int64_t *)w[POSITION])[e * arity + i] = m->pointers[i].position;
@@ -206,6 +217,7 @@ static PyObject *npi_run(PyObject *self, PyObject *args) {
     }
     free(m.pointers);
     free(m.frames);
+    if (w[ERROR] == INTERRUPTED) return NULL;
     Py_RETURN_NONE;
 }
 

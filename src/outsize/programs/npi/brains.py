@@ -13,6 +13,7 @@ from ...errors import NpiError
 from .calls import Action
 from .controller import Controller
 from .primitive import Primitive
+from .slots import UNDEFINED
 from .tables import Tables
 
 __all__ = ["Brain", "NetworkBrain", "PrimitiveCaller", "TableBrain"]
@@ -137,9 +138,15 @@ class PrimitiveCaller:
 
     def _forward(self, inputs: np.ndarray) -> np.ndarray:
         self.forwards += 1
-        return self.model.answer(torch.from_numpy(np.ascontiguousarray(inputs))).numpy()
+        return self.model.raw(torch.from_numpy(np.ascontiguousarray(inputs))).numpy()
 
     def __call__(self, inputs: np.ndarray, near: np.ndarray) -> np.ndarray:
+        answers = self._answers(inputs, near)
+        if (answers == UNDEFINED).any():
+            self.model.refuse(inputs[answers == UNDEFINED][0].tolist())
+        return answers
+
+    def _answers(self, inputs: np.ndarray, near: np.ndarray) -> np.ndarray:
         if inputs.shape[1] == 0:
             answer = self.known[0] if self.known else int(self._forward(inputs[:1])[0])
             self.known[0] = answer

@@ -20,7 +20,7 @@ from ...errors import NpiError
 from .calls import Row
 from .controller import ControllerCheck, check_controller
 from .primitive import PrimitiveCheck, check_primitive
-from .slots import Site
+from .slots import UNDEFINED, Site
 from .template import Template
 from .termination import Termination, prove_termination
 from .trained import Trained
@@ -160,12 +160,12 @@ def _wrong(primitives: Mapping[str, Mapping[str, Any]]) -> bool:
 
 def _primitive(site: Site | None, trained: Trained, slot: str) -> dict[str, Any]:
     """Check a primitive against the program's own expression, over the whole domain where there is one."""
-    model, known = trained.primitives[slot], trained.checks[slot]
+    model, known, refused = trained.primitives[slot], trained.checks[slot], 0
     if site is not None and model.finite:
         data, whole = site.pairs(1 << 22)
         if whole and list(data) and set(map(tuple, model.every_input().tolist())) == set(data):
-            known = _exhaustive(model, data)
-    return {"weights": model.fingerprint(), **asdict(known)}
+            known, refused = _exhaustive(model, data), list(data.values()).count(UNDEFINED)
+    return {"weights": model.fingerprint(), "refused": refused, **asdict(known)}
 
 
 def _exhaustive(model: Any, data: Mapping[tuple[int, ...], int]) -> PrimitiveCheck:
@@ -190,11 +190,9 @@ def _ends(template: Template) -> Termination:
     for site in template.sites.values():
         data, whole = site.pairs(1 << 17)
         if whole and site.kind == "test" and site.arity == 1:
-            truths[site.name] = tuple(
-                frozenset(k[0] for k, v in data.items() if bool(v) == yes) for yes in (False, True)
-            )
+            truths[site.name] = tuple(frozenset(k[0] for k, v in data.items() if v == yes) for yes in (0, 1))
         if whole and site.kind == "write":
-            outputs[site.name] = frozenset(data.values())
+            outputs[site.name] = frozenset(data.values()) - {UNDEFINED}
     return prove_termination(
         template.arities,
         template.closure.rows,
@@ -232,7 +230,10 @@ def _words(
     (proved if ends.proved else open_).append("every execution that stays on its tapes ends")
     for slot, p in primitives.items():
         if p["kind"] == "exhaustive" and p["errors"] == 0:
-            proved.append(f"primitive {slot} equals the program's expression on all {p['inputs']} inputs")
+            none = f"; {p['refused']} have no answer that fits, and are refused" if p["refused"] else ""
+            proved.append(
+                f"primitive {slot} equals the program's expression on all {p['inputs']} inputs{none}"
+            )
         else:
             open_.append(
                 f"primitive {slot} is exact: {p['errors']} of {p['inputs']} wrong, e <= {p['error_bound']:.3g} per call"
@@ -248,4 +249,5 @@ def _words(
         f"that {template.name} itself computes what its user wants: tests compare it with other means"
     )
     open_.append("inputs outside of the primitives' domains, which raise an error")
+    open_ += [f"a call in which {template.name} itself fails: {path}" for path in template.closure.refused]
     return tuple(proved), tuple(open_)

@@ -16,7 +16,7 @@ from typing import final
 
 from ...errors import NpiError
 from .calls import Action, Row
-from .record import Probe, Session
+from .record import Probe, Session, unrecordable
 from .slots import Slots
 from .source import Linker, Program
 from .tape import Pointer
@@ -111,7 +111,7 @@ def close(linker: Linker, slots: Slots) -> Closure:
 def _sweep(linker: Linker, slots: Slots, returns: dict[str, set[bool | None]]) -> Closure:
     explorer = Explorer(linker, slots, returns)
     linker.listener = explorer
-    entry = linker.functions[linker.name].__code__.co_argcount
+    entry = len(linker.parameters[linker.name])
     arities, queue = {linker.name: entry}, deque([linker.name])
     rows: list[Row] = []
     refused: list[str] = []
@@ -141,9 +141,12 @@ def _walk(explorer: Explorer, name: str, arity: int, rows: list[Row], refused: l
             )
         try:
             row, result = explorer.path(name, arity, scripts.popleft())
-        except (NpiError, _Unknown) as error:
-            if isinstance(error, NpiError):
-                raise
+        except _Unknown:
+            pass
+        except NpiError:
+            raise
+        except (TypeError, AttributeError, NameError) as error:
+            raise unrecordable(name, error) from error
         except Exception as error:
             refused.append(f"{name}{tuple(explorer.taken)}: {type(error).__name__}: {error}")
         else:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...errors import NpiError
 from .calls import OBSERVATIONS, Row
-from .primitive import margins, weights_hash
+from .primitive import margins, one_thread, weights_hash
 from .template import Vocabulary
 
 __all__ = ["Controller", "ControllerCheck", "ControllerSettings", "check_controller", "train_controller"]
@@ -154,6 +154,7 @@ def check_controller(controller: Controller, rows: Sequence[Row]) -> ControllerC
     )
 
 
+@one_thread()
 def train_controller(
     vocabulary: Vocabulary, rows: Sequence[Row], settings: ControllerSettings | None = None, seed: int = 0
 ) -> Controller:

@@ -39,7 +39,7 @@ def flat_traces(program: Program, examples: Iterable[Example]) -> list[Row]:
     Raises:
         NpiError: the program calls a function over pointers, copies a pointer, or uses a value after another read.
     """
-    linker = Linker(program, lift=False)
+    linker = Linker(program, lifts=False)
     rows = []
     for example in examples:
         recorder = Recorder(linker, Slots(), limit=_FLAT_LIMIT)

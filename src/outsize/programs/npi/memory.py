@@ -36,7 +36,7 @@ class Memory:
         number = {id(tape): i for i, tape in enumerate(self.tapes)}
         self.length = np.array([len(t) for t in self.tapes], dtype=np.int64)
         self.offset = np.concatenate([[0], np.cumsum(self.length)[:-1]]).astype(np.int64)
-        self.cells = np.array([v for t in self.tapes for v in t.cells], dtype=np.int64)
+        self.cells = _cells(self.tapes)
         self.tape = np.zeros((n, max(arity, 8)), dtype=np.int64)
         self.position = np.zeros((n, max(arity, 8)), dtype=np.int64)
         for b, heads in enumerate(executions):
@@ -202,6 +202,13 @@ class Memory:
     def _widen_values(self) -> None:
         self.values, self.origin = _widened(self.values, 1), _widened(self.origin, 1)
         self._stack[2], self._stack[3] = _widened(self._stack[2], 2), _widened(self._stack[3], 2)
+
+
+def _cells(tapes: Sequence[Tape]) -> np.ndarray:
+    try:
+        return np.array([v for t in tapes for v in t.cells], dtype=np.int64)
+    except OverflowError as error:
+        raise NpiError("a tape holds an integer of more than 64 bits; cells have 64") from error
 
 
 def _widened(array: np.ndarray, axis: int) -> np.ndarray:

@@ -9,16 +9,18 @@ that can be said.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...errors import NpiError
+from .slots import UNDEFINED
 
 __all__ = ["Primitive", "PrimitiveCheck", "PrimitiveSettings", "error_bound", "train_primitive"]
 
@@ -78,6 +80,7 @@ class Primitive(nn.Module):
         name: its slot.
         domains: the values of each input, sorted; None for an input without a finite domain.
         classes: the answers, sorted.
+        ranges: for each input without a domain, the least and the largest value that it was trained on.
         hidden: width of the hidden layers.
     """
 
@@ -87,11 +90,13 @@ class Primitive(nn.Module):
         domains: Sequence[tuple[int, ...] | None],
         classes: tuple[int, ...],
         *,
+        ranges: Sequence[tuple[int, int] | None] = (),
         hidden: int = 64,
         one_hot_limit: int = 32,
     ) -> None:
         super().__init__()
         self.name, self.domains, self.classes = name, tuple(domains), classes
+        self.ranges = tuple(ranges) or (None,) * len(domains)
         self.hidden, self.one_hot_limit = hidden, one_hot_limit
         self.sizes = [self._width(d) for d in self.domains]
         self.layers = nn.Sequential(
@@ -132,17 +137,24 @@ class Primitive(nn.Module):
                 if len(known) <= self.one_hot_limit:
                     parts.append(nn.functional.one_hot(column, width).float())
                     continue
+            elif bounds := self.ranges[i]:
+                strange = (column < bounds[0]) | (column > bounds[1])
+                if bool(strange.any()):
+                    self._outside(inputs[strange][0].tolist(), i)
             bits = (column[:, None] >> torch.arange(width)) & 1
             parts.append(bits.float() * 2 - 1)
         return torch.cat(parts, 1)
 
     def _outside(self, inputs: list[int], i: int) -> None:
-        domain = self.domains[i] or ()
+        domain, bounds = self.domains[i], self.ranges[i]
+        held = (
+            f"one of {len(domain)} values from {min(domain)} to {max(domain)}" if domain else "a known value"
+        )
         raise NpiError(
-            f"primitive {self.name} is called on {inputs}: input {i} must be one of {len(domain)} values "
-            f"from "
-            f"{min(domain)} to {max(domain)}; train it on a wider domain (`outsize npi swap … --primitive "
-            f"{self.name}=FILE`) or keep the input inside"
+            f"primitive {self.name} is called on {inputs}, outside of its domain: input {i} must be "
+            + (f"from {bounds[0]} to {bounds[1]}, as in the examples" if bounds else held)
+            + f"; give the tape a wider domain, or more examples, and train again (`outsize npi swap … --primitive "
+            f"{self.name}=FILE`), or keep the input inside"
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -154,8 +166,23 @@ class Primitive(nn.Module):
         """The answers, int64 [n], to `inputs` [n, arity] int64.
 
         Raises:
-            NpiError: an input lies outside of the domain that the network was trained on.
+            NpiError: an input lies outside of the domain that the network was trained on, or the program has no
+                answer to it.
         """
+        answers = self.raw(inputs)
+        if bool((answers == UNDEFINED).any()):
+            self.refuse(inputs[answers == UNDEFINED][0].tolist())
+        return answers
+
+    def refuse(self, inputs: list[int]) -> NoReturn:
+        raise NpiError(
+            f"primitive {self.name} is called on {inputs}, outside of its domain: the program has no answer there, or "
+            "none that fits the tape it is written to; give that tape a wider domain and train again"
+        )
+
+    @torch.no_grad()
+    def raw(self, inputs: Tensor) -> Tensor:
+        """As `answer`, with `UNDEFINED` where the program has no answer."""
         return self._classes[self(inputs).argmax(1)]
 
     def __call__(self, inputs: Any) -> Any:
@@ -177,7 +204,7 @@ class Primitive(nn.Module):
     @torch.no_grad()
     def table(self) -> np.ndarray:
         """Every answer, int64 in the order of `every_input`."""
-        return torch.cat([self.answer(part) for part in self.every_input().split(1 << 16)]).numpy()
+        return torch.cat([self.raw(part) for part in self.every_input().split(1 << 16)]).numpy()
 
     def fingerprint(self) -> str:
         return weights_hash(self)
@@ -188,9 +215,21 @@ class Primitive(nn.Module):
             "name": self.name,
             "domains": [None if d is None else list(d) for d in self.domains],
             "classes": list(self.classes),
+            "ranges": [None if r is None else list(r) for r in self.ranges],
             "hidden": self.hidden,
             "one_hot_limit": self.one_hot_limit,
         }
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Networks this small lose more to handing over between threads than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -220,6 +259,7 @@ def margins(logits: Tensor, wanted: Tensor) -> Tensor:
     return right - logits.scatter(1, wanted[:, None], -torch.inf).amax(1)
 
 
+@one_thread()
 def train_primitive(
     name: str,
     data: Mapping[tuple[int, ...], int],
@@ -254,14 +294,18 @@ def train_primitive(
     order = torch.randperm(len(data), generator=generator)
     held = torch.zeros(0, dtype=torch.int64) if exhaustive else order[: max(1, len(data) // 5)]
     kept = order if exhaustive or len(data) < 5 else order[len(held) :]
+    ranges = [(int(c.min()), int(c.max())) if d is None else None for c, d in zip(inputs[kept].T, domains)]
     hidden = settings.hidden * (4 if len(data) > 4096 and len(classes) > 2 else 1)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Primitive(name, domains, classes, hidden=hidden, one_hot_limit=settings.one_hot_limit)
+        model = Primitive(
+            name, domains, classes, ranges=ranges, hidden=hidden, one_hot_limit=settings.one_hot_limit
+        )
     _fit(model, inputs[kept], wanted[kept], settings, generator)
     return model, check_primitive(model, inputs, wanted, held, exhaustive)
 
 
+@one_thread()
 def check_primitive(
     model: Primitive, inputs: Tensor, wanted: Tensor, held: Tensor, exhaustive: bool
 ) -> PrimitiveCheck:

@@ -8,20 +8,21 @@ the training data is what the machine will see. `Explorer` (closure.py) runs wit
 from __future__ import annotations
 
 import sys
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os.path import basename
 from typing import Any, final
 
-from ...errors import NpiError
+from ...errors import NpiError, OutsizeError
 from .calls import COPY, Action, Row, Step, fold, observation
 from .slots import Answer, Site, Slots
 from .source import Linker, Program
 from .tape import Head, Pointer
 from .value import Value, evaluate, registers
 
-__all__ = ["Frame", "Probe", "Recorder", "Session"]
+__all__ = ["Frame", "Probe", "Recorder", "Session", "unrecordable"]
 
 #: A call that issues more system calls than this without returning is taken to loop. The longest call of the
 #: library has 16 after normalisation.
@@ -65,11 +66,12 @@ class Session(ABC):
         return frame
 
     def close(self, result: object) -> tuple[Row, bool | None]:
+        if isinstance(result, Value) and result.is_comparison:
+            result = self.test(result, "its return")
         if result is not None and not isinstance(result, bool):
             raise NpiError(
                 f"{self.frame.program} returns {type(result).__name__}: a program returns nothing, True or "
-                f"False; "
-                "leave data on a tape and positions in a pointer that was passed in"
+                "False; return bool(…) of a test, leave data on a tape and positions in a pointer that was passed in"
             )
         self.emit(Action({None: "return", False: "return no", True: "return yes"}[result]), None)
         frame = self.frames.pop()
@@ -80,7 +82,8 @@ class Session(ABC):
         if len(frame.steps) >= self.limit:
             raise NpiError(
                 f"one call of {frame.program} has made {self.limit} system calls and not returned; write the "
-                "repetition as a `while` loop or a call, so that each round starts afresh"
+                "repetition as a `while` loop or a call, so that each round starts afresh, in a function of the module "
+                "(what is defined inside of another function is not looked into)"
             )
         frame.steps.append(Step(frame.seen, action))
         frame.seen = observation(answer)
@@ -106,17 +109,17 @@ class Session(ABC):
                 f"cell"
             )
 
-    def test(self, value: Value) -> bool:
+    def test(self, value: Value, where: str = "") -> bool:
         self.own(value)
-        site = self.site("test", value, None)
+        site = self.site("test", value, None, where)
         operands = tuple(f"v{r}" for r in registers(value.expr))
         answer = self.answer(site, value)
         result = self.decide(None if answer is None else bool(answer), (False, True))
         self.emit(Action("test", operands, site.name), result)
         return bool(result)
 
-    def site(self, kind: str, value: Value, target: Probe | None) -> Site:
-        where = _caller()
+    def site(self, kind: str, value: Value, target: Probe | None, where: str = "") -> Site:
+        where = where or _caller()
         used = registers(value.expr)
         label = "" if target is None else self.parameter(target)
         site = self.slots.site(kind, self.frame.program, where, value.expr, label)
@@ -129,9 +132,9 @@ class Session(ABC):
         return site
 
     def parameter(self, probe: Probe) -> str:
-        code = self.linker.functions[self.frame.program].__code__
+        names = self.linker.parameters[self.frame.program]
         index = int(self.register(probe)[1:])
-        return code.co_varnames[index] if index < code.co_argcount else f"copy{index}"
+        return names[index] if index < len(names) else f"copy{index}"
 
     def answer(self, site: Site, value: Value) -> int | None:
         return value.number
@@ -192,12 +195,20 @@ class Recorder(Session):
 
     def run(self, heads: tuple[Head, ...]) -> None:
         """Run the whole program; the rows are in `rows` afterwards."""
+        name, arity = self.linker.name, len(self.linker.parameters[self.linker.name])
+        if len(heads) != arity or len(set(map(id, heads))) < arity:
+            raise NpiError(
+                f"{name} takes {arity} different pointers, an example gives {len(set(map(id, heads)))}"
+            )
         self.linker.listener = self
-        name = self.linker.name
         limit = sys.getrecursionlimit()
         sys.setrecursionlimit(max(limit, 200_000))
         try:
             self.enter(name, self.linker.functions[name], tuple(Probe(self, h) for h in heads))
+        except OutsizeError:
+            raise
+        except Exception as error:
+            raise unrecordable(name, error) from error
         finally:
             sys.setrecursionlimit(limit)
             self.linker.listener = None
@@ -241,6 +252,8 @@ class Probe(Pointer):
             name, number = site.name, session.answer(site, value)
         operands = (session.register(self), *(f"v{r}" for r in registers(value.expr)))
         session.emit(Action("write", operands, name), None)
+        if number is not None and not -(1 << 63) < number < 1 << 63:
+            raise NpiError(f"an integer of more than 64 bits is written at {_caller()}; cells have 64")
         if self.head is not None and number is not None:
             domain = self.head.tape.domain
             if domain is not None and number not in domain:
@@ -300,6 +313,18 @@ class Probe(Pointer):
                 "a recorded pointer met one that is not recorded: pass every pointer as an argument"
             )
         return self.session.register(other)
+
+
+def unrecordable(name: str, error: Exception) -> NpiError:
+    """What to say of a program that fails on what `read` and pointers are under a recorder."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f for f in frames if f.filename not in _OURS]
+    where = f" at {basename(theirs[-1].filename)}:{theirs[-1].lineno}" if theirs else ""
+    return NpiError(
+        f"{name} fails while it is recorded{where} ({type(error).__name__}: {error}). There, a value knows arithmetic "
+        "and comparisons and a pointer its own methods only; put other computation into a function of the values, "
+        "which becomes a primitive"
+    )
 
 
 def _bare(pointer: Pointer) -> Head:

@@ -16,7 +16,11 @@ from typing import final
 from ...errors import NpiError
 from .value import Expr, evaluate, registers, show
 
-__all__ = ["Answer", "Site", "Slots"]
+__all__ = ["UNDEFINED", "Answer", "Site", "Slots"]
+
+#: The answer to inputs for which the program has none: it divides by zero there, or its result does not fit the tape
+#: that it is written to. A primitive learns it like any other answer, and a call that gets it is an error.
+UNDEFINED = -(1 << 63)
 
 #: A primitive's answer to the values under the pointers.
 Answer = Callable[[tuple[int, ...]], int]
@@ -62,25 +66,26 @@ class Site:
             limit: largest number of inputs that are enumerated.
 
         Raises:
-            NpiError: an answer on the domain leaves the domain of the tape that it is written to.
+            NpiError: the program has an answer to no input of the domain.
         """
         finite = [sorted(d) for d in self.domains if d is not None]
         if len(finite) < self.arity or prod(len(d) for d in finite) > limit:
             return dict(self.seen), False
-        data = {}
-        for inputs in itertools.product(*finite):
-            try:
-                data[inputs] = self(inputs)
-            except ArithmeticError as error:
-                raise NpiError(f"primitive {self.name} ({self.text}) fails on {inputs}: {error}") from error
-            if self.target is not None and data[inputs] not in self.target:
-                raise NpiError(
-                    f"primitive {self.name} ({self.text}) answers {data[inputs]} to {inputs}, which the "
-                    f"tape it is "
-                    f"written to cannot hold; widen that tape's domain ({min(self.target)} to "
-                    f"{max(self.target)})"
-                )
+        data = {inputs: self._answer(inputs) for inputs in itertools.product(*finite)}
+        if set(data.values()) == {UNDEFINED}:
+            raise NpiError(
+                f"primitive {self.name} ({self.text}) has no answer to any of {len(data)} inputs that fits the tape "
+                f"it is written to ({sorted(self.target or ())[:10]})"
+            )
         return data, True
+
+    def _answer(self, inputs: tuple[int, ...]) -> int:
+        try:
+            answer = self(inputs)
+        except (ArithmeticError, ValueError):
+            return UNDEFINED
+        fits = abs(answer) < -UNDEFINED if self.target is None else answer in self.target
+        return answer if fits else UNDEFINED
 
 
 @final

@@ -83,6 +83,8 @@ def read_pairs(path: Path, arity: int) -> dict[tuple[int, ...], int]:
             raise NpiError(
                 f"{path}, line {line}: {len(numbers)} columns; {arity} inputs and one output are needed"
             )
+        if any(abs(n) >= 1 << 63 for n in numbers):
+            raise NpiError(f"{path}, line {line}: an integer of more than 64 bits; cells have 64")
         key = tuple(numbers[:-1])
         if pairs.setdefault(key, numbers[-1]) != numbers[-1]:
             raise NpiError(f"{path}, line {line}: {key} has the outputs {pairs[key]} and {numbers[-1]}")

@@ -188,7 +188,7 @@ def parameterize(traces: Traces) -> Template:
     programs = dict.fromkeys([traces.linker.name, *(row.program for row in closure.rows)])
     return Template(
         name=traces.linker.name,
-        arities={p: traces.linker.functions[p].__code__.co_argcount for p in programs},
+        arities={p: len(traces.linker.parameters[p]) for p in programs},
         rows=traces.rows,
         closure=closure,
         sites=traces.slots.by_name(),

@@ -8,16 +8,17 @@ save / load                safetensors with the vocabulary as metadata; nothing 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
-from ...errors import NpiError
+from ...errors import NpiError, NpiWarning
 from .brains import NetworkBrain, PrimitiveCaller, TableBrain
 from .calls import COPY, Action, Row
 from .compiled import Compiled, can_compile
@@ -30,7 +31,7 @@ from .template import Template, Vocabulary, retrace
 
 __all__ = ["Engine", "Trained", "load", "run", "save", "train", "train_site"]
 
-Engine = Literal["network", "tables", "native"]
+Engine = Literal["auto", "network", "tables", "native"]
 _KEY = "outsize.npi"
 
 
@@ -44,6 +45,7 @@ class Trained:
         primitives: networks by slot.
         checks: what was found when they were trained.
         traces: how many executions the controller was trained on.
+        pointers: how many pointers the entry takes.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Trained:
     primitives: Mapping[str, Primitive]
     checks: Mapping[str, PrimitiveCheck]
     traces: int
+    pointers: int
     _tables: list[Tables] = field(default_factory=list, repr=False, compare=False)
     _compiled: list[Compiled] = field(default_factory=list, repr=False, compare=False)
 
@@ -70,7 +73,7 @@ class Trained:
 
     @property
     def fastest(self) -> Engine:
-        """`native` where the C machine can run this, else `tables`."""
+        """What `auto` takes: `native` where the C machine can run this, else `tables`."""
         return "native" if can_compile(self.primitives) else "tables"
 
     def fill(self, slot: str, model: Primitive, check: PrimitiveCheck) -> Trained:
@@ -117,7 +120,18 @@ def train(
 
     Raises:
         NpiError: a primitive or the controller cannot be learned.
+
+    Warns:
+        NpiWarning: the examples do not show every way through the program, so it cannot be learned whole.
     """
+    if template.uncovered:
+        warnings.warn(
+            f"the examples of {template.name} do not show {len(template.uncovered)} of "
+            f"{len(template.closure.rows)} ways through its calls, such as {template.uncovered[0]}: add an example for "
+            "each, or the certificate will not hold",
+            NpiWarning,
+            stacklevel=2,
+        )
     models, checks = {}, {}
     for slot in template.sites:
         tell(f"primitive {slot}")
@@ -135,6 +149,7 @@ def train(
         primitives=models,
         checks=checks,
         traces=len(template.traces.examples),
+        pointers=template.arities[template.name],
     )
 
 
@@ -182,7 +197,7 @@ def run(
     trained: Trained,
     executions: Sequence[Sequence[Head]],
     *,
-    engine: Engine = "network",
+    engine: Engine = "auto",
     limits: Limits | None = None,
     strict: float | None = None,
     hear: Callable[[Action, int, int], None] | None = None,
@@ -193,19 +208,53 @@ def run(
         trained: controller and primitives.
         executions: the entry's pointers, for each input of the batch.
         engine: `network` asks the LSTM at every step; `tables` walks the automaton that was read off it, and
-            calls the primitives' networks; `native` does so in C, with the primitives tabulated.
+            calls the primitives' networks; `native` does so in C, with the primitives tabulated. `auto` is the
+            fastest of the last two that can run this, or the network where `strict` or `hear` needs it.
         limits: steps and depth.
         strict: least margin of a decision (network only).
-        hear: told of each system call.
+        hear: told of each system call (not native).
 
     Raises:
         NpiError: see `Machine.run`.
+
+    Warns:
+        NpiWarning: a primitive may err.
     """
+    if engine == "auto":
+        engine = trained.fastest if strict is None and hear is None else "network"
+    _check_run(trained, executions, engine, strict, hear)
     if engine == "native":
         return trained.compiled.run(executions, limits)
     brain = NetworkBrain(trained.controller, strict) if engine == "network" else TableBrain(trained.tables)
     callers = {slot: PrimitiveCaller(model) for slot, model in trained.primitives.items()}
     return Machine(brain, callers, limits, hear).run(executions)
+
+
+def _check_run(
+    trained: Trained, executions: Sequence[Sequence[Head]], engine: Engine, strict: float | None, hear: object
+) -> None:
+    if engine not in get_args(Engine):
+        raise NpiError(f"there is no engine {engine!r}; there are {', '.join(get_args(Engine))}")
+    if strict is not None and engine != "network":
+        raise NpiError(
+            f"strict looks at the network's margins, engine {engine} has none: use engine='network'"
+        )
+    if hear is not None and engine == "native":
+        raise NpiError("engine native tells of no steps: use engine='network' or 'tables'")
+    for b, heads in enumerate(executions):
+        if len(heads) != trained.pointers or len({id(h) for h in heads}) < len(heads):
+            raise NpiError(
+                f"{trained.name} takes {trained.pointers} different pointers, execution {b} has {len({*map(id, heads)})}"
+            )
+    erring = {slot: c.error_bound for slot, c in trained.checks.items() if c.error_bound > 0}
+    if erring:
+        slot = max(erring, key=erring.__getitem__)
+        warnings.warn(
+            f"primitive {slot} may answer wrongly: e <= {erring[slot]:.3g} per call, so m calls are right with "
+            f"probability >= (1 - {erring[slot]:.3g})^m",
+            NpiWarning,
+            stacklevel=3,
+        )
 
 
 def save(trained: Trained, path: Path) -> None:
@@ -216,6 +265,7 @@ def save(trained: Trained, path: Path) -> None:
     about = {
         "name": trained.name,
         "traces": trained.traces,
+        "pointers": trained.pointers,
         "controller": trained.controller.describe(),
         "primitives": {slot: model.describe() for slot, model in trained.primitives.items()},
         "checks": {slot: vars(check) for slot, check in trained.checks.items()},
@@ -246,22 +296,24 @@ def load(path: Path) -> Trained:
                 spec["name"],
                 domains,
                 tuple(spec["classes"]),
+                ranges=[None if r is None else tuple(r) for r in spec.get("ranges", ())],
                 hidden=spec["hidden"],
                 one_hot_limit=spec["one_hot_limit"],
             )
             _fill(primitives[slot], tensors, f"primitive.{slot}.")
         checks = {slot: PrimitiveCheck(**check) for slot, check in about["checks"].items()}
+        return Trained(
+            name=about["name"],
+            controller=controller,
+            primitives=primitives,
+            checks=checks,
+            traces=about["traces"],
+            pointers=about["pointers"],
+        )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise NpiError(
             f"{path} is not a trained template ({type(error).__name__}: {error}); train it again"
         ) from error
-    return Trained(
-        name=about["name"],
-        controller=controller,
-        primitives=primitives,
-        checks=checks,
-        traces=about["traces"],
-    )
 
 
 def _fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str) -> None:

@@ -24,6 +24,7 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
     "&": operator.and_, "|": operator.or_, "^": operator.xor, "<<": operator.lshift, ">>": operator.rshift,
 }  # fmt: skip
+_COMPARISONS = {"<", "<=", ">", ">=", "==", "!="}
 
 
 def evaluate(expr: Expr, inputs: dict[int, int]) -> int:
@@ -84,6 +85,10 @@ class Value:
     ) -> None:
         self.expr, self.number, self.frame, self.line, self.ask = expr, number, frame, line, ask
 
+    @property
+    def is_comparison(self) -> bool:
+        return self.expr[0] in _COMPARISONS
+
     def derive(self, expr: Expr, number: int | None) -> Value:
         return Value(expr, number, self.frame, self.line, self.ask)
 
@@ -110,8 +115,25 @@ class Value:
     def _refuse(self, what: str) -> NoReturn:
         raise NpiError(
             f"the program's control depends on an unbounded value: {what} of what was {self.line}. No finite "
-            "set of observations covers that; branch on a comparison of the value, or `seek` a pointer to it"
+            "set of observations covers that; branch on a comparison of the value, `seek` a pointer to it, or compute "
+            "in a function of the value, which becomes a primitive"
         )
+
+    def __abs__(self) -> Value:
+        number = None if self.number is None else abs(self.number)
+        return self.derive(("call", "abs", abs, self.expr), number)
+
+    def __pos__(self) -> Value:
+        return self
+
+    def __invert__(self) -> Value:
+        return self._binary("^", -1)
+
+    def __divmod__(self, other: object) -> tuple[Value, Value]:
+        return self // other, self % other
+
+    def __truediv__(self, other: object) -> NoReturn:
+        raise NpiError(f"a value {self.line} is divided by `/`; tapes hold integers: use `//`")
 
     def __int__(self) -> int:
         self._refuse("the number itself is taken")

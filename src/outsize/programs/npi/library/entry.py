@@ -4,21 +4,38 @@ back.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ....errors import NpiError
+from ..primitive import Primitive
 from ..tape import Head
 from ..template import Example
 
-__all__ = ["BITS", "BYTES", "DIGITS", "HUNDRED", "Entry", "digits", "integers", "number"]
+__all__ = [
+    "BITS",
+    "BYTES",
+    "DIGITS",
+    "HUNDRED",
+    "Entry",
+    "digits",
+    "from_json",
+    "integer",
+    "integers",
+    "number",
+]
 
 BITS, DIGITS, HUNDRED, BYTES = range(2), range(10), range(100), range(256)
 
 Heads = tuple[Head, ...]
+_LARGEST = (1 << 63) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +54,7 @@ class Entry:
         sample: arguments of a random problem of a length.
         oracle: the right answer by other means.
         like: the template whose controller it shares, if its higher-order function is the same.
+        ascending: a test slot, and which arguments must be in its order.
     """
 
     name: str
@@ -50,6 +68,7 @@ class Entry:
     sample: Callable[[random.Random, int], tuple[Any, ...]]
     oracle: Callable[..., Any]
     like: str | None = None
+    ascending: tuple[str, tuple[int, ...]] | None = None
 
     def examples(self) -> list[Example]:
         """The training examples."""
@@ -57,6 +76,23 @@ class Entry:
 
     def _example(self, lesson: tuple[Any, ...]) -> Example:
         return lambda: self.encode(*lesson)
+
+    def check(self, primitives: Mapping[str, Primitive], arguments: tuple[Any, ...]) -> None:
+        """Look at what the program takes for granted: lists in the order of the primitive that will compare them.
+
+        Raises:
+            NpiError: a list is not in order.
+        """
+        slot, which = self.ascending or ("", ())
+        for values in (arguments[i] for i in which):
+            pairs = torch.tensor([(b, a) for a, b in itertools.pairwise(values)], dtype=torch.int64).reshape(
+                -1, 2
+            )
+            for later, earlier in pairs[primitives[slot].answer(pairs) == 1].tolist()[:1]:
+                raise NpiError(
+                    f"{self.name} needs a list in ascending order of its primitive {slot}, and {earlier} comes before "
+                    f"{later} in it: sort it first (`outsize npi run merge_sort`)"
+                )
 
     def read(self, words: Sequence[str]) -> tuple[Any, ...]:
         """Parse command-line words.
@@ -84,14 +120,27 @@ def digits(text: str, width: int = 0) -> list[int]:
     return [int(c) for c in text.zfill(width)]
 
 
+def integer(word: str) -> int:
+    """One integer of 64 bits."""
+    if not re.fullmatch("-?[0-9]{1,19}", word) or not -_LARGEST <= int(word) <= _LARGEST:
+        raise NpiError(f"{_short(word)} is not an integer (of 64 bits)")
+    return int(word)
+
+
+def from_json(word: str) -> Any:
+    try:
+        return json.loads(word)
+    except (ValueError, RecursionError) as error:
+        raise NpiError(f"{_short(word)} is not JSON: {error}") from error
+
+
 def integers(word: str) -> list[int]:
     """A JSON list of integers."""
-    try:
-        values = json.loads(word)
-    except ValueError as error:
-        raise NpiError(f"{_short(word)} is not JSON: {error}") from error
+    values = from_json(word)
     if not isinstance(values, list) or any(type(v) is not int for v in values):
         raise NpiError(f"{_short(word)} is not a JSON list of integers, such as [3, 1, 2]")
+    if any(abs(v) > _LARGEST for v in values):
+        raise NpiError(f"{_short(word)} holds an integer of more than 64 bits; cells have 64")
     return values
 
 

@@ -5,13 +5,12 @@ Vertex numbers are unbounded data. They are moved and sought, never looked at; t
 
 from __future__ import annotations
 
-import json
 import random
 from collections import deque
 
 from ....errors import NpiError
 from ..tape import Head, Pointer, Tape
-from .entry import BITS, Entry
+from .entry import BITS, Entry, from_json, integer
 
 __all__ = ["ENTRIES"]
 
@@ -124,16 +123,14 @@ def _decode_sort(heads: tuple[Head, ...]) -> list[int]:
 
 def _encode_search(graph: Graph, start: int) -> tuple[Head, ...]:
     if not 0 <= start < len(graph):
-        raise NpiError(f"start vertex {start} is not in the graph, whose vertices are 0 to {len(graph) - 1}")
+        known = f"whose vertices are 0 to {len(graph) - 1}" if graph else "which has no vertex"
+        raise NpiError(f"start vertex {start} is not in the graph, {known}")
     queue = Tape([start] + [0] * (len(graph) - 1))
     return queue.at(), queue.at(1), Tape([0] * len(graph), domain=BITS).at(), *_tapes(graph)
 
 
 def _graph(word: str) -> Graph:
-    try:
-        graph = json.loads(word)
-    except ValueError as error:
-        raise NpiError(f"{word[:40]!r} is not JSON: {error}") from error
+    graph = from_json(word)
     shaped = isinstance(graph, list) and all(isinstance(s, list) for s in graph)
     if not shaped or any(type(v) is not int or not 0 <= v < len(graph) for s in graph for v in s):
         raise NpiError(
@@ -141,13 +138,6 @@ def _graph(word: str) -> Graph:
             "[[1, 2], [2], []]"
         )
     return graph  # type: ignore[no-any-return]
-
-
-def _vertex(word: str) -> int:
-    try:
-        return int(word)
-    except ValueError as error:
-        raise NpiError(f"{word!r} is not a vertex number") from error
 
 
 def _dag(source: random.Random, n: int) -> Graph:
@@ -212,7 +202,7 @@ ENTRIES = (
         summary="the vertices reachable from a start, nearest first: GRAPH START",
         encode=_encode_search,
         decode=lambda heads: heads[0].tape.cells[: heads[1].position],
-        parse=(_graph, _vertex),
+        parse=(_graph, integer),
         arguments=("GRAPH", "START"),
         lessons=(([[1, 2], [0], []], 0),),
         sample=_search_problem,

@@ -12,7 +12,7 @@ from typing import Any
 
 from ....errors import NpiError
 from ..tape import Head, Pointer, Tape
-from .entry import BITS, BYTES, DIGITS, HUNDRED, Entry, integers
+from .entry import BITS, BYTES, DIGITS, HUNDRED, Entry, integer, integers
 
 __all__ = ["ENTRIES"]
 
@@ -183,19 +183,8 @@ def _bytes(text: str) -> list[int]:
 
 
 def _encode_search(xs: list[int], key: int) -> tuple[Head, ...]:
-    if any(a > b for a, b in itertools.pairwise(xs)):
-        raise NpiError(
-            "binary_search needs a list in ascending order: sort it first (`outsize npi run merge_sort`)"
-        )
     tape = Tape(xs, domain=BYTES)
     return tape.at(), tape.at(len(xs)), Tape([key], domain=BYTES).at()
-
-
-def _one(word: str) -> int:
-    try:
-        return int(word)
-    except ValueError as error:
-        raise NpiError(f"{word!r} is not an integer") from error
 
 
 def _list(domain: range) -> Any:
@@ -324,10 +313,11 @@ ENTRIES = (
         summary="the first position in a sorted list whose element is not less than the key: LIST KEY",
         encode=_encode_search,
         decode=lambda heads: heads[0].position,
-        parse=(integers, _one),
+        parse=(integers, integer),
         arguments=("LIST", "KEY"),
         lessons=(([1, 3, 5], 4), ([], 1)),
         sample=_sample_search,
         oracle=bisect.bisect_left,
+        ascending=("less", (0,)),
     ),
 )

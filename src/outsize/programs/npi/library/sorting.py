@@ -173,5 +173,6 @@ ENTRIES = (
         lessons=(([1, 3], [2, 4]), ([2], [1, 3]), ([2, 3], [1])),
         sample=_sample_merge,
         oracle=lambda xs, ys: list(heapq.merge(xs, ys)),
+        ascending=("less", (0, 1)),
     ),
 )

@@ -1,0 +1,236 @@
+"""Turn the loops of an ordinary function into calls.
+
+The controller starts every call with an empty state, and that is what makes its decisions finitely many (Cai
+et al., ICLR 2017). A `while` loop has no such boundary. So each loop is lifted, in the syntax tree, to a
+function of its own that ends by calling itself; the machine runs that call in the same frame.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import dis
+import inspect
+import textwrap
+from collections.abc import Sequence
+from types import FunctionType
+from typing import Any, NoReturn, final
+
+from ...errors import NpiError
+
+__all__ = ["compile_bodies", "lift"]
+
+_LOST = "__outsize_lost__"
+
+
+def compile_bodies(
+    lifted: list[ast.FunctionDef], function: FunctionType, names: dict[str, Any]
+) -> dict[str, FunctionType]:
+    """The lifted functions, compiled into `names`; line numbers stay those of the user's file."""
+    module = ast.fix_missing_locations(ast.Module(body=list(lifted), type_ignores=[]))
+    names[_LOST] = Lost
+    exec(compile(module, function.__code__.co_filename, "exec"), names)
+    return {tree.name: names[tree.name] for tree in lifted}
+
+
+def lift(function: FunctionType) -> list[ast.FunctionDef] | None:
+    """The function and its loops' helpers, or None when there is no `while`.
+
+    Raises:
+        NpiError: a loop without source to read, or one that cannot be a call of its own.
+    """
+    try:
+        source = textwrap.dedent(inspect.getsource(function))
+    except (OSError, TypeError):
+        if _loops(function):
+            raise NpiError(
+                f"{function.__name__} has a `while` loop and its source cannot be read; put it into a file"
+            ) from None
+        return None
+    try:
+        tree = ast.parse(source).body[0]
+    except SyntaxError:
+        return None
+    if not isinstance(tree, ast.FunctionDef) or not any(isinstance(n, ast.While) for n in ast.walk(tree)):
+        return None
+    ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)
+    tree.decorator_list = []
+    tree.returns = None
+    for argument in tree.args.args:
+        argument.annotation = None
+    return _Lifter(tree.name).run(tree)
+
+
+def _loops(function: FunctionType) -> bool:
+    """Whether the bytecode jumps back other than to the next item of a `for`."""
+    code = {i.offset: i for i in dis.get_instructions(function)}
+    return any("JUMP_BACKWARD" in i.opname and code[i.argval].opname != "FOR_ITER" for i in code.values())
+
+
+@final
+class _Lifter:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.helpers: list[ast.FunctionDef] = []
+        self.count = 0
+
+    def run(self, tree: ast.FunctionDef) -> list[ast.FunctionDef]:
+        tree.body = self._block(tree.body, tree, tail=True)
+        return [tree, *self.helpers]
+
+    def _block(self, body: list[ast.stmt], scope: ast.FunctionDef, tail: bool) -> list[ast.stmt]:
+        done: list[ast.stmt] = []
+        for i, statement in enumerate(body):
+            last = tail and i == len(body) - 1
+            if isinstance(statement, ast.While):
+                leaves = any(isinstance(n, ast.Return) for n in ast.walk(statement))
+                if leaves and not tail:
+                    raise NpiError(
+                        f"{self.name}: the loop at line {statement.lineno} holds a `return` and is followed "
+                        f"by "
+                        "other statements of an enclosing block; move the loop to a function of its own"
+                    )
+                # A loop that returns takes what follows it along, so that leaving it early needs no flag.
+                rest = body[i + 1 :] if leaves else []
+                call = self._helper(statement, rest, scope)
+                if leaves or last:
+                    return [*done, ast.copy_location(ast.Return(call), statement)]
+                done += [ast.copy_location(ast.Expr(call), statement), *_lose(statement)]
+                continue
+            for field in ("body", "orelse"):
+                if isinstance(statement, ast.If | ast.For):
+                    inner = getattr(statement, field)
+                    setattr(
+                        statement, field, self._block(inner, scope, last and isinstance(statement, ast.If))
+                    )
+            done.append(statement)
+        return done
+
+    def _helper(self, loop: ast.While, rest: list[ast.stmt], scope: ast.FunctionDef) -> ast.Call:
+        if loop.orelse:
+            raise NpiError(f"{self.name}: `while … else` at line {loop.lineno} is not supported; use a test")
+        self.count += 1
+        name = f"{self.name}_while{self.count}"
+        bound = [a.arg for a in scope.args.args] + [
+            n for n, line in _stores(scope.body, into_loops=False) if line < loop.lineno
+        ]
+        inside: list[ast.stmt] = [loop, *rest]
+        stored: dict[str, int] = {}
+        for n, line in _stores(inside, into_loops=True):
+            stored[n] = min(line, stored.get(n, line))
+        # A name that the loop sets before it uses it is the loop's own; the others come from outside.
+        needed = {n for n, line in _loads(inside) if n not in stored or line <= stored[n]}
+        if rebound := {n for n in needed & set(stored) if n in bound}:
+            raise NpiError(
+                f"{self.name}: the loop at line {loop.lineno} assigns {sorted(rebound)} again; what one "
+                f"iteration "
+                "leaves to the next lives on a tape (`write`) or in a pointer's position (`move`, `goto`)"
+            )
+        arguments = [n for n in dict.fromkeys(bound) if n in needed]
+        call = ast.Call(ast.Name(name, ast.Load()), [ast.Name(a, ast.Load()) for a in arguments], [])
+        ast.copy_location(call, loop)
+        again = ast.copy_location(ast.Return(call), loop)
+        body = _Jumps(again, rest).rewrite(loop.body)
+        after = [*_lose(loop), *rest] if rest else []
+        branch = ast.copy_location(ast.If(loop.test, [*body, again], after), loop)
+        helper = ast.FunctionDef(
+            name=name,
+            args=ast.arguments(
+                posonlyargs=[],
+                args=[ast.arg(a) for a in arguments],
+                kwonlyargs=[],
+                kw_defaults=[],
+                defaults=[],
+            ),
+            body=[branch],
+            decorator_list=[],
+        )
+        ast.fix_missing_locations(ast.copy_location(helper, loop))
+        self.helpers.append(helper)
+        helper.body = self._block(helper.body, helper, tail=True)
+        return copy.deepcopy(call)
+
+
+@final
+class Lost:
+    """What a name holds that a loop assigned, after the loop: nothing that one may use."""
+
+    def __init__(self, name: str, line: int) -> None:
+        self.name, self.line = name, line
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise NpiError(
+            f"{self.name} is used after the loop at line {self.line} that assigns it: what a loop leaves behind lives on "
+            "a tape (`write`) or in a pointer's position (`move`, `goto`)"
+        )
+
+    __bool__ = __int__ = __index__ = __hash__ = __call__ = __getattr__ = __eq__ = __ne__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __abs__ = __invert__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = _refuse
+    __mod__ = __rmod__ = __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = _refuse
+
+
+def _lose(loop: ast.While) -> list[ast.stmt]:
+    """Assignments that spoil every name that the loop assigns."""
+    names = dict.fromkeys(n for n, _ in _stores([loop], into_loops=True))
+    code = "\n".join(f"{n} = {_LOST}({n!r}, {loop.lineno})" for n in names)
+    return [ast.copy_location(s, loop) for s in ast.parse(code).body]
+
+
+@final
+class _Jumps(ast.NodeTransformer):
+    """`break` becomes what follows the loop and a return; `continue` the next iteration's call."""
+
+    def __init__(self, again: ast.Return, rest: list[ast.stmt]) -> None:
+        self.again, self.rest = again, rest
+
+    def rewrite(self, body: list[ast.stmt]) -> list[ast.stmt]:
+        out: list[ast.stmt] = []
+        for statement in body:
+            result = self.visit(statement)
+            out.extend(result if isinstance(result, list) else [result])
+        return out
+
+    def visit_Break(self, node: ast.Break) -> list[ast.stmt]:
+        return [*copy.deepcopy(self.rest), ast.copy_location(ast.Return(None), node)]
+
+    def visit_Continue(self, node: ast.Continue) -> ast.stmt:
+        return copy.deepcopy(self.again)
+
+    def visit_While(self, node: ast.While) -> ast.While:
+        return node
+
+    def visit_For(self, node: ast.For) -> ast.For:
+        return node
+
+
+def _stores(body: Sequence[ast.stmt], into_loops: bool) -> list[tuple[str, int]]:
+    """Names that statements assign, each with the line after which it holds."""
+    found: list[tuple[str, int]] = []
+    for statement in body:
+        if isinstance(statement, ast.While) and not into_loops:
+            continue
+        for field in ("body", "orelse"):
+            inner = getattr(statement, field, None)
+            if isinstance(inner, list):
+                found += _stores(inner, into_loops)
+        targets = (
+            statement.targets
+            if isinstance(statement, ast.Assign)
+            else [statement.target]
+            if isinstance(statement, ast.AnnAssign | ast.AugAssign | ast.For)
+            else []
+        )
+        names = [n for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+        found += [(n.id, statement.lineno) for n in names if isinstance(n.ctx, ast.Store)]
+    return found
+
+
+def _loads(body: Sequence[ast.stmt]) -> list[tuple[str, int]]:
+    """Names that statements use, each with its line; `x += 1` uses x as well."""
+    nodes = [n for s in body for n in ast.walk(s)]
+    found = [(n.id, n.lineno) for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
+    for node in nodes:
+        if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+            found.append((node.target.id, node.lineno))
+    return found
