@@ -1,6 +1,6 @@
 """System calls per second on one core: the network at batch 1,024, the tables, the tables in C. Writes result.json.
 
-    flock /tmp/outsize.bench.lock python benchmarks/npi-speed/run.py
+    python benchmarks/npi-speed/run.py
 
 Addition of two 60-digit numbers, 1,024 at once, tapes and primitives included in the time. The three engines run one
 after the other in each of the repetitions, so each ratio is taken within one repetition.

@@ -294,7 +294,7 @@ def train_primitive(
     order = torch.randperm(len(data), generator=generator)
     held = torch.zeros(0, dtype=torch.int64) if exhaustive else order[: max(1, len(data) // 5)]
     kept = order if exhaustive or len(data) < 5 else order[len(held) :]
-    ranges = [(int(c.min()), int(c.max())) if d is None else None for c, d in zip(inputs[kept].T, domains)]
+    ranges = [(int(c.min()), int(c.max())) if d is None else None for c, d in zip(inputs.T, domains)]
     hidden = settings.hidden * (4 if len(data) > 4096 and len(classes) > 2 else 1)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
