@@ -266,9 +266,9 @@ def dynamo_settings() -> Iterator[None]:
         ) from error
     except exc.FailOnRecompileLimitHit as error:
         raise CaptureError(
-            f"the module was called with more than {MOST_SHAPES} different shapes, modes or Python numbers, and each "
-            "needs a plan of its own: pad the inputs to fewer sizes, and hand numbers that change (a counter, a temperature) "
-            "over as tensors"
+            f"the module was called with more than {MOST_SHAPES} different shapes, modes or Python numbers, and "
+            "each needs a plan of its own: pad the inputs to fewer sizes, and hand numbers that change (a counter, "
+            "a temperature) over as tensors"
         ) from error
 
 
