@@ -43,6 +43,10 @@ class Timer:
         self.wall.setdefault(name, []).append(time.perf_counter() - wall)
         return result
 
+    def best(self, *names: str) -> float:
+        """The sum of the least times of some calls."""
+        return sum(min(self.wall[name]) for name in names)
+
     def against(self, name: str, base: str) -> dict[str, float]:
         """How many times faster `name` is than `base`: best against best, and the median of the pairs."""
         pairs = list(zip(self.wall[base], self.wall[name], strict=True))
@@ -64,18 +68,20 @@ def photographs(count: int) -> torch.Tensor:
     return (crops - crops.mean((0, 2, 3), keepdim=True)) / crops.std((0, 2, 3), keepdim=True)
 
 
-def activations(mebibytes: int, *, photos: bool) -> torch.Tensor:
-    """ReLU outputs of ResNet-50 and VGG-16, end to end, in equal parts, for photographs or for flat
-    digits."""
+#: Kind of input → networks whose ReLU outputs are taken, end to end.
+KINDS = {"photographs": ("resnet50", "vgg16"), "digits": ("resnet50", "vgg16"), "volumes": ("unet3d",)}
+
+
+def activations(mebibytes: int, kind: str) -> torch.Tensor:
+    """ReLU outputs of the kind's networks, in equal parts."""
     parts: list[torch.Tensor] = []
-    inputs = photographs(2)
-    for name in ("resnet50", "vgg16"):
+    for name in KINDS[kind]:
         work = load(name, batch=2)
         for part in work.module.modules():
             if isinstance(part, torch.nn.ReLU):
                 part.register_forward_hook(lambda m, i, y: parts.append(y.detach().flatten().clone()))
         with torch.no_grad():
-            work.module(inputs if photos else next(work.batches()).args[0])
+            work.module(photographs(2) if kind == "photographs" else next(work.batches()).args[0])
     step = max(1, sum(p.numel() for p in parts) // (mebibytes << 18))
     return torch.cat([p[: p.numel() // step // 1024 * 1024] for p in parts])
 
@@ -96,6 +102,7 @@ def against_copy(x: torch.Tensor, repeats: int) -> dict[str, Any]:
             timer(f"{name}: copy", lambda: y.copy_(x))
             c = timer(f"{name}: encode", encode)
             timer(f"{name}: decode", lambda c=c: c.decompress(out=y))
+            timer(f"{name}: one bit each", functools.partial(codecs.compress, x, "mask", Native(level)))
             assert c.encoded.nnz
     for _ in range(repeats):
         timer("relu", lambda: torch.clamp_min(pre, 0, out=y))
@@ -120,6 +127,13 @@ def against_copy(x: torch.Tensor, repeats: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+BLOSC = {
+    "blosc2 (shuffle, lz4)": {"codec": blosc2.Codec.LZ4},
+    "blosc2 (shuffle, blosclz)": {"codec": blosc2.Codec.BLOSCLZ},
+    "blosc2 (bit shuffle, lz4)": {"codec": blosc2.Codec.LZ4, "filters": [blosc2.Filter.BITSHUFFLE]},
+}
+
+
 def others(
     x: torch.Tensor,
 ) -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Callable[[Any], int]]]:
@@ -129,7 +143,6 @@ def others(
     threads = torch.get_num_threads()
     zstd = zstandard.ZstdCompressor(level=1, threads=threads)
     unzstd = zstandard.ZstdDecompressor()
-    blosc = {"nthreads": threads, "typesize": x.element_size(), "clevel": 1, "codec": blosc2.Codec.LZ4}
 
     def select() -> torch.Tensor:
         torch.ne(x, 0, out=mask)
@@ -145,11 +158,11 @@ def others(
     return {
         "torch.masked_select + mask": (select, unselect, lambda v: v.numel() * 4 + x.numel()),
         "numpy boolean index": (lambda: ((m := a != 0), a[m]), unindex, lambda p: p[0].nbytes + p[1].nbytes),
-        "blosc2 (shuffle, lz4, level 1)": (
-            lambda: blosc2.compress2(a, **blosc),
+        **{name: (
+            lambda s=settings: blosc2.compress2(a, nthreads=threads, typesize=x.element_size(), clevel=1, **s),
             lambda d: blosc2.decompress2(d, dst=out.numpy(), nthreads=threads),
             len,
-        ),
+        ) for name, settings in BLOSC.items()},
         "lz4": (lambda: lz4.frame.compress(a.data), lambda d: lz4.frame.decompress(d), len),
         "zstd -1": (lambda: zstd.compress(a.data), lambda d: unzstd.decompress(d), len),
     }  # fmt: skip
@@ -172,6 +185,7 @@ def against_others(x: torch.Tensor, repeats: int) -> dict[str, Any]:
             "ratio": ratio, "our_ratio_over_theirs": c.ratio / ratio,
             "encode_times_faster": timer.against("encode", f"{name}: encode"),
             "decode_times_faster": timer.against("decode", f"{name}: decode"),
+            "both_times_faster": timer.best(f"{name}: encode", f"{name}: decode") / timer.best("encode", "decode"),
         }
         for name, ratio in found.items()
     }  # fmt: skip
@@ -202,11 +216,12 @@ def main() -> None:
         "threads": torch.get_num_threads(), "levels": Native.levels(), "load_average_before": os.getloadavg(),
         "half_zeros": against_copy(x, args.repeats),
     }  # fmt: skip
-    for kind in ("photographs", "digits"):
-        real = activations(64, photos=kind == "photographs")
+    for kind in KINDS:
+        real = activations(48, kind)
         c = codecs.compress(real)
         result[f"against_others_{kind}"] = {
             "bytes": c.dense_bytes, "density": c.density, "ratio": c.ratio,
+            "nonzeros_seen_before": 1 - c.values.unique().numel() / c.nnz,
             **against_others(real, max(3, args.repeats // 10)),
         }  # fmt: skip
     result["size_over_entropy_bound"] = sizes()

@@ -23,23 +23,31 @@ def table(header: str, rows: list[list[object]]) -> str:
 
 
 def speed_section(r: dict[str, Any]) -> str:
-    half, load = r["half_zeros"], r["load_average_before"][0]
+    half = r["half_zeros"]
     rows = [
         [k, v["best"], v["median_of_pairs"], v["best_processor_time"]]
         for k, v in half["speed_over_copy"].items()
     ]
     rows += [["relu_encode over relu, then encode", *half["relu_encode_over_relu_then_encode"].values()]]
     others = [
-        [k, v["encode_times_faster"]["best"], v["decode_times_faster"]["best"], v["our_ratio_over_theirs"]]
-        for k, v in r["against_others_photographs"].items()
+        [
+            f"{kind.removeprefix('against_others_')}: {k}",
+            v["encode_times_faster"]["best"],
+            v["decode_times_faster"]["best"],
+            v["both_times_faster"],
+            v["our_ratio_over_theirs"],
+        ]
+        for kind, found in r.items()
+        if kind.startswith("against_others_")
+        for k, v in found.items()
         if isinstance(v, dict)
     ]
     return (
-        f"Two cores, busy with others' work (load average {load:.0f}); speed over `copy_` of the same "
+        f"Two cores; speed over `copy_` of the same "
         f"{half['bytes'] >> 20} MiB of fp32, half zeros (benchmarks/codec-speed):\n\n"
         + table("| | best | median of pairs | processor time |", rows)
-        + "\n\nReLU outputs for photographs: times faster (best), and our size over theirs:\n\n"
-        + table("| against | encode | decode | size |", others)
+        + "\n\nReLU outputs: times faster (best of each), and our size over theirs:\n\n"
+        + table("| against | encode | decode | both | size |", others)
     )
 
 
@@ -50,6 +58,24 @@ def training_section(r: dict[str, Any]) -> str:
     return "Saved bytes of a training step over the plain ones (benchmarks/codec-training):\n\n" + table(
         "| network | all storages | share encoded | encoded ones | entropy of the others | bitwise equal |",
         rows,
+    )
+
+
+def step_section(r: dict[str, Any]) -> str:
+    rows = [
+        [f"{name}: {way}", v["budget_over_plain_peak"], v["step_over_plain"]["median_of_pairs"],
+         v["step_over_plain"]["best"], v["kept_over_plain"], v["bitwise_equal"]]
+        for name, ways in r.items()
+        if isinstance(ways, dict)
+        for way, v in ways.items()
+        if isinstance(v, dict)
+    ]  # fmt: skip
+    return (
+        "Training steps whose plan may only encode, or encode and recompute (benchmarks/codec-step):\n\n"
+        + table(
+            "| network and actions | budget ÷ peak | time, median | time, best | kept bytes | bitwise equal |",
+            rows,
+        )
     )
 
 
@@ -86,8 +112,8 @@ def entropy_section(r: dict[str, Any]) -> str:
 
 
 SECTIONS = {
-    "speed": speed_section, "training": training_section, "kernels": kernels_section, "lossy": lossy_section,
-    "entropy": entropy_section,
+    "speed": speed_section, "step": step_section, "training": training_section, "kernels": kernels_section,
+    "lossy": lossy_section, "entropy": entropy_section,
 }  # fmt: skip
 
 

@@ -6,6 +6,8 @@ import argparse
 import copy
 import json
 import math
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ import torch
 from torch import nn
 
 import outsize.codecs as codecs
+from outsize import api
 from outsize.codecs.hooks import SavedTensors
-from outsize.zoo.recipes import load
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from codec_nets import WITHOUT_NORM, workload
 
 
 class Watch:
@@ -89,25 +94,22 @@ def entropy_of_kept(module: nn.Module, loss_fn: Any, batch: Any) -> float:
     return lower.bits / 8 / lower.bytes if lower.bytes else 0.0
 
 
-def plain_vgg16(classes: int) -> nn.Module:
-    """VGG-16 as published: no normalisation, so nothing but ReLU outputs, poolings and dropout masks is saved."""
-    layers: list[nn.Module] = []
-    channels = 3
-    for width, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
-        for _ in range(count):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
-            nn.init.kaiming_normal_(layers[-2].weight)
-            channels = width
-        layers += [nn.MaxPool2d(2)]
-    layers += [nn.Flatten(), nn.Linear(512 * 49, 4096), nn.ReLU(inplace=True), nn.Dropout()]
-    layers += [nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(4096, classes)]
-    return nn.Sequential(*layers)
+def by_kind(name: str, batch_size: int) -> dict[str, Any]:
+    """Bytes kept from the forward to the backward pass in the captured graph, by the operator that makes them."""
+    module, work = workload(name, batch_size)
+    graph = api.capture(module, work.example().args).graph
+    kept: Counter[str] = Counter()
+    for s in graph.storages:
+        made_in = graph.ops[s.producer].phase if s.kind == "activation" and s.producer >= 0 else ""
+        if made_in == "forward" and any(graph.ops[use].phase == "backward" for use in s.uses):
+            kept[graph.ops[s.producer].target.split(".")[1]] += s.nbytes
+    total = sum(kept.values())
+    return {"bytes": total, **{kind: size / total for kind, size in kept.most_common(6)}}
 
 
 def measure(name: str, batch_size: int, steps: int) -> dict[str, Any]:
-    work = load(name.removesuffix(", no normalisation"), batch=batch_size)
+    module, work = workload(name, batch_size)
     batches = work.batches()
-    module = (plain_vgg16(10) if name != work.name else work.module).train()
     watch = Watch(module)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.005, momentum=0.9)
     rises, errors, ratios, before = [], [], [], None
@@ -147,12 +149,14 @@ def measure(name: str, batch_size: int, steps: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("names", nargs="*", default=["resnet50", "vgg16", "vgg16, no normalisation"])
+    parser.add_argument("names", nargs="*", default=["resnet50", "vgg16", WITHOUT_NORM])
     args = parser.parse_args()
     file = Path(__file__).with_name("result.json")
     result = json.loads(file.read_text()) if file.exists() else {}
     for name in args.names:
-        result[name] = measure(name, 4, args.steps)
+        if args.steps:
+            result[name] = measure(name, 4, args.steps)
+        result[name]["kept_in_the_graph"] = by_kind(name, 4)
         print(name, json.dumps(result[name], indent=1), flush=True)
         file.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -12,7 +12,15 @@ import pytest
 HERE = Path(__file__).parent / "native"
 NATIVE = Path(__file__).parents[2] / "src" / "outsize" / "native"
 SOURCES = [str(p) for p in sorted(NATIVE.glob("codec*.c")) if p.name != "codec_python.c"]
-FLAGS = ["-O1", "-g", "-std=c11", "-D_GNU_SOURCE", "-pthread", "-fno-sanitize-recover=undefined"]
+FLAGS = [
+    "-O1",
+    "-g",
+    "-DSTREAM_BYTES=100000",
+    "-std=c11",
+    "-D_GNU_SOURCE",
+    "-pthread",
+    "-fno-sanitize-recover=undefined",
+]
 SECONDS = 4
 
 

@@ -52,7 +52,7 @@ class BitsCompressed(Compressed):
             self.backend.select(plane, 1 << digit, one)
             digits |= one
         dense = self.spec.empty()
-        flat = dense.as_strided((self.spec.numel,), (1,))
+        flat = _countable(dense.as_strided((self.spec.numel,), (1,)))
         flat.copy_(digits)
         if self.low:
             flat += self.low
@@ -69,10 +69,10 @@ def compress_bits(tensor: torch.Tensor, backend: str | Backend | None = None) ->
     Raises:
         CodecError: not an integer tensor, or a range of more than 32 bits.
     """
+    flat, spec = flatten(tensor, "compress(codec='bits')")
     if tensor.dtype not in _INTEGERS:
         raise CodecError(f"codec 'bits' takes integers and booleans, not {tensor.dtype}")
-    flat, spec = flatten(tensor, "compress(codec='bits')")
-    dense = flat.view(tensor.dtype)
+    dense = _countable(flat.view(tensor.dtype))
     low, high = (int(v) for v in torch.aminmax(dense)) if dense.numel() else (0, 0)
     width = (high - low).bit_length()
     if width > 32:
@@ -159,6 +159,11 @@ def compress_pool_indices(
         raise CodecError(f"some indices lie outside their windows: they do not come from {window}")
     place = row // w.dilation[0] * w.kernel[1] + column // w.dilation[1]
     return PoolCompressed(spec=spec, window=window, places=compress_bits(place.to(torch.int32), backend))
+
+
+def _countable(flat: torch.Tensor) -> torch.Tensor:
+    """Booleans as bytes, which can be added."""
+    return flat.view(torch.uint8) if flat.dtype is torch.bool else flat
 
 
 def _planes(storage: torch.Tensor, width: int) -> tuple[torch.Tensor, ...]:

@@ -28,16 +28,17 @@ def choose(name: str | Backend | None, device: torch.device) -> Backend:
     Raises:
         CodecError: unknown, not available here, or not for this device.
     """
-    if isinstance(name, Backend):
-        return name
     if name is None:
         found = next(b for b in _ALL.values() if b.available() and b.supports(device))
         if device.type == "cpu" and found.name == "reference":
             warn_missing("codecs run in plain torch, about ten times slower")
         return found
-    if name not in _ALL:
+    if isinstance(name, Backend):
+        backend, name = name, name.name
+    elif isinstance(name, str) and name in _ALL:
+        backend = _ALL[name]
+    else:
         raise CodecError(f"there is no back end {name!r}: choose one of {', '.join(map(repr, _ALL))}")
-    backend = _ALL[name]
     usable = ", ".join(map(repr, backends()))
     if not backend.available():
         raise CodecError(f"the back end {name!r} does not run on this machine: {usable} do")

@@ -36,6 +36,6 @@ def compress(tensor: torch.Tensor, codec: str = "relu", backend: str | Backend |
     Raises:
         CodecError: unknown codec or back end, or a tensor that it does not take.
     """
-    if codec not in CODECS:
+    if not isinstance(codec, str) or codec not in CODECS:
         raise CodecError(f"there is no codec {codec!r}: choose one of {', '.join(map(repr, CODECS))}")
     return CODECS[codec](tensor, backend)

@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 import torch
 
 from ..errors import CodecError
-from .dense import Spec
+from .dense import Spec, check_buffer, copy_bits, refuse_shared
 from .layout import Layout
 
 __all__ = ["Backend", "Compressed", "Encoded", "Mark", "digest_of", "signed"]
@@ -183,10 +183,7 @@ class Compressed(ABC):
 
     def _received(self, buffer: torch.Tensor) -> torch.Tensor:
         """`buffer`, checked and on a 16-byte boundary."""
-        if buffer.dtype is not torch.uint8 or buffer.dim() != 1:
-            raise CodecError(
-                f"a buffer is flat uint8, this one is {buffer.dtype} of shape {tuple(buffer.shape)}"
-            )
+        check_buffer(buffer)
         if buffer.numel() != self.nbytes:
             raise CodecError(
                 f"the buffer holds {buffer.numel()} bytes, this {self.codec} encoding of "
@@ -199,8 +196,18 @@ class Compressed(ABC):
         """`dense`, in `out` if given."""
         if out is None:
             return dense
-        self.spec.check(out)
-        return out.copy_(dense)
+        self._check_out(out)
+        return copy_bits(out, dense)
+
+    def _check_out(self, out: torch.Tensor | None) -> None:
+        if out is not None:
+            self.spec.check(out)
+            refuse_shared(out, self._memory, "decompress(out=…): out and the encoding")
+
+    @property
+    def _memory(self) -> torch.Tensor:
+        """What `buffer` lies in; to ask for it never waits for a device."""
+        return self.buffer
 
     def _moved(self, buffer: torch.Tensor) -> Spec:
         return self.spec if buffer.device == self.spec.device else replace(self.spec, device=buffer.device)

@@ -24,7 +24,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from ..errors import CodecError, MutationError
 from .bits import compress_bits
 from .contract import Backend, Compressed
-from .dense import DEVICES
+from .dense import DEVICES, has_memory
 from .lossy import LOSSY, compress_lossy
 from .rates import sample_density
 from .relu import compress_relu
@@ -89,6 +89,8 @@ class SavedTensors:
 
     def _pack(self, tensor: torch.Tensor) -> _Kept | _View:
         if tensor.device.type not in DEVICES or tensor.layout is not torch.strided or tensor.is_quantized:
+            return _Kept(tensor)
+        if not has_memory(tensor):
             return _Kept(tensor)
         storage = tensor.untyped_storage()
         if storage._cdata in self._own or storage.nbytes() == 0:

@@ -14,7 +14,7 @@ import torch
 from ..errors import CodecError
 from .choose import choose
 from .contract import Backend, Compressed, Encoded, Mark
-from .dense import Spec, bits_of, flatten
+from .dense import Spec, bits_of, copy_bits, flatten, refuse_shared, written
 from .layout import align
 from .relu import NEG_INF, ReluCompressed
 
@@ -45,13 +45,12 @@ class MaskCompressed(Compressed):
         return self.bitmap
 
     def decompress(self, out: torch.Tensor | None = None, *, verify: bool = True) -> torch.Tensor:
-        if out is not None:
-            self.spec.check(out)
+        self._check_out(out)
         dense = out if out is not None and out.stride() == self.spec.stride else self.spec.empty()
         flat = bits_of(dense.detach().as_strided((self.spec.numel,), (1,)))
         one = int(bits_of(torch.ones(1, dtype=self.spec.dtype)))
         self._check(self.backend.select(self.bitmap, one, flat), verify)
-        return dense if out is None or dense is out else out.copy_(dense)
+        return _returned(dense, out)
 
     def with_buffer(self, buffer: torch.Tensor) -> Self:
         buffer = self._received(buffer)
@@ -105,14 +104,24 @@ def mask_backward(
         )
     if grad.stride() != spec.stride:
         grad = torch.empty_strided(spec.shape, spec.stride, dtype=grad.dtype, device=grad.device).copy_(grad)
+    flat, wanted = flatten(grad, "mask_backward")
+    if out is not None:
+        wanted.check(out)
+        if out.data_ptr() != flat.data_ptr():
+            refuse_shared(out, grad, "mask_backward(out=…): out and a shifted gradient")
     if isinstance(saved, ReluCompressed) and (saved.encoded.negative or saved.spec.dtype not in NEG_INF):
         dense = saved.decompress(verify=verify)
         passed = torch.where(dense <= 0, torch.zeros((), dtype=grad.dtype, device=grad.device), grad)
-        return passed if out is None else out.copy_(passed)
-    flat, wanted = flatten(grad, "mask_backward")
+        return _returned(passed, out)
     dense = out if out is not None and out.stride() == spec.stride else wanted.empty()
-    wanted.check(dense)
+    if isinstance(saved, ReluCompressed) and verify:
+        saved.check()
     found = saved.backend.select(saved.bitmap, flat, bits_of(dense.detach().as_strided((spec.numel,), (1,))))
     if isinstance(saved, MaskCompressed):
         saved._check(found, verify)
-    return dense if out is None or dense is out else out.copy_(dense)
+    return _returned(dense, out)
+
+
+def _returned(dense: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+    written(out)
+    return dense if out is None or dense is out else copy_bits(out, dense)

@@ -1,7 +1,7 @@
 """The C module's codec: AVX-512, AVX2, NEON or portable C, chosen at run time, over all threads.
 
-Encoding takes one reading of memory: a thread counts a chunk while it enters the cache, learns from the chunk
-before it where its values start, and copies from the cache. This file turns tensors into checked addresses.
+Encoding takes one reading of memory: a thread counts and packs a chunk, learns from the chunk before it where its
+values start, and moves them there from its cache. This file turns tensors into checked addresses.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class Native(Backend):
     name = "native"
 
     def __init__(self, level: int = 0) -> None:
+        if level and not 0 <= level < len(self.levels()):
+            raise CodecError(f"there is no instruction set {level}: {self.levels()} are usable here")
         self.level = level
 
     @staticmethod

@@ -18,7 +18,7 @@ import torch
 from ..errors import CodecError
 from .choose import choose
 from .contract import Backend, Compressed, Encoded
-from .dense import Spec, bits_of, flatten
+from .dense import Spec, bits_of, flatten, whole_words
 
 __all__ = ["PlanesCompressed", "compress_planes"]
 
@@ -50,7 +50,7 @@ class PlanesCompressed(Compressed):
         return self.storage
 
     def decompress(self, out: torch.Tensor | None = None, *, verify: bool = True) -> torch.Tensor:
-        if verify and self.backend.digest(_whole_words(self.storage)).digest != self.encoded.digest:
+        if verify and self.backend.digest(whole_words(self.storage)).digest != self.encoded.digest:
             raise CodecError(f"the digest of the buffer ({self.nbytes} bytes) is not that of the encoding")
         zstd, numel = _zstd(), self.spec.numel
         dense = self.spec.empty()
@@ -62,6 +62,8 @@ class PlanesCompressed(Compressed):
             at += size
             if packed:
                 try:
+                    if zstd.frame_content_size(run) != numel:
+                        raise zstd.ZstdError("it announces another length")
                     run = memoryview(zstd.ZstdDecompressor().decompress(run, max_output_size=numel))
                 except zstd.ZstdError as error:
                     raise CodecError(f"byte plane {plane} is no whole zstd frame: {error}") from error
@@ -100,12 +102,8 @@ def compress_planes(tensor: torch.Tensor, backend: str | Backend | None = None) 
         pieces.append(plane if piece is None else torch.frombuffer(piece, dtype=torch.uint8))
         runs.append((pieces[-1].numel(), packed))
     storage = torch.cat(pieces)
-    encoded = chosen.digest(_whole_words(storage))
+    encoded = chosen.digest(whole_words(storage))
     return PlanesCompressed(spec=spec, runs=tuple(runs), storage=storage, encoded=encoded, backend=chosen)
-
-
-def _whole_words(storage: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.pad(storage, (0, -storage.numel() % 4))
 
 
 def _zstd() -> Any:

@@ -16,7 +16,7 @@ import torch
 from ..errors import CodecError
 from .choose import choose
 from .contract import Backend, Compressed, Encoded
-from .dense import Spec, bits_of, flatten
+from .dense import Spec, bits_of, check_buffer, copy_bits, flatten, refuse_shared, whole_words, written
 from .layout import Layout
 
 __all__ = ["NEG_INF", "ReluCompressed", "compress_relu", "encode_into", "relu_encode"]
@@ -73,6 +73,10 @@ class ReluCompressed(Compressed):
         return self.storage[: self.nbytes]
 
     @property
+    def _memory(self) -> torch.Tensor:
+        return self.storage
+
+    @property
     def table(self) -> torch.Tensor:
         """Nonzeros per block of 1024 elements, int32; a view of the buffer."""
         return self.storage[: 4 * self.layout.blocks].view(torch.int32)
@@ -89,18 +93,27 @@ class ReluCompressed(Compressed):
         return self.buffer[self.layout.head_bytes :].view(self.spec.dtype)
 
     def decompress(self, out: torch.Tensor | None = None, *, verify: bool = True) -> torch.Tensor:
-        if out is not None:
-            self.spec.check(out)
+        self._check_out(out)
         if verify or self.storage.device.type == "cpu":  # elsewhere, reading nnz would wait for the device
             self._refuse_overflow()
         dense = out if out is not None and out.stride() == self.spec.stride else self.spec.empty()
         flat = bits_of(dense.detach().as_strided((self.layout.numel,), (1,)))
         self.backend.decode(self.storage, self.layout, self.encoded, flat, verify=verify)
-        return dense if out is None or dense is out else out.copy_(dense)
+        written(out)
+        return dense if out is None or dense is out else copy_bits(out, dense)
 
     def with_buffer(self, buffer: torch.Tensor) -> Self:
         buffer = self._received(buffer)
         return replace(self, storage=buffer, spec=self._moved(buffer))
+
+    def check(self) -> None:
+        """Compares the digest, for a use that reads only a part.
+
+        Raises:
+            CodecError: the buffer is damaged.
+        """
+        if self.backend.digest(whole_words(self.buffer)).digest != self.encoded.digest:
+            raise CodecError(f"the digest of the buffer ({self.nbytes} bytes) is not that of the encoding")
 
     def _refuse_overflow(self) -> None:
         if self.overflowed:
@@ -165,19 +178,23 @@ def relu_encode(
     Returns:
         The activation (bitwise `torch.relu(x)`, with NaN payloads passed through) and its encoding.
     """
+    flat, spec = flatten(x, "relu_encode")
     if x.dtype not in NEG_INF:
         raise CodecError(f"relu_encode takes {', '.join(map(str, NEG_INF))}, not {x.dtype}")
-    flat, spec = flatten(x, "relu_encode")
     y = spec.empty() if out is None else out
     spec.check(y)
     if y.stride() != spec.stride:
         raise CodecError(f"relu_encode(out=…): out has strides {y.stride()}, x has {spec.stride}")
+    if y.data_ptr() != flat.data_ptr():
+        refuse_shared(y, x, "relu_encode(out=…): out and a shifted x")
     if buffer is None:
         layout = Layout(numel=flat.numel(), itemsize=flat.element_size())
         buffer = torch.empty(layout.nbytes(layout.numel), dtype=torch.uint8, device=x.device)
     flat_y = bits_of(y.detach().as_strided((flat.numel(),), (1,)))
     chosen = choose(backend, x.device)
-    return y, _into(flat, spec, buffer, chosen, overflow, y=flat_y, neg_inf=NEG_INF[x.dtype])
+    made = _into(flat, spec, buffer, chosen, overflow, y=flat_y, neg_inf=NEG_INF[x.dtype])
+    written(out)
+    return y, made
 
 
 def _into(
@@ -187,20 +204,23 @@ def _into(
     if overflow not in ("raise", "flag"):
         raise CodecError(f"overflow is 'raise' or 'flag', not {overflow!r}")
     layout = Layout(numel=flat.numel(), itemsize=flat.element_size())
-    if buffer.dtype is not torch.uint8 or buffer.dim() != 1 or not buffer.is_contiguous():
+    if isinstance(buffer, torch.Tensor) and buffer.device != spec.device:
+        raise CodecError(f"the buffer must lie on {spec.device}, this one lies on {buffer.device}")
+    check_buffer(buffer)
+    if not buffer.is_contiguous():
+        raise CodecError(f"a buffer is flat contiguous uint8, this one has strides {buffer.stride()}")
+    if buffer.data_ptr() % 16:
         raise CodecError(
-            f"a buffer is flat contiguous uint8, this one is {buffer.dtype} of shape {tuple(buffer.shape)}"
-        )
-    if buffer.device != spec.device or buffer.data_ptr() % 16:
-        raise CodecError(
-            f"the buffer must lie on {spec.device} on a 16-byte boundary, this one lies on {buffer.device}, "
-            f"{buffer.data_ptr() % 16} bytes past one"
+            f"the buffer must start on a 16-byte boundary, this one starts {buffer.data_ptr() % 16} bytes past one"
         )
     if layout.room(buffer.numel()) < 0:
         raise CodecError(
             f"table and bitmap of {layout.numel} elements take {layout.head_bytes} bytes before any value, "
             f"the buffer has {buffer.numel()}"
         )
+    for dense in (flat, y):
+        if dense is not None:
+            refuse_shared(dense, buffer, "the tensor and the buffer for its encoding")
     encoded = backend.encode(flat, layout, buffer, y=y, neg_inf=neg_inf)
     made = ReluCompressed(spec=spec, layout=layout, storage=buffer, encoded=encoded, backend=backend)
     if overflow == "raise":

@@ -18,6 +18,8 @@
 /* 32 bits at any address, of any object. */
 typedef uint32_t __attribute__((aligned(1), may_alias)) loose_word;
 
+/* AHEAD: bytes from what is read to what is asked for; a processor's own prefetching ends at every page. */
+enum { AHEAD = 4096 };
 enum { GROUP = 64, BLOCK = 1024, GROUPS = BLOCK / GROUP, SLACK = 64 };
 
 /* Which elements a scan marks. NONZERO: any bit set. GATE: above zero or NaN, where a ReLU lets the gradient
@@ -31,6 +33,8 @@ typedef struct {
     int (*relu[4])(const void *x, void *y, size_t groups, uint64_t *bits, uint64_t neg_inf);
     /* neg_inf (here and above): the bits of −inf of the element's type; all ones for integers. */
     void (*gate[4])(const void *x, size_t groups, uint64_t *bits, uint64_t neg_inf);
+    /* nonzero and pack in one reading; it asks for what lies AHEAD bytes further. */
+    int (*squeeze[4])(const void *x, size_t groups, uint64_t *bits, void *to);
     void (*pack[4])(const void *x, const uint64_t *bits, size_t groups, void *to);
     void (*unpack[4])(const void *from, const uint64_t *bits, size_t groups, void *y);
     void (*select[4])(const void *x, const uint64_t *bits, size_t groups, void *y);

@@ -143,6 +143,24 @@ DEFINE_MOVES(64)
         }                                                                                                    \
         return mark_##W(BYTES(W, vcltq_s##W(AS_S(W, any), vdupq_n_s##W(0)))) != 0;                           \
     }                                                                                                        \
+    static int squeeze_##W(const void *xv, size_t groups, uint64_t *bits, void *to) {                        \
+        const uint8_t *x = xv;                                                                               \
+        uint8_t *y = to;                                                                                     \
+        uint8x16_t any = vdupq_n_u8(0);                                                                      \
+        for (size_t g = 0; g < groups; g++) {                                                                \
+            uint64_t word = 0;                                                                               \
+            for (int i = 0; i < GROUP; i += LANES(W), x += 16) {                                             \
+                uint8x16_t v = vld1q_u8(x);                                                                  \
+                if (i * W % 512 == 0) __builtin_prefetch(x + AHEAD);                                         \
+                uint64_t m = mark_##W(BYTES(W, vtstq_u##W(AS_U(W, v), AS_U(W, v))));                         \
+                any = vorrq_u8(any, v);                                                                      \
+                y += emit_##W(y, v, (uint32_t)m);                                                            \
+                word |= m << i;                                                                              \
+            }                                                                                                \
+            bits[g] = word;                                                                                  \
+        }                                                                                                    \
+        return mark_##W(BYTES(W, vcltq_s##W(AS_S(W, any), vdupq_n_s##W(0)))) != 0;                           \
+    }                                                                                                        \
     static void pack_##W(const void *xv, const uint64_t *bits, size_t groups, void *to) {                    \
         const uint8_t *x = xv;                                                                               \
         uint8_t *y = to;                                                                                     \
@@ -188,7 +206,7 @@ static uint64_t digest(const loose_word *words, size_t count, uint32_t key) {
 static void stream(void *to, const void *from, size_t lines) { memcpy(to, from, 64 * lines); }
 
 #define EACH(f) {f##_8, f##_16, f##_32, f##_64}
-codec_level codec_neon = {"neon",       EACH(nonzero), EACH(relu), EACH(gate), EACH(pack),
+codec_level codec_neon = {"neon",       EACH(nonzero), EACH(relu), EACH(gate), EACH(squeeze), EACH(pack),
                           EACH(unpack), EACH(select),  count,      digest,     stream};
 #else
 typedef int codec_neon_unused;

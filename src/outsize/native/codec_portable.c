@@ -48,6 +48,20 @@ void codec_byte_tables(void) {
         }                                                                                                    \
         return (S)any < 0;                                                                                   \
     }                                                                                                        \
+    static int squeeze_##T(const void *xv, size_t groups, uint64_t *bits, void *to) {                        \
+        const T *x = xv;                                                                                     \
+        T *y = to, any = 0;                                                                                  \
+        for (size_t g = 0; g < groups; g++, x += GROUP) {                                                    \
+            uint64_t word = 0;                                                                               \
+            for (int i = 0; i < GROUP; i++) {                                                                \
+                *y = x[i];                                                                                   \
+                y += x[i] != 0;                                                                              \
+                word |= (uint64_t)(x[i] != 0) << i, any |= x[i];                                             \
+            }                                                                                                \
+            bits[g] = word;                                                                                  \
+        }                                                                                                    \
+        return (S)any < 0;                                                                                   \
+    }                                                                                                        \
     static void pack_##T(const void *xv, const uint64_t *bits, size_t groups, void *to) {                    \
         const T *x = xv;                                                                                     \
         T *y = to;                                                                                           \
@@ -95,5 +109,6 @@ static int64_t count(const uint64_t *bits, size_t groups) {
 static void stream(void *to, const void *from, size_t lines) { memcpy(to, from, 64 * lines); }
 
 #define EACH(f) {f##_uint8_t, f##_uint16_t, f##_uint32_t, f##_uint64_t}
-const codec_level codec_portable = {"portable",   EACH(nonzero), EACH(relu), EACH(gate), EACH(pack),
-                                    EACH(unpack), EACH(select),  count,      digest,     stream};
+const codec_level codec_portable = {
+    "portable", EACH(nonzero), EACH(relu), EACH(gate), EACH(squeeze), EACH(pack), EACH(unpack), EACH(select),
+    count,      digest,        stream};

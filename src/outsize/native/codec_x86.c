@@ -60,6 +60,25 @@
         }                                                                                                    \
         return _mm512_movepi##W##_mask(any) != 0;                                                            \
     }                                                                                                        \
+    V4 static int v4_squeeze_##W(const void *xv, size_t groups, uint64_t *bits, void *to) {                  \
+        const uint##W##_t *x = xv;                                                                           \
+        uint##W##_t *y = to;                                                                                 \
+        __m512i any = _mm512_setzero_si512();                                                                \
+        for (size_t g = 0; g < groups; g++) {                                                                \
+            uint64_t word = 0;                                                                               \
+            for (int i = 0; i < GROUP; i += 512 / W, x += 512 / W) {                                         \
+                __m512i v = _mm512_loadu_si512(x);                                                           \
+                __mmask##W##_lanes keep = _mm512_test_epi##W##_mask(v, v);                                   \
+                _mm_prefetch((const char *)x + AHEAD, _MM_HINT_T0);                                          \
+                any = _mm512_or_si512(any, v);                                                               \
+                _mm512_storeu_si512(y, _mm512_maskz_compress_epi##W(keep, v));                               \
+                y += _mm_popcnt_u64((uint64_t)keep);                                                         \
+                word |= (uint64_t)keep << i;                                                                 \
+            }                                                                                                \
+            bits[g] = word;                                                                                  \
+        }                                                                                                    \
+        return _mm512_movepi##W##_mask(any) != 0;                                                            \
+    }                                                                                                        \
     V4 static void v4_pack_##W(const void *xv, const uint64_t *bits, size_t groups, void *to) {              \
         const uint##W##_t *x = xv;                                                                           \
         uint##W##_t *y = to;                                                                                 \
@@ -113,12 +132,12 @@ V4 static uint64_t v4_digest(const loose_word *words, size_t count, uint32_t key
     __m512i factor = _mm512_mullo_epi32(index, _mm512_set1_epi32((int)DIGEST_KEY));
     __m512i step = _mm512_set1_epi32((int)(16 * DIGEST_KEY)), one = _mm512_set1_epi32(1);
     __m512i even = _mm512_setzero_si512(), odd = even;
-    factor = _mm512_add_epi32(factor, _mm512_set1_epi32((int)key));
+    factor = _mm512_or_si512(_mm512_add_epi32(factor, _mm512_set1_epi32((int)key)), one);
     size_t i = 0;
-    for (; i + 16 <= count; i += 16, factor = _mm512_add_epi32(factor, step)) {
-        __m512i w = _mm512_loadu_si512(words + i), m = _mm512_or_si512(factor, one);
-        even = _mm512_add_epi64(even, _mm512_mul_epu32(w, m));
-        odd = _mm512_add_epi64(odd, _mm512_mul_epu32(_mm512_srli_epi64(w, 32), _mm512_srli_epi64(m, 32)));
+    for (; i + 16 <= count; i += 16, factor = _mm512_add_epi32(factor, step)) { /* even: still odd */
+        __m512i w = _mm512_loadu_si512(words + i);
+        even = _mm512_add_epi64(even, _mm512_mul_epu32(w, factor));
+        odd = _mm512_add_epi64(odd, _mm512_mul_epu32(_mm512_srli_epi64(w, 32), _mm512_srli_epi64(factor, 32)));
     }
     uint64_t part[8], sum = 0;
     _mm512_storeu_si512(part, _mm512_add_epi64(even, odd));
@@ -132,12 +151,12 @@ V3 static uint64_t v3_digest(const loose_word *words, size_t count, uint32_t key
     __m256i factor = _mm256_mullo_epi32(index, _mm256_set1_epi32((int)DIGEST_KEY));
     __m256i step = _mm256_set1_epi32((int)(8 * DIGEST_KEY)), one = _mm256_set1_epi32(1);
     __m256i even = _mm256_setzero_si256(), odd = even;
-    factor = _mm256_add_epi32(factor, _mm256_set1_epi32((int)key));
+    factor = _mm256_or_si256(_mm256_add_epi32(factor, _mm256_set1_epi32((int)key)), one);
     size_t i = 0;
-    for (; i + 8 <= count; i += 8, factor = _mm256_add_epi32(factor, step)) {
-        __m256i w = _mm256_loadu_si256((const __m256i *)(words + i)), m = _mm256_or_si256(factor, one);
-        even = _mm256_add_epi64(even, _mm256_mul_epu32(w, m));
-        odd = _mm256_add_epi64(odd, _mm256_mul_epu32(_mm256_srli_epi64(w, 32), _mm256_srli_epi64(m, 32)));
+    for (; i + 8 <= count; i += 8, factor = _mm256_add_epi32(factor, step)) { /* even: still odd */
+        __m256i w = _mm256_loadu_si256((const __m256i *)(words + i));
+        even = _mm256_add_epi64(even, _mm256_mul_epu32(w, factor));
+        odd = _mm256_add_epi64(odd, _mm256_mul_epu32(_mm256_srli_epi64(w, 32), _mm256_srli_epi64(factor, 32)));
     }
     uint64_t part[4], sum = 0;
     _mm256_storeu_si256((__m256i *)part, _mm256_add_epi64(even, odd));
@@ -202,12 +221,18 @@ void codec_x86_tables(void) {
         for (int i = 0; i < 8; i++) {
             uint8_t order = codec_order[m][i / 2], rank = codec_rank[m][i / 2];
             order_64[m][i] = (uint8_t)(2 * order + i % 2);
-            rank_64[m][i] = (uint8_t)(2 * (rank & 7) + i % 2);
+            rank_64[m][i] = (uint8_t)((rank & 0x80) | (2 * (rank & 3) + i % 2));
         }
 }
 
 V3 INLINE __m256i permute(const uint8_t control[8], __m256i v) {
     return _mm256_permutevar8x32_epi32(v, _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)control)));
+}
+
+/* As permute, and zero where the control's top bit is set. */
+V3 INLINE __m256i place(const uint8_t control[8], __m256i v) {
+    __m256i at = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)control));
+    return _mm256_andnot_si256(_mm256_srai_epi32(at, 31), _mm256_permutevar8x32_epi32(v, at));
 }
 
 /* emit_W: one vector's marked lanes, in order, at `to`; how many. */
@@ -266,11 +291,11 @@ V3 INLINE size_t fill_16(const void *from, __m256i *v, uint32_t m) {
     return low + (size_t)_mm_popcnt_u32(m >> 8);
 }
 V3 INLINE size_t fill_32(const void *from, __m256i *v, uint32_t m) {
-    *v = _mm256_and_si256(permute(codec_rank[m], _mm256_loadu_si256(from)), lanes_32(m));
+    *v = place(codec_rank[m], _mm256_loadu_si256(from));
     return (size_t)_mm_popcnt_u32(m);
 }
 V3 INLINE size_t fill_64(const void *from, __m256i *v, uint32_t m) {
-    *v = _mm256_and_si256(permute(rank_64[m], _mm256_loadu_si256(from)), lanes_64(m));
+    *v = place(rank_64[m], _mm256_loadu_si256(from));
     return (size_t)_mm_popcnt_u32(m);
 }
 
@@ -331,6 +356,24 @@ V3 INLINE size_t fill_64(const void *from, __m256i *v, uint32_t m) {
         }                                                                                                    \
         return mark_##W(_mm256_cmpgt_epi##W(_mm256_setzero_si256(), any)) != 0;                              \
     }                                                                                                        \
+    V3 static int v3_squeeze_##W(const void *xv, size_t groups, uint64_t *bits, void *to) {                  \
+        const uint##W##_t *x = xv;                                                                           \
+        uint##W##_t *y = to;                                                                                 \
+        __m256i any = _mm256_setzero_si256();                                                                \
+        for (size_t g = 0; g < groups; g++) {                                                                \
+            uint64_t word = 0;                                                                               \
+            for (int i = 0; i < GROUP; i += LANES(W), x += LANES(W)) {                                       \
+                __m256i v = _mm256_loadu_si256((const __m256i *)x);                                          \
+                uint32_t m = BITS(W, ~mark_##W(_mm256_cmpeq_epi##W(v, _mm256_setzero_si256())), 0);          \
+                if (i * W % 512 == 0) _mm_prefetch((const char *)x + AHEAD, _MM_HINT_T0);                    \
+                any = _mm256_or_si256(any, v);                                                               \
+                y += emit_##W(y, v, m);                                                                      \
+                word |= (uint64_t)m << i;                                                                    \
+            }                                                                                                \
+            bits[g] = word;                                                                                  \
+        }                                                                                                    \
+        return mark_##W(_mm256_cmpgt_epi##W(_mm256_setzero_si256(), any)) != 0;                              \
+    }                                                                                                        \
     V3 static void v3_pack_##W(const void *xv, const uint64_t *bits, size_t groups, void *to) {              \
         const uint##W##_t *x = xv;                                                                           \
         uint##W##_t *y = to;                                                                                 \
@@ -363,10 +406,14 @@ DEFINE_V3(32)
 DEFINE_V3(64)
 
 #define EACH(f) {f##_8, f##_16, f##_32, f##_64}
-codec_level codec_avx512 = {"avx512",        EACH(v4_nonzero), EACH(v4_relu), EACH(v4_gate), EACH(v4_pack),
-                            EACH(v4_unpack), EACH(v4_select),  v4_count,      v4_digest,     v4_stream};
-codec_level codec_avx2 = {"avx2",          EACH(v3_nonzero), EACH(v3_relu), EACH(v3_gate), EACH(v3_pack),
-                          EACH(v3_unpack), EACH(v3_select),  v3_count,      v3_digest,     v3_stream};
+codec_level codec_avx512 = {
+    "avx512",         EACH(v4_nonzero), EACH(v4_relu),   EACH(v4_gate), EACH(v4_squeeze),
+    EACH(v4_pack),    EACH(v4_unpack),  EACH(v4_select), v4_count,      v4_digest,
+    v4_stream};
+codec_level codec_avx2 = {
+    "avx2",           EACH(v3_nonzero), EACH(v3_relu),   EACH(v3_gate), EACH(v3_squeeze),
+    EACH(v3_pack),    EACH(v3_unpack),  EACH(v3_select), v3_count,      v3_digest,
+    v3_stream};
 #else
 typedef int codec_x86_unused;
 #endif

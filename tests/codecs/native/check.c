@@ -62,6 +62,16 @@ static void one_case(const codec_level *level) {
         memcmp(buffer, big, size) || (operation == RELU && memcmp(y, expected, bytes)))
         fail("encode", &job);
     if (codec_digest_bytes(level, buffer, size, 0) != job.digest) fail("digest", &job);
+    if (operation == NONZERO) { /* the same in two steps: count, then copy */
+        memset(buffer, 1, size);
+        codec_job count = job, copy;
+        memset(buffer, 0, (size_t)((uint8_t *)job.bitmap - buffer));
+        count.values = NULL;
+        codec_run_encode(&count);
+        copy = count, copy.values = job.values;
+        codec_run_copy(&copy);
+        if (memcmp(buffer, big, size) || count.digest + copy.digest != plain.digest) fail("two steps", &job);
+    }
     job.y = y;
     if (codec_run_decode(&job) || job.bad_block >= 0 || job.digest != plain.digest ||
         memcmp(y, operation == RELU ? expected : x, bytes))
