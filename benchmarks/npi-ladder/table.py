@@ -97,15 +97,11 @@ def long_traces():
         return
     plain, segments, planned = r["runs"].values()
     mib = 2**20
-    limited = r["limited"]
     print(
         f"\nBack-propagation through one trace of {r['system_calls']:,} system calls, {r['hidden']} units: "
         f"`torch.nn.LSTM` adds {plain['resident_growth_bytes'] / mib:,.0f} MiB to the process; by segments the step's "
         f"peak is {segments['measured_peak_bytes'] / mib:.1f} MiB, under a budget of {r['budget']} "
-        f"{planned['measured_peak_bytes'] / mib:.1f} MiB, loss and gradients of these two equal to the bit. Where a "
-        f"process may hold {r['limit_bytes'] / mib:,.0f} MiB of data the plain step "
-        f"{'fails' if 'failed' in limited['plain'] else 'ENDS'}, the planned one "
-        f"{'FAILS' if 'failed' in limited['planned'] else 'ends'}."
+        f"{planned['measured_peak_bytes'] / mib:.1f} MiB, loss and gradients of these two equal to the bit."
     )
 
 
