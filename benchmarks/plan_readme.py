@@ -64,8 +64,60 @@ def mixed(r: dict) -> list[str]:
         f"Limit: the best single action is itself {r['median_limit_best_single_over_plain']:.3f} × plain in the "
         f"median, so no plan at all could gain more; 1.10 × is possible in "
         f"{r['cases_where_a_gain_of_1.10_is_possible']} cases, and there the median is "
-        f"{r['median_where_possible']:.3f} ×.",
+        f"{r['median_where_possible']:.3f} ×. With the bytes that the link could have away given to recomputation for "
+        f"nothing, it would be {r['median_link_limit']:.3f} × faster in the median; the link allows 1.10 × in "
+        f"{r['cases_where_the_link_allows_1.10']} cases, and there the median is "
+        f"{r['median_where_the_link_allows_1.10']:.3f} ×.",
     ]
+
+
+def baselines(r: dict) -> list[str]:
+    lines = [
+        f"{r['compared_points']} points of the baselines (full block checkpointing, and the best of "
+        "`activation_memory_budget` 0.1 to 0.8 with each of four solvers, 0 and 1): ours needs more FLOPs at the same "
+        "peak in "
+        f"{r['more_flops_than_a_baseline_in']}; ours ÷ theirs {r['median_flops_ours_over_theirs']:.4f} in the median."
+    ]
+    for row in r["rows"]:
+        block, low = row["block_checkpointing"], min(row["torch_front"], key=lambda p: p["peak"])
+        at = ", ".join(f"{v:.3f} × at {k}" if v else f"none at {k}" for k, v in row["at"].items())
+        lines.append(
+            f"{row['family']} ({row['ops']} ops): FLOPs {at}; block checkpointing {block['flops']:.3f} × at "
+            f"{block['peak']:.3f} (ours {_times(block['ours'])}); torch's lowest peak {low['flops']:.3f} × at "
+            f"{low['peak']:.3f} (ours {_times(low['ours'])}); ours goes down to {row['sweep'][0]['peak']:.3f}; "
+            f"12-point sweep monotone {row['peak_is_monotone']}."
+        )
+    return lines
+
+
+def _times(value: float | None) -> str:
+    return f"{value:.3f} ×" if value else "none"
+
+
+def predicted(r: dict) -> list[str]:
+    within = ", ".join(f"{name} {value:.3f}" for name, value in r["within_network"].items())
+    return [
+        f"{r['plans']} plans of {len(r['within_network'])} networks on {r['threads']} threads: Spearman "
+        f"{r['spearman']:.3f} over seconds (bar {r['bar']}), {r['spearman_of_slowdowns']:.3f} over slowdowns; within a "
+        f"network {within}."
+    ]
+
+
+def largest(r: dict) -> list[str]:
+    lines = [
+        f"{row['model']}, {row['budget_bytes'] / 2**30:.0f} GiB: plain {row['plain']}, planned "
+        f"{row['swap+recompute']['batch']} ({row['gain']:.1f} ×, "
+        f"{row['swap+recompute']['step_over_plain_per_sample']:.2f} × the plain time per sample; swap alone "
+        f"{row['swap']['batch']}), any plan at most {row['limit_of_any_plan']}."
+        for row in r["rows"]
+    ]
+    run, last = r["run"], r["run"]["ran"][-1]
+    lines.append(
+        f"Run for real, ResNet-50 at {run['size']}²: the plain peak of batch {run['plain_batch']}, {run['budget_bytes']} "
+        f"bytes, holds batch {last['batch']} (measured peak {last['measured_peak_bytes']}"
+        + (f"; batch {run['refused']['batch']} is refused" if "refused" in run else "") + ")."
+    )  # fmt: skip
+    return lines
 
 
 def optimum(r: dict) -> list[str]:
@@ -88,10 +140,13 @@ BENCHMARKS = {
         slack_distance,
     ),
     "recompute": ("FLOPs of recompute-only plans at a given peak; monotone peak", recompute),
+    "baselines": ("Recompute-only plans beside torch's memory budget and block checkpointing", baselines),
     "hybrid": ("Swap and recompute units against swapping alone (method 4)", hybrid),
     "mixed": ("One plan from all actions against the best single action", mixed),
     "optimum": ("The search's plans against the MILP's bound", optimum),
     "time": ("Planning time", times),
+    "predicted": ("Predicted against measured step time", predicted),
+    "largest-batch": ("The largest batch under a fixed budget", largest),
 }
 
 

@@ -78,15 +78,50 @@ def test_several_results_are_several_storages() -> None:
     assert set(norm.writes[1:]) <= set(back.reads)  # mean and deviation
 
 
-def test_dropout_is_random_and_its_mask_crosses() -> None:
-    step = capture(nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Tanh()), (torch.randn(2, 4),))
-    dropout = op(step, "native_dropout")
-    assert dropout.random
-    assert [o.name for o in step.graph.ops if o.random] == [dropout.name]
-    mask = step.graph.storages[dropout.writes[1]]
-    assert mask.dtype == "bool"
-    assert max(mask.uses) > step.boundary
-    assert step.graph.storages[dropout.writes[0]].zeros
+def test_of_a_dropout_the_draw_is_random_and_its_mask_crosses() -> None:
+    step = capture(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Tanh()), (torch.randn(2, 4),))
+    draw, product = op(step, "dropout_mask"), op(step, "masked_dropout")
+    assert [o.name for o in step.graph.ops if o.random] == [draw.name]
+    mask = step.graph.storages[draw.writes[0]]
+    assert (mask.nbytes, mask.dtype) == (8, "bool")
+    assert mask.uses == (product.index, op(step, "dropout_backward", "backward").index)
+    assert step.graph.storages[product.writes[0]].zeros
+
+
+@pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_a_dropout_in_two_parts_has_the_bits_of_one(p: float, dtype: torch.dtype) -> None:
+    x = torch.randn(17, 33, generator=torch.Generator().manual_seed(1)).to(dtype)
+    torch.manual_seed(5)
+    whole, mask = torch.ops.aten.native_dropout(x, p, True)
+    state = torch.get_rng_state()
+    torch.manual_seed(5)
+    drawn = torch.ops.outsize.dropout_mask(x, p)
+    parts = torch.ops.outsize.masked_dropout(x, drawn, 1 / (1 - p) if p < 1 else 0.0)
+    assert torch.equal(drawn, mask)
+    assert torch.equal(parts, whole)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def attention(dropout: float) -> CapturedStep:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.scaled_dot_product_attention(x, self.linear(x), x, dropout_p=dropout)
+
+    return capture(Attention(), (torch.randn(2, 3, 5, 8),))
+
+
+def test_an_attention_that_drops_nothing_out_may_run_again_and_counts_its_products() -> None:
+    step = attention(0.0)
+    forward, backward = op(step, "attention"), op(step, "attention", "backward")
+    product = 2 * (2 * 3) * 5 * 5 * 8
+    assert not forward.random
+    assert (forward.flops, backward.flops) == (2 * product, 5 * product)
+    assert any(o.random for o in attention(0.5).graph.ops)
 
 
 def test_tangents_are_held_by_autograd() -> None:

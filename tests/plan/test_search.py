@@ -8,8 +8,9 @@ import pytest
 
 from outsize.errors import BudgetError
 from outsize.plan import PlanSettings, check, lower, make_plan, simulate
+from outsize.plan.lower import lower_decisions
 from outsize.slack import compute_slack
-from outsize.values import Plan
+from outsize.values import Decision, Plan
 from tests.plan.families import _transformer
 from tests.plan.graphs import Builder, chain
 from tests.plan.nets import V100_PCIE3
@@ -112,6 +113,58 @@ def test_one_storage_may_be_recomputed_for_each_of_its_uses() -> None:
     assert runs.count(0) == 2
     check(graph, profile, lower(graph, made), 125)
     assert simulate(graph, profile, lower(graph, made)).peak_bytes <= 125
+
+
+def region_reader() -> Builder:
+    """`d` needs the room that `a` takes, and `c`, made of `a`, is gone by then."""
+    b = Builder()
+    (a,) = b.op("a", [], [50])
+    (c,) = b.op("c", [a], [10])
+    b.op("wide", [], [90], random=True)
+    b.op("d", [c], [60])
+    b.op("last", [a])
+    return b
+
+
+def test_what_only_the_region_reads_goes_before_the_op_behind_it() -> None:
+    graph, profile = region_reader().graph(), region_reader().profile()
+    a, c = 0, 1
+    decisions = tuple(
+        Decision(
+            storage=s, action="recompute", after=t, before=u, free_before=t + 1, fetch_before=u, region=r
+        )
+        for s, t, u, r in ((a, 1, 3, (0, 1)), (c, 1, 3, (0, 1)), (a, 3, 4, (0,)))
+    )
+    schedule = lower_decisions(graph, decisions)
+    assert simulate(graph, profile, schedule).peak_bytes == 90
+    check(graph, profile, schedule, 90)
+    names = [(e.kind, e.op if e.op >= 0 else e.storage) for e in schedule.entries]
+    assert names[-6:] == [("clone", 0), ("clone", 1), ("drop", a), ("op", 3), ("clone", 0), ("op", 4)]
+
+
+def test_the_search_uses_that_room() -> None:
+    graph, profile = region_reader().graph(), region_reader().profile()
+    made = make_plan(
+        graph, profile, compute_slack(graph, profile), budget_bytes=90, actions=("recompute",), tiers=(),
+        settings=PlanSettings(min_bytes=1, margin=0.0),
+    )  # fmt: skip
+    assert made.predicted_peak_bytes == 90
+
+
+def test_a_small_storage_goes_where_a_large_one_is_not_needed() -> None:
+    """The cheap way per byte is to drop `large`; one byte is missing, and `small` is cheaper as a whole."""
+    b = Builder()
+    (large,) = b.op("large", [], [100], seconds=3.0)
+    (small,) = b.op("small", [], [2], seconds=1.0)
+    b.op("peak", [], [50], random=True)
+    b.op("read small", [small])
+    b.op("read large", [large])
+    graph, profile = b.graph(), b.profile()
+    made = make_plan(
+        graph, profile, compute_slack(graph, profile), budget_bytes=151, actions=("recompute",), tiers=(),
+        settings=PlanSettings(min_bytes=1, margin=0.0),
+    )  # fmt: skip
+    assert [d.storage for d in made.decisions] == [small]
 
 
 def test_without_swap_the_error_names_a_budget_that_works() -> None:

@@ -104,7 +104,7 @@ def transpose_a_view(new: RewrittenStep, step: CapturedStep) -> None:
 
 
 def run_dropout_twice(new: RewrittenStep, step: CapturedStep) -> None:
-    (dropout,) = copies(new, step, "native_dropout")
+    (dropout,) = copies(new, step, "dropout_mask")
     with dropout.graph.inserting_after(dropout):
         new.origin[dropout.graph.node_copy(dropout)] = new.origin[dropout]
 

@@ -24,6 +24,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from ..errors import CaptureError, OutsizeError, VersionError
 from ..fx import CapturedStep, Program
+from .dropout import split_dropouts
 from .graph import build_step
 
 TESTED_TORCH = ("2.13",)
@@ -79,6 +80,7 @@ class Backend:
     def _partition(
         self, joint: GraphModule, inputs: Any, *, num_fwd_outputs: int, **_: Any
     ) -> tuple[GraphModule, GraphModule]:
+        split_dropouts(joint)
         step = build_step(joint, num_primals=len(inputs[0]), num_forward_outputs=num_fwd_outputs)
         number = len(self._programs)
         self._programs[number] = self._on_step(step)

@@ -32,7 +32,7 @@ _CHECKPOINTS = (
     "_trilinear",
 )
 #: Operators whose results hold many zeros.
-_ZEROS = ("relu", "native_dropout", "threshold", "hardtanh", "clamp_min")
+_ZEROS = ("relu", "native_dropout", "masked_dropout", "threshold", "hardtanh", "clamp_min")
 
 
 def build_step(module: GraphModule, *, num_primals: int, num_forward_outputs: int) -> CapturedStep:
@@ -96,6 +96,23 @@ def _split(
                 front.add(source)
                 wanted.append(source)
     return [n for n in computing if n in front], [n for n in computing if n not in front]
+
+
+def _draws(node: Node) -> bool:
+    """It takes random numbers; an attention that may drop out, but does so with probability 0, takes none."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
+        return False
+    return bool(_argument(node, target, "dropout_p") != 0)
+
+
+def _argument(node: Node, target: torch._ops.OpOverload, name: str) -> Any:
+    """What the node gives for an argument, or its default; None where there is none of that name."""
+    for place, argument in enumerate(target._schema.arguments):
+        if argument.name == name:
+            given = node.args[place] if place < len(node.args) else node.kwargs.get(name)
+            return argument.default_value if given is None else given
+    return None
 
 
 def _mutates(node: Node) -> bool:
@@ -191,7 +208,6 @@ class _Reader:
     def _append(
         self, node: Node, phase: str, reads: list[int], writes: list[int], mutated: list[int]
     ) -> None:
-        tags = node.target.tags if isinstance(node.target, torch._ops.OpOverload) else ()
         self.ops.append(
             {
                 "index": len(self.ops),
@@ -203,7 +219,7 @@ class _Reader:
                 "mutates": tuple(mutated),
                 "signature": signature(node),
                 "flops": count_flops(node),
-                "random": torch.Tag.nondeterministic_seeded in tags,
+                "random": _draws(node),
                 "effect": _mutates(node) or "c10d" in str(node.target),
                 "checkpoint": _is(node, _CHECKPOINTS) and phase == "forward",
             }

@@ -1,8 +1,9 @@
 """A plan says what happens to each storage; the executor wants one list of entries. Lowering is the only translation.
 
 Before op p run, in this order: settles and drops whose bytes must be free at p; fetches issued at p (earliest
-deadline first); what the recomputed region at p reads; the region; decodes; the waits that are left. Then op p. Then
-the reductions behind it. All regions restored at p are one group: its ops run once each, in their original order,
+deadline first); what the recomputed region at p reads; the region, with a drop behind the last op that reads what
+is recomputed later and op p does not touch; decodes; the waits that are left. Then op p. Then the reductions
+behind it. All regions restored at p are one group: its ops run once each, in their original order,
 and an intermediate lives until the last of the group's ops that reads it.
 
 Every residency of a storage that is not its last ends in an explicit `drop`, so that the implicit release ("after the
@@ -100,16 +101,35 @@ class _Builder:
         for d in restores:
             if d.storage in wanted:
                 self._restore(p, d)
+        done = self._done_with(p, group) if group else {}
         for op in group:
             self.emit(p, Entry(kind="clone", op=op))
+            for storage in done.get(op, ()):
+                self.emit(p, Entry(kind="drop", storage=storage))
         for d in restores:
             if d.storage not in wanted:
                 self._restore(p, d)
         self.emit(p, Entry(kind="op", op=p))
         for storage in self.graph.ops[p].mutates:
             self.version[storage] += 1
+        early = {s for storages in done.values() for s in storages}
         for d in self.reduce_at.get(p, ()):
-            self._reduce(p, d)
+            if d.storage not in early:
+                self._reduce(p, d)
+
+    def _done_with(self, p: int, group: Sequence[int]) -> dict[int, list[int]]:
+        """Op of the group → storages that go for recomputation right behind it, since op p does not touch them."""
+        touched = {*self.graph.ops[p].reads, *self.graph.ops[p].writes}
+        going = {
+            d.storage
+            for d in self.reduce_at.get(p, ())
+            if d.action == "recompute" and d.storage not in touched
+        }
+        last = {s: op for op in group for s in self.graph.ops[op].reads if s in going}
+        done: dict[int, list[int]] = defaultdict(list)
+        for s, op in last.items():
+            done[op].append(s)
+        return done
 
     def _reduce(self, p: int, d: Decision) -> None:
         if d.action in ("encode", "encode_swap"):

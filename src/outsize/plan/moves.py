@@ -12,6 +12,8 @@ from .prices import Taste
 
 #: A neighbour of a taste, None where the move does not apply.
 Move = Callable[[Taste], Taste | None]
+#: Storage, the touch before its span, action.
+Barred = tuple[int, int, str]
 
 
 def storage_classes(model: Model) -> list[Ints]:
@@ -31,6 +33,7 @@ def all_moves(classes: list[Ints], *, swaps: bool) -> list[Move]:
         _lane_price(1.7),
         _lane_price(1 / 1.7),
         _crowded,
+        _fit,
         _share,
         _patience(0.25),
         _patience(-0.25),
@@ -53,6 +56,20 @@ def kicks(classes: list[Ints], count: int, seed: int = 0) -> Iterator[Move]:
         single = random.random(count) < 0.08
         factors[single] *= np.exp(random.normal(0.0, 1.5, int(single.sum())))
         yield _scaled(factors)
+
+
+def bar(key: Barred) -> Move:
+    """One decision is not made again."""
+    return lambda taste: replace(taste, barred=taste.barred | {key}, forced=taste.forced - {key})
+
+
+def force(key: Barred) -> Move:
+    """A decision is made, needed or not."""
+    return lambda taste: replace(taste, forced=taste.forced | {key}, barred=taste.barred - {key})
+
+
+def _fit(taste: Taste) -> Taste:
+    return replace(taste, fit=not taste.fit)
 
 
 def _scaled(factors: np.ndarray) -> Move:

@@ -22,6 +22,9 @@ class Taste:
         recompute: recomputation is allowed.
         remake: where given, the storages that are recomputed and nothing else; the rest is never recomputed.
         banned: storages that are not recomputed for their own sake.
+        barred: (storage, touch before the span, action): what is not done, though it looks cheap.
+        forced: the same for what is done as soon as the storage has been touched.
+        fit: bytes beyond those that are missing do not count for a storage.
         weight: factor on the price of each storage.
     """
 
@@ -32,6 +35,9 @@ class Taste:
     recompute: bool = True
     remake: frozenset[int] | None = None
     banned: frozenset[int] = frozenset()
+    barred: frozenset[tuple[int, int, str]] = frozenset()
+    forced: frozenset[tuple[int, int, str]] = frozenset()
+    fit: bool = False
     weight: Floats
 
 

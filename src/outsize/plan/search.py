@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from math import ceil, inf
+from math import inf
 
 import numpy as np
 
@@ -20,8 +20,10 @@ from ..values import Decision, Timeline
 from .chains import Chains, build_chains
 from .lower import lower_placed
 from .model import Ints, Model, Spans, cannot_shrink, floor_curve, held_at
-from .moves import Move, all_moves, kicks, storage_classes
-from .prices import Option, Taste
+from .moves import Barred, Move, all_moves, bar, force, kicks, storage_classes
+from .options import Options
+from .polish import polished
+from .prices import Taste
 from .request import Request, tier_error
 from .simulate import simulate, tier_peaks
 from .slackplan import plan_slack
@@ -41,6 +43,9 @@ class Scored:
 #: Smaller budgets that are tried before a budget is refused. Walks that failed at one of 16 parts got through at the
 #: next or the one after on the steps where this was seen.
 TIGHTER_BUDGETS = 16
+#: Shares of the step for which a lane is filled with the dearest recomputations of a plan without swaps. A lane that
+#: writes in the forward and another that reads in the backward are each busy for half of the step at most.
+LANE_SHARES = (0.06, 0.12, 0.25, 0.4)
 
 
 def plan_search(model: Model, request: Request) -> list[Decision]:
@@ -77,6 +82,15 @@ class Search:
         settings = self.model.settings
         self.left = int(min(settings.walks, max(settings.walks / 25, settings.walked_ops / max(ops, 1))))
         self.classes = storage_classes(self.model)
+        self._spans = self._open_spans()
+
+    def _open_spans(self) -> list[Barred]:
+        """What could be done to each storage in each of its idle spans, most bytes first."""
+        order = np.argsort(-self.model.spans.nbytes, kind="stable").tolist()
+        spans = [(int(self.model.spans.storage[k]), int(self.model.spans.after[k])) for k in order]
+        acts = ("recompute", "swap", "encode", "encode_swap")
+        allowed = [a for a in acts if a in self.request.actions or a == "encode_swap"]
+        return [(s, after, a) for s, after in spans for a in allowed]
 
     def planned(self) -> Scored:
         """The fastest plan found.
@@ -98,13 +112,51 @@ class Search:
             starts = self.starts()
         if not starts and not singles and self.floor <= self.model.budget:
             starts = self._tighter()
-        for single in singles:
-            if single.taste is not None and self.swaps:
-                taste = replace(single.taste, lane_price=0.3, recompute=self.recompute)
-                mixed = self.walk(taste, below=single.seconds)
-                starts += [mixed] if mixed else []
+        starts += [mixed for single in singles if self.swaps for mixed in self._mixed(single)]
         starts = sorted([*starts, *singles], key=lambda scored: scored.seconds)
-        return self.improve(starts) if starts else None
+        return self._polished(self.improve(starts)) if starts else None
+
+    def _mixed(self, single: Scored) -> Iterator[Scored]:
+        """From a plan of one action: with swaps at a price, and with its dearest recomputations swapped instead."""
+        if single.taste is None:
+            return
+        taste = replace(single.taste, lane_price=0.3, recompute=self.recompute)
+        shares = (self._dearest(single, share * single.seconds) for share in LANE_SHARES)
+        tastes = [
+            taste,
+            *(replace(single.taste, forced=forced) for forced in dict.fromkeys(shares) if forced),
+        ]
+        best = single.seconds
+        for tried in tastes:
+            mixed = self.walk(tried, below=best)
+            if mixed is not None:
+                best = min(best, mixed.seconds)
+                yield mixed
+
+    def _dearest(self, single: Scored, lane_seconds: float) -> frozenset[Barred]:
+        """Swaps in place of the recomputations that cost most per byte, as many as one lane carries in that time."""
+        link, starts, size = self.model.profile.links[self.tier], self.chains.starts, self.chains.size
+        chosen = set()
+        for d in sorted(single.decisions, key=lambda d: -d.seconds / size[d.storage]):
+            out, back = link.out_seconds(size[d.storage]), link.in_seconds(size[d.storage])
+            hides = out + back < starts[d.before] - starts[d.after]
+            if d.action == "recompute" and hides and max(out, back) <= lane_seconds:
+                lane_seconds -= out + back if link.shared else max(out, back)
+                chosen.add((d.storage, d.after, "swap"))
+        return frozenset(chosen)
+
+    def _polished(self, best: Scored) -> Scored:
+        """The plan with its edges moved and its idle decisions undone."""
+        if best.seconds <= self.model.profile.seconds:
+            return best
+        ops = max(1, len(self.model.graph.ops))
+
+        def seconds(decisions: tuple[Decision, ...]) -> float:
+            scored = self._score(decisions)
+            return scored.seconds if scored else inf
+
+        found = polished(best.decisions, best.seconds, seconds, tries=self.model.settings.polished_ops // ops)
+        return replace(best, seconds=found[0], decisions=found[1])
 
     def _singles(self) -> list[Scored]:
         """The same search for each of several allowed actions alone."""
@@ -245,12 +297,30 @@ class Search:
             best, spare = self._climb(start, moves, allowed)
             self.left += spare
             found.append(best)
-        best = min(found, key=lambda scored: scored.seconds)
+        best = self._without(min(found, key=lambda scored: scored.seconds))
         for kick in kicks(self.classes, len(self.plain_weight)):
             if self.left <= 0 or best.taste is None or best.seconds <= self.model.profile.seconds:
                 return best
             self.left -= 1
-            best = self._tried(best, kick) or best
+            better = self._tried(best, kick)
+            best = self._without(better) if better else best
+        return best
+
+    def _without(self, best: Scored) -> Scored:
+        """Decision by decision: bar one, dearest first, or force one that was not made; what comes out faster stays."""
+        refused: set[Barred] = set()
+        while self.left > 0 and best.seconds > self.model.profile.seconds:
+            made = sorted(best.decisions, key=lambda d: (-d.seconds, d.after, d.storage))
+            keys = [(d.storage, d.after, d.action) for d in made]
+            others = [k for k in self._spans if k not in set(keys)]
+            key = next((k for k in (*keys, *others) if k not in refused), None)
+            if key is None:
+                return best
+            self.left -= 1
+            refused.add(key)
+            better = self._tried(best, bar(key) if key in keys else force(key))
+            if better is not None:
+                best, refused = better, set()
         return best
 
     def _climb(self, best: Scored, moves: list[Move], left: int) -> tuple[Scored, int]:
@@ -290,62 +360,6 @@ class Search:
             smallest_feasible_bytes=high,
             dominating=held_at(self.model.graph, position)[:5],
         )
-
-
-class Options:
-    """Ways to take each storage away other than recomputing it."""
-
-    def __init__(self, model: Model, request: Request, tier: str) -> None:
-        self.model, self.tier = model, tier
-        self.mutated = model.mutated
-        self.codecs = [
-            name
-            for name, rate in model.profile.codecs.items()
-            if "encode" in request.actions
-            and name != "mask"
-            and ":" not in name
-            and (rate.lossless or name in request.lossy)
-        ]
-        self._known: dict[tuple[int, bool], list[Option]] = {}
-
-    def of(self, storage: int, written: bool) -> list[Option]:
-        """Options of a storage; `written`: its bytes are in the tier already."""
-        written = written and storage not in self.mutated
-        if (storage, written) not in self._known:
-            self._known[(storage, written)] = list(self._of(storage, written))
-        return self._known[(storage, written)]
-
-    def _of(self, storage: int, written: bool) -> Iterator[Option]:
-        nbytes = self.model.graph.storages[storage].nbytes
-        link = self.model.profile.links.get(self.tier)
-        drag = link.drag_seconds_per_byte if link is not None else 0.0
-        if link is not None:
-            yield Option(
-                action="swap",
-                out_seconds=0.0 if written else link.out_seconds(nbytes),
-                in_seconds=link.in_seconds(nbytes),
-                compute_seconds=drag * nbytes * (1 if written else 2),
-            )
-        for codec in self.codecs:
-            rate = self.model.profile.codecs.get(f"{codec}:{storage}", self.model.profile.codecs[codec])
-            special = f"{codec}:{storage}" in self.model.profile.codecs
-            info = self.model.graph.storages[storage]
-            if not (special or (info.zeros if rate.lossless else info.dtype == "float32")):
-                continue
-            encoded = ceil(rate.ratio * nbytes)
-            if encoded >= nbytes:
-                continue
-            seconds = nbytes / rate.encode_bytes_per_second + nbytes / rate.decode_bytes_per_second
-            yield Option(action="encode", compute_seconds=seconds, kept=encoded, codec=codec)
-            if link is not None:
-                yield Option(
-                    action="encode_swap",
-                    out_seconds=link.out_seconds(encoded),
-                    in_seconds=link.in_seconds(encoded),
-                    compute_seconds=seconds + 2 * drag * encoded,
-                    staged=encoded,
-                    codec=codec,
-                )
 
 
 def _faster(best: Scored | None, other: Scored | None) -> Scored | None:

@@ -25,6 +25,7 @@ class PlanSettings:
             at a third of their peak, 1,500 moves in place of 300 changed neither plan.
         walked_ops: ops over all those moves, which bounds planning time on large steps: a walk, its lowering and
             its simulation take about 25 µs an op.
+        polished_ops: ops over all trials of the last touches; a trial (lowering and simulation) takes about 8 µs an op.
         exact_ops: largest step that `exact` takes; HiGHS needs about 20 s at 60 ops on one core.
         exact_seconds: time limit of the solver, after which its bound and its best plan are used.
     """
@@ -36,6 +37,7 @@ class PlanSettings:
     unit_share: float = 0.5
     walks: int = 100
     walked_ops: int = 25_000
+    polished_ops: int = 25_000
     exact_ops: int = 64
     exact_seconds: float = 60.0
     headrooms: tuple[float, ...] = (0.0, 0.03, 0.08, 0.15, 0.25, 0.4)

@@ -71,9 +71,22 @@ class Walk:
         return self.decisions
 
     def _position(self, p: int) -> bool:
+        inputs = self.chains.inputs[p]
+        if not all(self.resident[s] for s in inputs) and not self._restore(p):
+            return False
+        for s in inputs:
+            if not self.resident[s]:
+                return False
+            self._touch(s, p)
+        return self._run_op(p)
+
+    def _restore(self, p: int) -> bool:
+        """Bring back and make again what op p reads and is not there."""
         chains = self.chains
         before = chains.fixed[p - 1] if p else chains.fixed[0]
         region, fetched = self._missing(p)
+        if region:
+            self._replace(region, before)
         touched = {*chains.inputs[p], *fetched}
         made = {s for op in region for s in chains.outputs[op]}
         for op in region:
@@ -81,15 +94,7 @@ class Walk:
         for s in touched:
             if self.resident[s]:
                 self._touch(s, p)
-        if not self._bring_back(p, fetched, before):
-            return False
-        if not self._run_region(p, region, before):
-            return False
-        for s in chains.inputs[p]:
-            if not self.resident[s]:
-                return False
-            self._touch(s, p)
-        return self._run_op(p)
+        return self._bring_back(p, fetched, before) and self._run_region(p, region, before)
 
     def _bring_back(self, p: int, fetched: list[int], before: int) -> bool:
         """Fetch and decode; encoded forms that travel are all there before the first is decoded."""
@@ -132,15 +137,10 @@ class Walk:
                 readers[s] = op
         held: set[int] = set()
         for op in region:
-            second = chains.second_copies[op]
-            fresh = []
-            for s in chains.outputs[op]:
-                if self.resident[s]:
-                    second += chains.size[s]
-                else:
-                    fresh.append(s)
-            need = sum(chains.size[s] for s in fresh) + second + chains.workspace[op]
-            if not self._make_room(p, before + need):
+            need = before + sum(chains.size[s] for s in chains.outputs[op])
+            need += chains.second_copies[op] + chains.workspace[op]
+            fresh = [s for s in chains.outputs[op] if not self.resident[s]]
+            if not self._make_room(p, need):
                 return False
             for s in fresh:
                 self.alive += chains.size[s]
@@ -156,10 +156,25 @@ class Walk:
                     self._offer(s, p)
                 else:
                     self._vanish(s)
+            for s in chains.inputs[op]:
+                if readers[s] == op and self.touched[s] == p and self.resident[s] and s not in wanted:
+                    self._offer(s, p)
         for s in held:
             if s in self.gone:
                 self._restored(s, p, self._closure(s, region))
         return True
+
+    def _replace(self, region: list[int], before: int) -> None:
+        """Where room may be short, what the region makes again anyway need not be there twice."""
+        chains = self.chains
+        made = [s for op in region for s in chains.outputs[op]]
+        most = max((chains.workspace[op] + chains.second_copies[op] for op in region), default=0)
+        if self.alive + before + sum(chains.size[s] for s in made) + most <= self.budget:
+            return
+        for s in made:
+            if self.resident[s] and chains.acted_on[s]:
+                self.exact[s] = (self.moves, 0.0, None)
+                self._evict(s)
 
     def _run_op(self, p: int) -> bool:
         chains = self.chains
@@ -180,8 +195,22 @@ class Walk:
         for s in made:
             if self.resident[s]:
                 self._offer(s, p)
+        if self.taste.forced:
+            self._force(p, [*self._touched_now, *made])
         self._touched_now.clear()
         return True
+
+    def _force(self, p: int, touched: list[int]) -> None:
+        for s in touched:
+            if not np.isfinite(self.unit[s]):
+                continue
+            ways: list[Option | None] = [None] if self._may_remake(s, p) else []
+            for way in (*ways, *self._ways(s, p)):
+                if (s, p, way.action if way else "recompute") in self.taste.forced:
+                    if way is None or way.staged + way.kept <= self.room_behind[p]:
+                        self.exact[s] = (self.moves, 0.0, way)
+                        self._evict(s)
+                    break
 
     def _touch(self, s: int, p: int) -> None:
         """A read at p: what came back softly is needed now, so its coming back counts."""
@@ -235,37 +264,43 @@ class Walk:
         following = chains.next_use(s, p)
         if following < 0 or not chains.acted_on[s]:
             return
-        cost = chains.seconds[chains.producer[s]] if self._may_remake(s) else inf
-        for option in self._ways(s):
+        cost = chains.seconds[chains.producer[s]] if self._may_remake(s, p) else inf
+        for option in self._ways(s, p):
             cost = min(cost, option.compute_seconds + self.taste.lane_price * option.lane_seconds)
         small = 1e6 if chains.size[s] < self.min_bytes else 1.0
         self.unit[s] = small * self.taste.weight[s] * (cost + 1e-9) / self.size[s]
         self.due[s] = chains.starts[following]
         self.exact.pop(s, None)
 
-    def _may_remake(self, s: int) -> bool:
-        remake = self.taste.remake
-        if not self.taste.recompute or (s in self.taste.banned and s not in self.soft):
+    def _may_remake(self, s: int, touched: int) -> bool:
+        taste = self.taste
+        if s in self.soft:
+            return taste.recompute
+        if not taste.recompute or s in taste.banned or (s, touched, "recompute") in taste.barred:
             return False
-        return remake is None or s in remake or s in self.soft
+        return taste.remake is None or s in taste.remake
 
-    def _ways(self, s: int) -> list[Option]:
+    def _ways(self, s: int, touched: int) -> list[Option]:
         if self.taste.remake is not None and s in self.taste.remake:
             return []
-        return self.options(s, s in self.written)
+        ways = self.options(s, s in self.written)
+        barred = self.taste.barred
+        return [w for w in ways if (s, touched, w.action) not in barred] if barred else ways
 
     def _make_room(self, p: int, need: int) -> bool:
         while self.alive + need > self.budget:
-            s = self._cheapest(p)
+            s = self._cheapest(p, self.alive + need - self.budget)
             if s < 0:
                 return False
             self._evict(s)
         return True
 
-    def _cheapest(self, p: int) -> int:
+    def _cheapest(self, p: int, missing: int) -> int:
         now = self.chains.starts[p]
+        wait = np.maximum(self.due - now, 1e-9) ** self.taste.patience
+        if self.taste.fit:
+            wait /= np.maximum(self.size / missing, 1.0)
         while True:
-            wait = np.maximum(self.due - now, 1e-9) ** self.taste.patience
             s = int(np.argmin(self.unit / wait))
             if not np.isfinite(self.unit[s]):
                 return -1
@@ -284,15 +319,15 @@ class Walk:
     def _price(self, s: int, p: int) -> tuple[float, Option | None]:
         """Seconds per byte freed of the best way to take the storage away now."""
         chains, taste = self.chains, self.taste
-        use = chains.next_use(s, self.touched[s])
+        touched = self.touched[s]
+        use = chains.next_use(s, touched)
         best, chosen = inf, None
-        if self._may_remake(s):
+        if self._may_remake(s, touched):
             best = chain_seconds(chains, s, use, self.resident, self.returns, taste.share) / chains.size[s]
         if s in self.soft:
             return best, None
-        touched = self.touched[s]
         release = chains.starts[touched] + chains.seconds[touched]
-        for option in self._ways(s):
+        for option in self._ways(s, touched) if touched < p else ():
             if option.staged + option.kept > self.room_behind[touched]:
                 continue
             lane = 0.0

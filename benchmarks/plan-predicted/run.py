@@ -1,0 +1,87 @@
+"""Predicted against measured step time: plans of several networks, action sets and budgets, run on this machine.
+
+Each network is captured and its operators timed once; then each plan's step runs a few times and the fastest counts.
+Ranks are compared within each network, over all plans, and over all plans as slowdowns (each network's plain step = 1).
+
+python benchmarks/plan-predicted/run.py [--tiny]
+"""
+
+import random
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+import torch
+from scipy.stats import spearmanr
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.api.training import rebudget, smallest_budget
+
+import outsize
+from outsize import zoo
+from outsize.zoo import Workload
+from plan_bench import save
+
+TINY = "--tiny" in sys.argv
+#: Name → batch and size at which a step takes a few tenths of a second on two cores.
+NETWORKS = {"gpt": (2, 256), "resnet50": (2, 128), "unet2d": (4, 96), "vit": (4, 128)}
+ACTIONS = {
+    "swap": ("swap",), "recompute": ("recompute",), "swap+recompute": ("swap", "recompute"),
+    "all": ("swap", "recompute", "encode"),
+}  # fmt: skip
+PLACES = (0.02, 0.25, 0.5)
+STEPS = 4
+
+
+def step(work: Workload, module: torch.nn.Module, count: int) -> tuple[float, float, int]:
+    """Predicted and fastest measured seconds of the plan that the last steps ran with, and its decisions."""
+    seconds = []
+    for batch in islice(work.batches(), count):
+        module.zero_grad(set_to_none=True)
+        work.loss_fn(module(*batch.args), batch.target).backward()
+        record = outsize.report(module, timelines=False)
+        seconds.append(record.measured_step_seconds)
+    return record.predicted_step_seconds, min(seconds[1:]), len(record.decisions)
+
+
+def measure(name: str) -> list[dict]:
+    batch, size = (None, None) if TINY else NETWORKS[name]
+    work = zoo.load(name, seed=0, tiny=TINY, batch=batch, size=size)
+    module = outsize.compile(work.module, 2**40)
+    predicted, measured, _ = step(work, module, STEPS)
+    rows = [{"network": name, "actions": "plain", "place": 1.0, "predicted": predicted, "measured": measured}]
+    plain, args = outsize.report(module).plain_peak_bytes, work.example().args
+    cases = [(actions, place) for actions in ACTIONS for place in PLACES]
+    lowest = {a: smallest_budget(module, args, planner="search", actions=ACTIONS[a]) for a in ACTIONS}
+    random.Random(0).shuffle(cases)
+    for actions, place in cases:
+        budget = int(lowest[actions] + place * (plain - lowest[actions]))
+        rebudget(module, budget, planner="search", actions=ACTIONS[actions])
+        predicted, measured, decisions = step(work, module, STEPS)
+        rows.append({"network": name, "actions": actions, "place": place, "predicted": predicted,
+                     "measured": measured, "decisions": decisions})  # fmt: skip
+        print(rows[-1], f"{time.perf_counter() - BEGAN:.0f} s", flush=True)
+    for row in rows:
+        row |= {f"{k}_slowdown": row[k] / rows[0][k] for k in ("predicted", "measured")}
+    return rows
+
+
+def rank(rows: list[dict], suffix: str = "") -> float:
+    return float(
+        spearmanr([r[f"predicted{suffix}"] for r in rows], [r[f"measured{suffix}"] for r in rows])[0]
+    )
+
+
+BEGAN = time.perf_counter()
+rows = [row for name in NETWORKS for row in measure(name)]
+planned = [r for r in rows if r["actions"] != "plain"]
+result = {
+    "bar": 0.9, "plans": len(planned), "spearman": rank(planned), "spearman_of_slowdowns": rank(planned, "_slowdown"),
+    "within_network": {n: rank([r for r in planned if r["network"] == n]) for n in NETWORKS},
+    "threads": torch.get_num_threads(), "rows": rows,
+}  # fmt: skip
+print({k: v for k, v in result.items() if k != "rows"})
+if not TINY:
+    save(__file__, result)
