@@ -90,7 +90,8 @@ class Search:
         spans = [(int(self.model.spans.storage[k]), int(self.model.spans.after[k])) for k in order]
         acts = ("recompute", "swap", "encode", "encode_swap")
         allowed = [a for a in acts if a in self.request.actions or a == "encode_swap"]
-        return [(s, after, a) for s, after in spans for a in allowed]
+        again = [self.chains.repeats[self.chains.producer[s]] for s, _ in spans]
+        return [(s, t, a) for (s, t), r in zip(spans, again) for a in allowed if r or a != "recompute"]
 
     def planned(self) -> Scored:
         """The fastest plan found.

@@ -204,7 +204,11 @@ class Walk:
         for s in touched:
             if not np.isfinite(self.unit[s]):
                 continue
-            ways: list[Option | None] = [None] if self._may_remake(s, p) else []
+            use = self.chains.next_use(s, p)
+            again = self._may_remake(s, p) and np.isfinite(
+                chain_seconds(self.chains, s, use, self.resident, self.returns, 0.0)
+            )
+            ways: list[Option | None] = [None] if again else []
             for way in (*ways, *self._ways(s, p)):
                 if (s, p, way.action if way else "recompute") in self.taste.forced:
                     if way is None or way.staged + way.kept <= self.room_behind[p]:
