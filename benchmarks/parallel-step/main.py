@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 HERE = Path(__file__).parent
+VARIANTS = ["local", "local-arena", "bytes", "ddp", "ddp-arena", "ours"]
 
 
 def start(variant: str, args: argparse.Namespace, port: int) -> subprocess.Popen[bytes]:
@@ -105,6 +106,17 @@ def ratios(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
                 theirs = min(times[key]) - min(found[base][key])
                 mine = min(ours[key]) - min(found["local-arena"][key])
                 result[variant][f"synchronise_and_update_{kind}"] = theirs / mine
+                extra = [
+                    statistics.median(a - b for a, b in zip(found[one][key], found[other][key]))
+                    for one, other in ((variant, base), ("ours", "local-arena"))
+                ]
+                result[variant][f"synchronise_and_update_{kind}_median_of_pairs"] = extra[0] / extra[1]
+    if "bytes" in found and "local-arena" in found:
+        mine = [a - b for a, b in zip(ours["seconds"], found["local-arena"]["seconds"])]
+        result["ours"] = {
+            "synchronise_and_update_seconds": statistics.median(mine),
+            "seconds_to_move_its_bytes": statistics.median(found["bytes"]["seconds"]),
+        }
     return result
 
 
@@ -119,7 +131,7 @@ def main() -> None:
     parser.add_argument("--chunk-mb", type=float, default=None)
     parser.add_argument("--memory-only", action="store_true", help="keep no timings: the run was not alone")
     parser.add_argument("--out", default=None)
-    parser.add_argument("--variants", nargs="+", default=["local", "local-arena", "ddp", "ddp-arena", "ours"])
+    parser.add_argument("--variants", nargs="+", default=VARIANTS)
     args = parser.parse_args()
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=timedelta(seconds=300))
     args.steps += args.memory_steps  # what the workers are told
@@ -142,7 +154,8 @@ def main() -> None:
         "ratios": ratios(found), "variants": found,
     }  # fmt: skip
     if args.memory_only:
-        result["ratios"] = {name: {"peak_pss": r["peak_pss"]} for name, r in result["ratios"].items()}
+        kept = {n: r["peak_pss"] for n, r in result["ratios"].items() if "peak_pss" in r}
+        result["ratios"] = {name: {"peak_pss": share} for name, share in kept.items()}
         result["variants"] = {n: {"peak_pss_bytes": t["peak_pss_bytes"]} for n, t in found.items()}
     print(json.dumps(result["ratios"], indent=1))
     if args.out:

@@ -100,6 +100,32 @@ def test_every_other_worker_names_the_victim(how: str, phase: str) -> None:
     assert not list(Path("/dev/shm").glob("*outsize*"))
 
 
+def lose_inside_join(rank: int) -> None:
+    """Worker 0 has run out of inputs and mirrors the others when worker 1 dies."""
+    model, optimizer = distribute(smooth(), torch.optim.AdamW, lr=1e-3, settings=SMALL, timeout=30)
+    with model.join():
+        for step in range(3 if rank == 0 else 8):
+            loss_of(model(batch(step, rank))).backward()
+            if step == 5 and rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            optimizer.step()
+
+
+def test_a_death_inside_join() -> None:
+    processes, pipes = start(3, lose_inside_join)
+    try:
+        for rank in (0, 2):
+            failure = outcome(pipes[rank], 50)
+            assert isinstance(failure, Failed), failure
+            assert failure.kind == "RankFailure", str(failure)
+            assert failure.fields["rank"] == 1
+            assert failure.fields["pid"] == processes[1].pid
+    finally:
+        for process in processes:
+            process.kill()
+            process.join(5)
+
+
 def leave_early(rank: int) -> str:
     model, optimizer = distribute(smooth(), torch.optim.SGD, lr=0.1, settings=SMALL, timeout=60)
     for step in range(2 if rank == 0 else 3):

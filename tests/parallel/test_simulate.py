@@ -63,6 +63,15 @@ def test_fit_meets_the_measurement() -> None:
 def test_baseline_by_hand() -> None:
     rates = Rates(forward=1.0, memory=200.0, core=100.0, wake=0.0, link=50.0, cores=2)
     assert baseline(2.0, 100, rates, workers=2) == pytest.approx(3.0 + 2.0 + 7.0)
+    assert baseline(2.0, 100, rates, workers=20, nodes=10) == pytest.approx(3.0 + 2 * 0.95 * 2.0 + 7.0)
+
+
+def test_workers_share_cores_and_memory_by_hand() -> None:
+    """Four workers on two cores take turns; the two that run share the memory, and slow each other by a tenth."""
+    rates = Rates(forward=1.0, memory=100.0, core=100.0, wake=0.0, cores=2, crowding=0.1)
+    step = simulate([1.0], [100], rates, workers=4, helper=True)
+    stage, total = 2 * 75 / 50 * 2, (4 * 25 + 6 * 25) / 50 * 2
+    assert step.seconds == pytest.approx(2 * 1.1 + 2 * 1.1 + stage + total)
 
 
 def test_bad_shapes() -> None:

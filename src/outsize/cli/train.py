@@ -66,6 +66,12 @@ def train(
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that share the work, each under the budget.")
     ] = 1,
+    chunk_mb: Annotated[
+        float | None,
+        typer.Option(
+            help="MiB of gradients that workers synchronise at a time, instead of searching for it."
+        ),
+    ] = None,
 ) -> None:
     """Train a network under a memory budget that its plain step exceeds, and show what that took.
 
@@ -75,6 +81,7 @@ def train(
     from rich.console import Console
 
     from .. import api, parallel
+    from ..errors import WorkloadError
     from ..report import page, renderable
     from ..zoo import training
     from .report import check_writable, write
@@ -82,6 +89,10 @@ def train(
     for path in (json, html):
         check_writable(path)
     training.budget_bytes(budget, 2**30)  # a slip of the pen is told before the work begins
+    if chunk_mb is not None and (chunk_mb <= 0 or (workers == 1 and not parallel.is_worker())):
+        raise WorkloadError(
+            f"--chunk-mb {chunk_mb:g} must be positive, and divides the gradients of several workers: add --workers 2"
+        )
     if workers > 1 and not parallel.is_worker():
         parallel.launch("outsize", sys.argv[1:], workers=workers)
         return
@@ -100,7 +111,7 @@ def train(
         api.compile(workload.module, budget=limit, optimizer=optimizer, disk=disk)
     steps = steps or workload.steps
     if parallel.is_worker():
-        workload, optimizer = training.share(workload, learning_rate=lr)
+        workload, optimizer = training.share(workload, learning_rate=lr, chunk_mb=chunk_mb)
     with progress(console, steps, limit) as on_step:
         record = training.run(workload, optimizer, steps=steps, on_step=on_step)
     if not first:

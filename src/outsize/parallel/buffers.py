@@ -2,7 +2,8 @@
 
 The first worker of a node writes them to the arena, the others copy; two counters keep it from
 overwriting what has not been read. Between nodes, the first workers broadcast. Where rank 0 has run out of inputs
-(`join`), another worker's buffers count; that is rare, and goes over the process group.
+(`join`), another worker's buffers count, and buffers may outgrow what was reserved for them; both are rare, and go
+over the process group.
 """
 
 from __future__ import annotations
@@ -37,9 +38,12 @@ class Buffers:
         buffers = [b.detach() for b in worker.module.buffers() if b.numel()]
         if not buffers or node.world == 1:
             return
-        if self.source != 0:
+        if self.source != 0 or sum(map(n_bytes, buffers)) > self._shared.numel():
             for buffer in buffers:
-                dist.broadcast(buffer, self.source, group=worker.groups.everyone)
+                whole = buffer.contiguous()
+                with worker.control.collective():
+                    dist.broadcast(whole, self.source, group=worker.groups.everyone)
+                buffer.copy_(whole)
             return
         self._round += 1
         control = worker.control
@@ -48,7 +52,8 @@ class Buffers:
             if node.rank == 0:
                 self._pack(buffers)
             if worker.groups.peers is not None:
-                dist.broadcast(self._shared, 0, group=worker.groups.peers)
+                with control.collective():
+                    dist.broadcast(self._shared, 0, group=worker.groups.peers)
             control.post(Field.FILLED, self._round)
         else:
             control.wait(Field.FILLED, self._round, worker=0)
@@ -66,7 +71,11 @@ class Buffers:
     def _unpack(self, buffers: list[torch.Tensor]) -> None:
         end = 0
         for buffer in buffers:
-            size = buffer.numel() * buffer.element_size()
+            size = n_bytes(buffer)
             part = self._shared[end : end + size].clone()  # aligned, whatever precedes it
             buffer.copy_(part.view(buffer.dtype).view(buffer.shape))
             end += size
+
+
+def n_bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

@@ -9,14 +9,15 @@ through the chunks in one order, so the ring can make a worker wait without any 
 staged chunk is summed as soon as the slowest worker has staged it, by whoever comes by: the backward thread
 between two layers, or a helper thread where a core is free. Parameters are shared, so a chunk is written only
 after every worker's backward pass has gone past it; from the moment a worker stages a chunk, its own graph
-refuses to read these parameters again (their version is raised), instead of reading torn values.
+refuses to read these parameters again (their version is raised), instead of reading torn values. Deferred
+updates write in `step()`, and raise the versions there.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import final
 
 import torch
@@ -125,10 +126,23 @@ class Engine:
             self._helper.join()
         else:
             self.sink.finish()
+        if not self._keep and not self.sink.writes_early:
+            self._raise_versions(range(len(self.params)))
         self._base += len(self.plan)
         self.step += 1
         self.last_order, self.order = self.order, []
         self._reset()
+
+    def measure(self) -> None:
+        """Wait until the sums of a deferred step, and so its norm, are known."""
+        assert isinstance(self.sink, UpdateSink)
+        self.close_backward()
+        self._arrive(len(self.plan))
+        if self._helper:
+            self._helper.run(self.sink.measure)
+            self._helper.join()
+        else:
+            self.sink.measure()
 
     def _reset(self) -> None:
         self.grads: list[torch.Tensor | None] = [None] * len(self.slots)
@@ -195,11 +209,15 @@ class Engine:
             self._delivered += 1
 
     def _seal(self, index: int) -> None:
-        """From now on this worker's graph must not read the chunk's parameters: others may write them."""
+        """From now on this worker's graph must not read the chunk's parameters, if others may write them."""
         members = {piece.slot for piece in self.plan.chunks[index].pieces}
-        torch.autograd.graph.increment_version([self.params[slot] for slot in members])
+        if self.sink.writes_early:
+            self._raise_versions(members)
         for slot in members:
             self.params[slot].grad = None  # `grads` keeps it until its last slice has been summed
+
+    def _raise_versions(self, slots: Iterable[int]) -> None:
+        torch.autograd.graph.increment_version([self.params[slot] for slot in slots])
 
     def _take(self, index: int) -> None:
         self.control.wait(Field.STAGED, self._base + index + 1)

@@ -6,7 +6,7 @@ child still "exists"), and a hang cannot be told from a long step except by time
 Mechanism: every wait is cut into slices; between slices a pidfd per worker of the node is polled, which the
 kernel makes readable at the moment of death. A stopped worker is found by `timeout`. The first to notice
 writes the failure into the arena, which ends every wait of the node with the same `RankFailure`; an
-exception that ends a worker's program is written there by the worker itself.
+exception that ends a worker's program is written there by the worker itself, as is that it ends.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import select
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from types import TracebackType
 from typing import Any, NoReturn, final
@@ -40,10 +41,11 @@ class Field(IntEnum):
     SUMMED = 1  # chunks whose slice this worker has summed over the workers of its node
     DONE = 2  # chunks whose slice this worker has updated (or, handed back, collected)
     BARRIER = 3
-    FORWARD = 4  # forward passes begun
+    FORWARD = 4  # agreements on who has inputs (`join`)
     FILLED = 5  # rank 0: buffers written
     COPIED = 6  # buffers read
     JOINED = 7  # 1 + the number of the step at which this worker ran out of inputs
+    LEFT = 8  # 1 once this worker's program is ending
 
 
 def lines_bytes(workers: int) -> int:
@@ -121,9 +123,10 @@ class Control:
             now = time.monotonic()
             deadline = deadline or now + self.timeout - self.SLICE
             behind = [w for w in range(first, first + count) if self.read(field, w) < value]
-            for dead in self._dead():
-                if dead in behind:
-                    self.fail(dead, "died or left early")
+            dead = self._dead()
+            for lost in behind:
+                if lost in dead or self.read(Field.LEFT, lost):
+                    self.fail(lost, "died or left early")
             if behind and now > deadline:
                 self.fail(behind[0], f"did not arrive within {self.timeout:g} s (stopped, or busy elsewhere)")
 
@@ -143,9 +146,30 @@ class Control:
     def watch_peers(self) -> None:
         """Look at the others while waiting on something that is not a counter (another node)."""
         self.check()
-        for dead in self._dead():
-            if self.read(Field.DONE, dead) < self._mine[Field.STAGED]:
-                self.fail(dead, "died or left early")
+        dead = self._dead()
+        for worker in range(self.node.local_world):
+            behind = self.read(Field.DONE, worker) < self._mine[Field.STAGED]
+            if behind and (worker in dead or self.read(Field.LEFT, worker)):
+                self.fail(worker, "died or left early")
+
+    @contextmanager
+    def collective(self) -> Iterator[None]:
+        """Around a collective of `torch.distributed`: that it fails is a worker's failure.
+
+        Raises:
+            RankFailure: with rank -1 where nobody on this node died, so that only the link tells of it.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            for _ in range(10):  # a dying process closes its links a moment before its pidfd tells
+                self.watch_peers()
+                for dead in self._dead():
+                    self.fail(dead, "died or left early")
+                time.sleep(self.SLICE)
+            reason = f"on another node (or the link to it) failed: {str(error).splitlines()[0]}"
+            self.poison(-1, -1, reason)
+            raise _failure(-1, -1, self.phase(), reason) from error
 
     def fail(self, worker: int, reason: str) -> NoReturn:
         """Write the failure down for the others and raise it here."""
@@ -179,7 +203,9 @@ class Control:
         return gone(self._watched)
 
     def _leave(self) -> None:
+        """The interpreter ends, which may take seconds: whoever still counts on this worker should not wait for that."""
         if os.getpid() == self._process:
+            self.post(Field.LEFT, 1)
             self.close()
 
 

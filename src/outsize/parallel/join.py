@@ -28,6 +28,7 @@ class Turnstile:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._open = False
+        self._agreements = 0
 
     def open(self, divide_by_initial: bool, throw: bool) -> None:
         self._open, self._throw, self._source, self._last = True, throw, 0, 0
@@ -73,7 +74,8 @@ class Turnstile:
         private = isinstance(worker.sink, ReturnSink)
         for tensor in [*(worker.params if private else ()), *worker.module.buffers()]:
             whole = tensor.detach().contiguous()
-            dist.broadcast(whole, self._last, group=worker.groups.everyone)
+            with worker.control.collective():
+                dist.broadcast(whole, self._last, group=worker.groups.everyone)
             tensor.detach().copy_(whole)
 
     def _agree(self, has_inputs: bool) -> list[bool]:
@@ -82,7 +84,11 @@ class Turnstile:
         mine = torch.zeros(worker.node.world, dtype=torch.uint8)
         mine[worker.node.rank] = has_inputs
         if worker.groups.everyone is not None:
-            dist.all_reduce(mine, group=worker.groups.everyone)
+            self._agreements += 1
+            worker.control.post(Field.FORWARD, self._agreements)
+            worker.control.wait(Field.FORWARD, self._agreements)  # names a worker that does not come
+            with worker.control.collective():
+                dist.all_reduce(mine, group=worker.groups.everyone)
         if mine.any():  # the highest rank with inputs lends its buffers, as in DDP
             self._source = self._last = int(mine.nonzero().max())
         return [bool(flag) for flag in mine]

@@ -60,6 +60,7 @@ class Distributed(nn.Module):
             self._buffers_sync.run()
         self._buffers_due = recording and self._sync
         if recording:
+            self._worker.check_frozen()
             self._expecting = self._sync
         return self.module(*args, **kwargs)
 

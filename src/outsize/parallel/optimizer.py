@@ -4,12 +4,17 @@
 step is ready, so learning-rate schedulers work as always; a change between `backward()` and `step()` would come
 too late and is refused (`Settings(deferred=True)` allows it). State is one copy per node; `state_dict()` has torch's
 format and loads into the plain optimizer class, and the other way round.
+
+A gradient scaler looks for infinities in `.grad`, which has left by then. Where updates are deferred, the norm of the
+summed gradients tells as much, on all workers alike: the scaler is shown that verdict in one parameter's `.grad`,
+and the update divides by the scale or is left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from math import isfinite
 from typing import Any, final, overload
 
 import torch
@@ -51,11 +56,35 @@ class ChunkOptimizer(torch.optim.Optimizer):
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
-        """Only gradient scalers ask. They look for infinities in `.grad`, which has left by then."""
-        raise ParallelError(
-            "a gradient scaler needs the gradients that update='cpu' has already used: train in bf16 (autocast "
-            "needs no scaler), or use update='device'"
-        )
+        """Only gradient scalers ask, in their `step()`, just before they look for infinities in `.grad`."""
+        worker = self._worker
+        if not isinstance(worker.sink, UpdateSink) or not worker.deferred:
+            raise ParallelError(
+                "a gradient scaler decides in step() whether there is an update, which update='cpu' makes during the "
+                "backward pass: pass Settings(deferred=True) or clip_grad_norm, use update='device', or train in "
+                "bf16 (autocast needs no scaler)"
+            )
+        worker.flush()
+        worker.engine.measure()
+        p = min(worker.params, key=lambda p: p.numel() or float("inf"))
+        p.grad = torch.full_like(p, 0.0 if isfinite(worker.sink.norm or 0.0) else float("nan"))
+        return True
+
+    def _take_scale(self) -> None:
+        """What a gradient scaler has left on this optimizer for the step to come."""
+        found, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
+        if found is None:
+            return
+        if scale is None:
+            raise ParallelError(
+                "scaler.unscale_() found no gradients, they have left for the CPU: leave it out (step() divides by the "
+                "scale) and clip with distribute(clip_grad_norm=...)"
+            )
+        sink = self._worker.sink
+        assert isinstance(sink, UpdateSink)
+        sink.unscale, sink.discard = 1 / float(scale), float(found) > 0
+        for p in self._worker.params:
+            p.grad = None
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -77,18 +106,42 @@ class ChunkOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         worker = self._worker
+        self._take_scale()
         if worker.engine.begun and not worker.deferred and hyperparameters(self.param_groups) != worker.taken:
             raise ParallelError(
                 "a hyperparameter changed between backward() and step(), after it had been used: change it "
                 "before backward(), or pass Settings(deferred=True)"
             )
+        self._finish()
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop gradients that have not travelled; deferred, also those of a synchronised backward pass.
+
+        Raises:
+            ParallelError: a backward pass has been synchronised and, not being deferred, has already updated.
+        """
+        worker = self._worker
+        if worker.engine.begun:
+            if not worker.deferred or worker.node.count > 1:
+                raise ParallelError(
+                    "zero_grad() between backward() and step(): the gradients have been used. Run a backward pass "
+                    "whose gradients are not wanted under no_sync() or with requires_grad_(False)"
+                    + (", or pass Settings(deferred=True)" if worker.node.count == 1 else "")
+                )
+            assert isinstance(worker.sink, UpdateSink)
+            worker.sink.discard = True
+            self._finish()
+        super().zero_grad(set_to_none)
+
+    def _finish(self) -> None:
+        worker = self._worker
         worker.flush()
         worker.complete()
         for slot, used in enumerate(worker.sink.used.tolist()):
             if used and worker.params[slot] not in self.state:
                 self._expose(slot)
         self._tuner.after_step()
-        return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         if self._ready:
@@ -109,15 +162,22 @@ class ChunkOptimizer(torch.optim.Optimizer):
         worker = self._worker
         worker.wait_idle()
         super().load_state_dict(deepcopy(state_dict) if worker.node.leads else state_dict)
+        given = self._given(state_dict)
         worker.control.barrier()  # nobody reads state while it is written
         for slot, p in enumerate(worker.params):
-            loaded = dict(self.state.get(p, {}))
+            loaded = given.get(p, {})
             self._take_over(slot, loaded)
             self.state.pop(p, None)
             if loaded:
                 self._expose(slot)
         worker.control.barrier()
         worker.groups_now = self.param_groups
+
+    def _given(self, state_dict: dict[str, Any]) -> dict[torch.Tensor, dict[str, Any]]:
+        """The entries of each parameter as they are stored: torch's loading would round fp32 masters to the parameter."""
+        mine = [p for group in self.param_groups for p in group["params"]]
+        theirs = [index for group in state_dict["param_groups"] for index in group["params"]]
+        return {p: state_dict["state"].get(index, {}) for p, index in zip(mine, theirs, strict=True)}
 
     def expose_all(self) -> None:
         """Show every slot's state, as before the first step it would not be (for loading a checkpoint into it)."""

@@ -54,14 +54,15 @@ class Relay:
 
     Args:
         peers: the process group of the workers with this place on their node.
+        control: of this node, whose workers are told of a peer's failure.
         timeout: seconds.
     """
 
     #: Seconds between two looks at an exchange under way; far below the latency of an exchange between machines.
     PAUSE = 2e-4
 
-    def __init__(self, peers: dist.ProcessGroup, timeout: float) -> None:
-        self._peers, self._timeout = peers, timeout
+    def __init__(self, peers: dist.ProcessGroup, control: Control, timeout: float) -> None:
+        self._peers, self._control, self._timeout = peers, control, timeout
 
     def write(self, index: int, length: int, used: np.ndarray, active: int, dtype: torch.dtype) -> Letter:
         data = torch.empty(length + len(used) + 1, dtype=master_type(dtype))
@@ -73,7 +74,7 @@ class Relay:
     def send(self, letter: Letter) -> None:
         letter.work = self._guard(lambda: dist.all_reduce(letter.data, group=self._peers, async_op=True))
 
-    def receive(self, letter: Letter, control: Control) -> None:
+    def receive(self, letter: Letter) -> None:
         """Wait for the sum, watching this node's workers meanwhile.
 
         Raises:
@@ -81,7 +82,7 @@ class Relay:
         """
         deadline = time.monotonic() + self._timeout
         while not letter.arrived():
-            control.watch_peers()
+            self._control.watch_peers()
             if time.monotonic() > deadline:
                 raise self._lost(f"no answer within {self._timeout:g} s")
             time.sleep(self.PAUSE)
@@ -95,6 +96,7 @@ class Relay:
 
     def _lost(self, reason: str) -> RankFailure:
         ranks = [r for r in dist.get_process_group_ranks(self._peers) if r != dist.get_rank()]
+        self._control.poison(ranks[0], -1, f"(or its link) failed on another node: {reason}")
         return RankFailure(
             f"the exchange with rank {', '.join(map(str, ranks))} on other nodes failed: {reason}. The step is "
             "lost; restart from the last checkpoint (torchrun --max-restarts)",

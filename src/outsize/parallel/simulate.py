@@ -33,6 +33,8 @@ class Rates:
         straggle: relative spread of workers' backward passes: the slowest of n is later by about
             `straggle * sqrt(2 ln n)`.
         cores: of a node; more workers than cores take turns.
+        crowding: share by which forward and backward pass grow for each further worker that runs at the same time
+            on the node, whose memory they share.
     """
 
     forward: float
@@ -44,6 +46,19 @@ class Rates:
     device: float = 0.0
     straggle: float = 0.0
     cores: int = 1
+    crowding: float = 0.0
+
+    def turns(self, local: int) -> float:
+        """How often each core changes hands with `local` workers on a node."""
+        return max(local / self.cores, 1.0)
+
+    def speed(self, local: int) -> float:
+        """Bytes per second that one worker moves while it has a core."""
+        return min(self.core, self.memory / min(local, self.cores))
+
+    def stretch(self, local: int) -> float:
+        """What forward and backward pass of a lone worker are multiplied by."""
+        return self.turns(local) * (1 + self.crowding * (min(local, self.cores) - 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +89,8 @@ def simulate(
     """Predict a step.
 
     Args:
-        ready: seconds after the start of the backward pass at which each chunk's gradients are complete, ascending.
+        ready: seconds after the start of the backward pass at which each chunk's gradients are complete, ascending,
+            on a worker that has the node to itself.
         sizes: bytes of each chunk.
         rates: of the machine and its links.
         workers: of all nodes together; a multiple of `nodes`.
@@ -89,8 +105,7 @@ def simulate(
     if len(ready) != len(sizes) or workers < 1 or nodes < 1 or workers % nodes:
         raise ValueError(f"{len(ready)} times for {len(sizes)} chunks, {workers} workers on {nodes} nodes")
     local = workers // nodes
-    crowd = max(local / rates.cores, 1.0)
-    speed = min(rates.core, rates.memory / local)
+    crowd, speed, stretch = rates.turns(local), rates.speed(local), rates.stretch(local)
     late = 1 + rates.straggle * _spread(workers)
     stations = [0.0] * 5  # when each station is free: device out, stage, sum, between nodes, device in
     paid = 0.0  # work that a helperless worker has put between its layers so far
@@ -101,25 +116,27 @@ def simulate(
         own = size / local
         total = (local * own + state_factor * own) / speed * crowd + 2 * rates.wake
         away = _exchange(own, nodes, rates, local)
-        come = at * late * crowd + (0.0 if helper else paid)
+        come = at * late * stretch + (0.0 if helper else paid)
         for station, work in enumerate((out, stage, total, away, out)):
             come = max(come, stations[station]) + work
             stations[station] = come
         paid += stage + total
         finished.append(come)
-    slowest = ready[-1] * late * crowd
+    slowest = ready[-1] * late * stretch
     end = max(finished[-1], slowest)
-    forward = rates.forward * crowd
+    forward = rates.forward * stretch
     return Step(seconds=forward + end, exposed=end - slowest, finished=tuple(forward + f for f in finished))
 
 
-def baseline(backward: float, total: int, rates: Rates, *, workers: int, state_factor: float = 6.0) -> float:
+def baseline(
+    backward: float, total: int, rates: Rates, *, workers: int, nodes: int = 1, state_factor: float = 6.0
+) -> float:
     """Ordinary data parallelism: nothing hidden, a ring over all workers, the update on every worker. Seconds."""
-    crowd = max(workers / rates.cores, 1.0)
-    link = rates.link or min(rates.core, rates.memory / workers)
+    local = workers // nodes
+    link = rates.link or rates.speed(local)
     ring = 2 * (workers - 1) / workers * total / link + 2 * (workers - 1) * rates.latency
-    update = (1 + state_factor) * total / min(rates.core, rates.memory / workers)
-    return (rates.forward + backward) * crowd + ring + update * crowd
+    update = (1 + state_factor) * total / rates.speed(local)
+    return (rates.forward + backward) * rates.stretch(local) + ring + update * rates.turns(local)
 
 
 def fit(

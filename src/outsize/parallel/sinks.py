@@ -22,12 +22,15 @@ from typing import final
 import numpy as np
 import torch
 
+from ..errors import ParallelError
 from .bridge import Bridge
 from .chunks import ChunkPlan, Slot
 from .faults import Control, Field
 from .relay import Letter, Relay
 from .ring import Ring, redirect, table
 from .rules import FLAT, HYPER, STAGED, Addresses, Memory, Rule, Table, add_up, borrow, master_type
+
+_AGAINST = -1.0  # in place of a sum of squares: this worker wants no update
 
 TORCH_TYPES = {
     "float32": torch.float32,
@@ -50,6 +53,8 @@ class Sink(ABC):
 
     #: The counter that says when a place of the ring may be overwritten.
     frees: Field
+    #: Whether parameters are written before every worker has come to `step()`.
+    writes_early = False
 
     def __init__(
         self, control: Control, slots: Sequence[Slot], presence: torch.Tensor, relay: Relay | None
@@ -148,7 +153,7 @@ class Sink(ABC):
         while self.pending and self.pending[0].index < until:
             letter = self.pending.popleft()
             assert self.relay is not None
-            self.relay.receive(letter, self.control)
+            self.relay.receive(letter)
             self.mark(letter.index, letter.used)
             self.open(letter)
 
@@ -183,13 +188,14 @@ class UpdateSink(Sink):
     ) -> None:
         super().__init__(control, slots, presence, relay)
         self.rules, self.memories, self.norms = rules, memories, norms
-        self.deferred, self.max_norm = deferred, max_norm
+        self.deferred, self.max_norm, self.writes_early = deferred, max_norm, not deferred
         self.norm: float | None = None
         self.prepare: Callable[[], None] = lambda: None
 
     def begin(self, base: int, step: int, grads: list[torch.Tensor | None]) -> None:
         super().begin(base, step, grads)
-        self.squares = 0.0
+        self.squares, self.unscale = 0.0, 1.0
+        self.discard = self._measured = False
         if not self.deferred:
             self.prepare()
 
@@ -243,15 +249,41 @@ class UpdateSink(Sink):
     def finish(self) -> None:
         self.read_mail(len(self.plan))
         if self.deferred:
-            self._update_all()
+            self.measure()
+            if self.discard:
+                self.used[:] = False
+                self.control.post(Field.DONE, self.base + len(self.plan))
+            else:
+                self._update_all()
         self.control.wait(Field.DONE, self.base + len(self.plan))
 
-    def _update_all(self) -> None:
-        self.norms[self.worker] = self.squares
+    def measure(self) -> None:
+        """The norm of a deferred step's gradients, for all workers; `discard` set before is a vote against the step.
+
+        Raises:
+            ParallelError: some workers voted against it, others did not.
+        """
+        if self._measured:
+            return
+        self._measured = True
+        self.read_mail(len(self.plan))
+        self.norms[self.worker] = _AGAINST if self.discard else self.squares
         self.prepare()  # before the barrier: afterwards others already write state
         self.control.barrier()
+        against = self.norms == _AGAINST
+        if against.any() and not against.all():
+            ranks = [self.control.node.ranks[worker] for worker in against.nonzero().flatten().tolist()]
+            raise ParallelError(
+                f"zero_grad() threw away a synchronised backward pass on rank {', '.join(map(str, ranks))} while other "
+                "workers called step(): all workers must do the same"
+            )
         self.norm = float(self.norms.sum().sqrt())
-        factor = 1.0 if self.max_norm is None else min(1.0, self.max_norm / (self.norm + 1e-6))
+
+    def _update_all(self) -> None:
+        assert self.norm is not None
+        self.norm *= self.unscale
+        clip = 1.0 if self.max_norm is None else min(1.0, self.max_norm / (self.norm + 1e-6))
+        factor = clip * self.unscale
         for index, chunk in enumerate(self.plan.chunks):
             total = self.memories[chunk.space].total
             assert total is not None

@@ -123,7 +123,8 @@ class Tuner:
             board[0] = chunk_bytes
             board[1:] = torch.tensor(order)
             if worker.groups.peers is not None:
-                dist.broadcast(board, 0, group=worker.groups.peers)
+                with worker.control.collective():
+                    dist.broadcast(board, 0, group=worker.groups.peers)
         worker.control.barrier()
         size, *self._order = board.tolist()
         worker.adopt(worker.form(abs(size) / (1 << 20), self._order))

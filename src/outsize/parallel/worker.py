@@ -58,6 +58,7 @@ class Worker:
     ) -> None:
         self.module, self.template, self.settings, self.timeout = module, template, settings, timeout
         self.names, self.params, self.slots = slots_of(module)
+        self._frozen = [(name, p) for name, p in module.named_parameters() if not p.requires_grad]
         self.bridge = self._bridge()
         if settings.reuse_pages and self.bridge is None:
             allocator.install()
@@ -189,7 +190,8 @@ class Worker:
             for tensor in [*self.module.parameters(), *self.module.buffers()]:
                 if id(tensor) not in shared:
                     whole = tensor.detach().contiguous()
-                    dist.broadcast(whole, 0, group=self.groups.everyone)
+                    with self.control.collective():
+                        dist.broadcast(whole, 0, group=self.groups.everyone)
                     tensor.detach().copy_(whole)
 
     def _move_in(self) -> None:
@@ -209,7 +211,8 @@ class Worker:
                 if self.node.leads:
                     if self.groups.peers is not None:
                         whole = p.detach().contiguous()
-                        dist.broadcast(whole, 0, group=self.groups.peers)
+                        with self.control.collective():
+                            dist.broadcast(whole, 0, group=self.groups.peers)
                         p.detach().copy_(whole)
                     self.view(slot, p, self.memories[slot.space].param).copy_(p)
                     self.view(slot, p, self.memories[slot.space].master).copy_(p)
@@ -232,7 +235,9 @@ class Worker:
 
     def _sink(self, max_norm: float | None) -> Sink:
         presence = self.arena.tensor("presence", torch.uint8).view(2, self.node.local_world, -1)
-        relay = Relay(self.groups.peers, self.timeout) if self.groups.peers is not None else None
+        relay = (
+            Relay(self.groups.peers, self.control, self.timeout) if self.groups.peers is not None else None
+        )
         if self.template is None:
             sink = ReturnSink(self.control, self.slots, presence, relay)
             sink.params, sink.bridge = self.params, self.bridge
@@ -265,6 +270,15 @@ class Worker:
         if self.template is None:
             return []
         owner = {id(p): i for i, group in enumerate(self.template.param_groups) for p in group["params"]}
+        members = {id(p) for p in self.module.parameters()}
+        for index, group in enumerate(self.template.param_groups):
+            for p in group["params"]:
+                if id(p) not in members:
+                    raise ParallelError(
+                        f"parameter group {index} holds a parameter of shape {tuple(p.shape)} that is not part of the "
+                        "module, so nobody would synchronise it: register it on the module, or give it an "
+                        "optimizer of its own"
+                    )
         for name, p in zip(self.names, self.params):
             if id(p) not in owner:
                 raise ParallelError(
@@ -319,8 +333,18 @@ class Worker:
         if self.engine.begun:
             raise ParallelError(
                 "a backward pass has been synchronised but step() was not called: the shared parameters are "
-                "half updated until then"
+                "half updated until then. If its gradients are not wanted (a discriminator's in its generator's "
+                "pass, say), run it under no_sync() or with requires_grad_(False)"
             )
+
+    def check_frozen(self) -> None:
+        """Raise if a parameter without a slot has begun to require a gradient."""
+        for name, p in self._frozen:
+            if p.requires_grad:
+                raise ParallelError(
+                    f"{name} was frozen when the module was distributed and requires a gradient now, which nobody would "
+                    "synchronise: let it require one before distribute() and freeze it afterwards"
+                )
 
     def read_all(self, field: Field) -> list[int]:
         return [self.control.read(field, worker) for worker in range(self.node.local_world)]

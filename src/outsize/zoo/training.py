@@ -14,7 +14,7 @@ from .. import api, parallel
 from ..errors import OutsizeError
 from ..units import parse_bytes
 from ..values import Plan, RunRecord
-from .workload import Workload, mean_loss
+from .workload import Batch, Workload, mean_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,19 +38,31 @@ def make_optimizer(workload: Workload, *, learning_rate: float | None = None) ->
 
 
 def share(
-    workload: Workload, *, learning_rate: float | None = None
+    workload: Workload, *, learning_rate: float | None = None, chunk_mb: float | None = None
 ) -> tuple[Workload, torch.optim.Optimizer]:
     """This worker's part of the work: the module synchronised chunk by chunk, every n-th batch, its own dropout.
 
     Args:
         workload: with a module that `outsize.compile` has taken on; every worker has the same.
+        learning_rate: instead of the workload's.
+        chunk_mb: chunk size; None searches for it.
     """
     rate = workload.learning_rate if learning_rate is None else learning_rate
-    module, optimizer = parallel.distribute(workload.module, torch.optim.AdamW, lr=rate)
-    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    module, optimizer = parallel.distribute(workload.module, torch.optim.AdamW, lr=rate, chunk_mb=chunk_mb)
+    several = torch.distributed.is_initialized()
+    rank, size = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if several else (0, 1)
     torch.manual_seed(torch.initial_seed() + rank)
     batches = workload.batches
-    return replace(workload, module=module, batches=lambda: islice(batches(), rank, None, size)), optimizer
+    return replace(workload, module=module, batches=lambda: _deal(batches(), rank, size)), optimizer
+
+
+def _deal(batches: Iterator[Batch], rank: int, size: int) -> Iterator[Batch]:
+    """Every `size`-th batch; a last round that does not reach every worker is left out, or the others would wait."""
+    for index, batch in enumerate(batches):
+        if index % size == rank:
+            mine = batch
+        if index % size == size - 1:
+            yield mine
 
 
 def plain_plan(workload: Workload, optimizer: torch.optim.Optimizer, *, hardware: str | None = None) -> Plan:
