@@ -1,16 +1,20 @@
 """What the localized tree convolution has to beat, trained on the same functions with the same bugs.
 
-Two baselines are encoders under the detector's own heads (undirected tree convolution, GRU over the nodes in
-reading order); the others score candidates in their own way. All give logits for the same candidate table.
+Undirected tree convolution and GRU over the nodes in reading order come twice: as they are usually built, with a
+classifier on the vector of each place, and as encoders under the detector's own heads (candidates, votes of the
+occurrences), which says what the layers alone contribute. The others score candidates in their own way. All give
+logits for the same candidate table.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from outsize.programs.trees.batch import Batch, collate
+from outsize.programs.trees.forest import Forest, ranges
 from outsize.programs.trees.functions import Functions
 from outsize.programs.trees.grammar import FIELDS, KINDS, PLACES, RESERVED
 from outsize.programs.trees.inject import KINDS as BUGS
@@ -88,6 +92,26 @@ class _PlaceScorer(nn.Module):
         repaired = batch.repair >= 0
         answer = torch.where(repaired, logits[batch.repair.clamp(min=0)], logits.new_zeros(()))
         return (total - answer).mean(), logits.new_zeros(())
+
+
+class PlaceClassifier(_PlaceScorer):
+    """An encoder, and a linear layer on the vector of each place: no candidates, no votes, nothing masked."""
+
+    def __init__(self, encoder: nn.Module, width: int, rows: int = 16384, inner: int = 64) -> None:
+        super().__init__()
+        self.kinds, self.fields = nn.Embedding(len(KINDS), width), nn.Embedding(len(FIELDS), width)
+        self.words = WordEmbedding(rows, inner, width)
+        self.tree = encoder
+        self.out = nn.Linear(width, len(PLACES))
+        for table in (self.kinds, self.fields):
+            nn.init.normal_(table.weight, std=0.5)
+        nn.init.constant_(self.out.bias, -4.0)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        bare = self.kinds(batch.kind) + self.fields(batch.field)
+        x = bare + self.words(batch.words, batch.offsets).index_select(0, batch.token)
+        vector = self.tree.edge_states(x, batch.topology, bare).pivot.index_select(0, batch.place_node)
+        return self.spread(batch, self.out(vector).gather(1, batch.place_kind[:, None])[:, 0])
 
 
 class LinearWindow(_PlaceScorer):
@@ -237,37 +261,45 @@ class PooledTreeConv(_PlaceScorer):
     def read(self, functions: Functions) -> None:
         self.functions = functions
 
-    def score(self, batch: Batch, functions: Functions, masked: Tensor | None = None) -> Tensor:
+    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Node vectors without and with what stands there."""
         bare = self.kinds(batch.kind) + self.fields(batch.field)
-        token = self.words(batch.words, batch.offsets).index_select(0, batch.token)
-        x = bare + (token if masked is None else token.index_fill(0, masked, 0.0))
+        return bare, bare + self.words(batch.words, batch.offsets).index_select(0, batch.token)
+
+    def score(self, x: Tensor, forest: Forest, topology: Topology) -> Tensor:
         for layer in self.layers:
-            x = layer(x, batch.topology)
-        tree = torch.from_numpy(functions.forest.tree_of)
-        pooled = torch.full((functions.count, x.shape[1]), -1.0).scatter_reduce(
+            x = layer(x, topology)
+        tree = torch.from_numpy(forest.tree_of)
+        pooled = torch.full((forest.trees, x.shape[1]), -1.0).scatter_reduce(
             0, tree[:, None].expand_as(x), x.float(), "amax"
         )
         return self.out(pooled)[:, 0]
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert self.functions is not None
-        score = self.score(batch, self.functions).float()
+        score = self.score(self.inputs(batch)[1], self.functions.forest, batch.topology)
         return F.binary_cross_entropy_with_logits(score, (batch.repair >= 0).float()), score.new_zeros(())
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert self.functions is not None
-        whole = self.score(batch, self.functions)
+        forest = self.functions.forest
+        bare, x = self.inputs(batch)
+        whole = self.score(x, forest, batch.topology)
         place = torch.zeros(len(batch.place_node))
-        # The k-th place of every function is left out in the same run: trees do not see one another.
-        order = torch.argsort(batch.place_function, stable=True)
-        owner = batch.place_function[order]
-        first = torch.searchsorted(owner, torch.arange(batch.functions))
-        number = torch.arange(len(owner)) - first[owner]
-        for k in range(int(number.max()) + 1):
-            chosen = order[number == k]
-            functions = batch.place_function[chosen]
-            without = self.score(batch, self.functions, batch.place_node[chosen])
-            place[chosen] = (whole - without)[functions]
+        sizes = np.diff(forest.ptr)[batch.place_function.numpy()]
+        # A copy of the function for each place, the place masked, in portions of about 20,000 nodes.
+        portion = np.cumsum(sizes) // 20_000
+        for number in np.unique(portion):
+            chosen = np.flatnonzero(portion == number)
+            function = batch.place_function[chosen].numpy()
+            copies = forest.select(function)
+            rows, _ = ranges(np.asarray(forest.ptr), function)
+            node = batch.place_node[chosen]
+            masked = torch.from_numpy(copies.ptr[:-1] - np.asarray(forest.ptr)[function]) + node
+            without = self.score(
+                x[torch.from_numpy(rows)].index_copy(0, masked, bare[node]), copies, Topology.of(copies)
+            )
+            place[chosen] = whole[function] - without
         share = torch.zeros(batch.functions).scatter_reduce(
             0, batch.place_function, place, "amax", include_self=False
         )

@@ -27,8 +27,14 @@ from outsize.programs.trees.words import WordTable
 SIZES = DetectorConfig()
 MODELS = {
     "localized tree convolution": lambda: Detector(SIZES),
-    "undirected tree convolution": lambda: Detector(SIZES, b.UndirectedEncoder(SIZES.width, SIZES.layers)),
-    "GRU over tokens": lambda: Detector(SIZES, b.SequenceEncoder(SIZES.width)),
+    "undirected tree convolution": lambda: b.PlaceClassifier(
+        b.UndirectedEncoder(SIZES.width, SIZES.layers), SIZES.width
+    ),
+    "undirected tree convolution, our heads": lambda: Detector(
+        SIZES, b.UndirectedEncoder(SIZES.width, SIZES.layers)
+    ),
+    "GRU over tokens": lambda: b.PlaceClassifier(b.SequenceEncoder(SIZES.width), SIZES.width),
+    "GRU over tokens, our heads": lambda: Detector(SIZES, b.SequenceEncoder(SIZES.width)),
     "TBCNN, pooled, leave one out": lambda: b.PooledTreeConv(SIZES.width, SIZES.layers),
     "linear bag of window kinds": b.LinearWindow,
     "n-gram table": b.NgramTable,
@@ -51,8 +57,7 @@ def train(
             sound, _ = b.prepared(drawn.select(range(drawn.count)), table, rng, 0.0, model)
             model.count(drawn, sound)
         batch, _ = b.prepared(drawn, table, rng, 0.5, model)
-        with torch.autocast("cpu", torch.bfloat16, enabled=isinstance(model, Detector)):
-            answer, place = model.losses(batch)
+        answer, place = model.losses(batch)
         optimizer.zero_grad()
         (answer + place).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -108,17 +113,22 @@ def main() -> None:
         "training_functions_seen": args.steps * args.batch, "test_functions": args.test,
         "test_packages": len(np.unique(test["distribution"])), "sizes": dataclasses.asdict(SIZES),
     }  # fmt: skip
-    results: dict[str, list[dict]] = {name: [] for name in MODELS if not args.only or name in args.only}
-    # Seeds outermost: whenever the run is stopped, every model has had the same number of them, or one less.
+    names = [name for name in MODELS if not args.only or name in args.only]
+    runs = report.setdefault("runs", {})
+    # Seeds outermost, each run written at once: whenever it is stopped, what was done stands, and the next call of
+    # the same command goes on from there.
     for seed in range(args.seeds):
-        for name in results:
+        for name in names:
+            done = runs.setdefault(name, {})
+            if str(seed) in done:
+                continue
             torch.manual_seed(seed)
             model = MODELS[name]()
             seconds = train(model, name, training, tables[0], args.steps, args.batch, seed)
             model.eval()
             buggy, sound = (judge(model, test, tables[1], share, 1) for share in (1.0, 0.0))
-            result = evaluate.summary(buggy, sound, evaluate.threshold_for(sound, 0.85), resamples=200)
-            results[name].append(result | {"processor_seconds": round(seconds, 1)})
+            result = evaluate.summary(buggy, sound, evaluate.threshold_for(sound, 0.85), resamples=500)
+            done[str(seed)] = result | {"processor_seconds": round(seconds, 1)}
             print(
                 name,
                 seed,
@@ -127,7 +137,7 @@ def main() -> None:
                 round(seconds),
                 flush=True,
             )
-            report.setdefault("models", {})[name] = mean_of(results[name]) | {"seeds": len(results[name])}
+            report.setdefault("models", {})[name] = mean_of(list(done.values())) | {"seeds": len(done)}
             report["random_place"] = result["random_place"]
             args.out.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -1,6 +1,6 @@
 """Pivots per second three ways, and the sum over children four ways, on functions of the standard library.
 
-flock /tmp/outsize.bench.lock nice -n -5 python benchmarks/trees-speed/run.py
+python benchmarks/trees-speed/run.py
 """
 
 from __future__ import annotations

@@ -101,14 +101,21 @@ def train(
     budget: Annotated[
         str | None, typer.Option(help="Keep a step under so many bytes, e.g. '600 MiB'.")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Go on from this detector instead of fresh weights.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that train together.", min=1)] = 1,
+    rate: Annotated[float, typer.Option(help="The largest learning rate.", min=0)] = 1.5e-3,
     seed: Annotated[int, typer.Option(help="Of the weights, the order and the bugs.")] = 0,
 ) -> None:
     """Train the detector on injected bugs, calibrate it on the validation split, and write it."""
     from outsize.programs.trees import pipeline
     from outsize.programs.trees.train import TrainConfig
 
-    config = TrainConfig(minutes=minutes, steps=steps, seed=seed, budget=budget)
-    report = pipeline.train_detector(corpus, out, config, said=lambda text: typer.echo(text, err=True))
+    config = TrainConfig(minutes=minutes, steps=steps, seed=seed, budget=budget, rate=rate)
+    report = pipeline.train_detector(
+        corpus, out, config, start=start, workers=workers, said=lambda text: typer.echo(text, err=True)
+    )
     typer.echo(f"{out}: located {report['located_at_1']:.1%} of the validation split's bugs")
 
 

@@ -16,6 +16,7 @@ PyMODINIT_FUNC PyInit__native(void) {
         outsize_update_methods,
         outsize_npi_methods,
         outsize_trees_methods,
+        outsize_tree_layer_methods,
     };
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL) return NULL;

@@ -16,7 +16,7 @@ from outsize.cli.main import app
 from outsize.errors import TreesError
 from outsize.programs.trees import similar
 from outsize.programs.trees.python_front import python_functions
-from outsize.programs.trees.same_meaning import REWRITES, Fresh, rewritten
+from outsize.programs.trees.same_meaning import REWRITES, Fresh, rewritten, thoroughly
 
 from .samples import module
 
@@ -64,6 +64,51 @@ def test_many_rewrites_together_keep_the_results(name: str) -> None:
         changed, applied = rewritten(function, random.Random(seed), most=5)
         assert applied
         assert run(changed) == run(function), ast.unparse(changed)
+
+
+#: All families in one function, nested, several times.
+EVERYTHING = """
+def f(a):
+    x = 1
+    y = a
+    low = [p + x for p in y if p < 4]
+    high = [q - x for q in y if q >= 4]
+    total = 0
+    for v in low:
+        if v == 2:
+            continue
+        for w in high:
+            if w > v + 5:
+                break
+            if w % 2:
+                total += w
+            else:
+                total -= v
+    if total > 9:
+        return total
+    elif not high:
+        return -1
+    z = 3
+    u = 4
+    if total < z:
+        return [u * r for r in low]
+    return low, high, total
+"""
+
+
+@pytest.mark.parametrize("text", [*PROGRAMS.values(), EVERYTHING])
+def test_thorough_rewriting_keeps_the_results(text: str) -> None:
+    function = ast.parse(text).body[0]
+    seen = set()
+    for seed in range(8):
+        changed, applied = thoroughly(function, random.Random(seed))
+        seen |= set(applied)
+        assert run(changed) == run(function), ast.unparse(changed)
+        assert [n for n in ast.walk(changed) if isinstance(n, ast.For)] == []
+        assert ast.unparse(thoroughly(function, random.Random(seed))[0]) == ast.unparse(changed)
+    assert seen
+    if text is EVERYTHING:
+        assert seen == {rewrite.__name__ for rewrite in REWRITES}
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,10 @@ class Functions:
         """`[rows]`: which function each row of a table belongs to."""
         return np.repeat(np.arange(self.count), np.diff(self.columns[f"{table}_ptr"]))
 
+    def owner_of(self, table: str, row: int) -> int:
+        """Which function one row of a table belongs to."""
+        return int(np.searchsorted(self.columns[f"{table}_ptr"], row, side="right")) - 1
+
     def save(self, path: str | os.PathLike[str]) -> None:
         forest = self.forest
         nodes = {name: getattr(forest, name) for name in ("ptr", *NODE_COLUMNS[:-2])}

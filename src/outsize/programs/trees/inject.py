@@ -16,6 +16,7 @@ import numpy as np
 from .forest import Ints
 from .functions import Functions
 from .grammar import ATTRIBUTE, INT_TOKEN, LITERAL, OPERATION, OPERATOR_TOKEN, SWAP, VARIABLE
+from .likely import weights as by_likeness
 from .rewrites import COMMON_INTS, Candidates, candidates
 
 #: The four kinds of the task; `wrong-attribute` can be asked for as well.
@@ -41,7 +42,7 @@ class Bugs:
 
 def inject(
     functions: Functions, rng: np.random.Generator, *, share: float = 0.5, kinds: tuple[int, ...] = KINDS,
-    weights: tuple[float, ...] | None = None,
+    weights: tuple[float, ...] | None = None, likely: float = 0.0,
 ) -> Bugs:  # fmt: skip
     """Write one bug into each of a `share` of the functions, in place.
 
@@ -54,6 +55,7 @@ def inject(
         share: probability that a function gets a bug.
         kinds: which kinds may be drawn.
         weights: their probabilities, up to a factor.
+        likely: share of the bugs whose content is drawn by how often people mistake it (see `likely`), not evenly.
     """
     table = candidates(functions, kinds)
     draws = np.flatnonzero(allowed(functions, table))
@@ -68,19 +70,24 @@ def inject(
         options = draws[first[function] : first[function + 1]]
         if not len(options):
             continue
-        drawn = _draw(options, table, factor, rng)
+        options = _place(options, table, factor, rng)
+        if likely and rng.random() < likely:
+            weight = np.cumsum(by_likeness(functions, table, options))
+            drawn = int(options[np.searchsorted(weight, rng.random() * weight[-1], side="right")])
+        else:
+            drawn = int(options[rng.integers(len(options))])
         _write(functions, table, drawn, function, bugs)
     return bugs
 
 
-def _draw(options: Ints, table: Candidates, factor: Ints, rng: np.random.Generator) -> int:
+def _place(options: Ints, table: Candidates, factor: Ints, rng: np.random.Generator) -> Ints:
+    """The options of one place of one kind."""
     there = np.unique(table.kind[options])
     weight = factor[there]
     kind = there[int(np.searchsorted(np.cumsum(weight), rng.random() * weight.sum(), side="right"))]
     options = options[table.kind[options] == kind]
     places = np.unique(table.place[options])
-    options = options[table.place[options] == places[rng.integers(len(places))]]
-    return int(options[rng.integers(len(options))])
+    return np.asarray(options[table.place[options] == places[rng.integers(len(places))]])
 
 
 def allowed(functions: Functions, table: Candidates) -> Ints:

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import TreesError
+from . import layer_native
 from .forest import Forest, Ints
 from .topology import Topology
 from .windows import Rows, window_rows
@@ -166,6 +167,13 @@ class LocalizedTreeConv(nn.Module):
         up, down, pivot = self._edges(x, topology, None, pivot_x)
         return EdgeStates(up=up, down=down, pivot=pivot)
 
+    def _fused(self, layer: int) -> tuple[tuple[Tensor, Tensor], Tensor, tuple[Tensor, Tensor, float]] | None:
+        """The parameters as `layer_native.layer` takes them; None without LayerNorm."""
+        below, above, norm = *self._weights(layer), self.norms[layer]
+        if not isinstance(norm, nn.LayerNorm):
+            return None
+        return (below.weight, below.bias), above.weight, (norm.weight, norm.bias, norm.eps)
+
     def _all(self, x: Tensor, topology: Topology, pivots: Tensor, pivot_x: Tensor | None) -> Tensor:
         own = x.index_select(0, pivots) if pivot_x is None else pivot_x
         return self._edges(x, topology, pivots, own)[2]
@@ -176,6 +184,13 @@ class LocalizedTreeConv(nn.Module):
         count = t.children.to(x.dtype)[:, None]
         whole, without = count.clamp(min=1).rsqrt(), (count - 1).clamp(min=1).rsqrt()
         up, down, pivot = x, x.index_select(0, t.parent), own
+        if pivots is None and self.residual and layer_native.usable(x, self._weights(0)[0].weight):
+            fused = [self._fused(layer) for layer in range(self.layers)]
+            if all(parts is not None for parts in fused):
+                for parts in fused:
+                    assert parts is not None
+                    up, down, pivot = layer_native.layer((up, down, pivot), *parts, t)
+                return up, down, pivot
         share = without.index_select(0, t.parent)
         for layer in range(self.layers):
             below, above = self._weights(layer)

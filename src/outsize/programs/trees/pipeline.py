@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from .inject import KINDS
 from .model import Detector, DetectorConfig
 from .train import Progress, TrainConfig, train
 from .words import WordTable
+from .workers import helped
 
 #: Functions of the validation split that are looked at while training, evenly spread.
 GLANCE = 1000
@@ -35,9 +37,15 @@ def spread(count: int, limit: int) -> Ints:
 
 def train_detector(
     corpus: Path, out: Path, config: TrainConfig, *, sizes: DetectorConfig | None = None,
-    said: Callable[[str], None] = lambda text: None, every: int = 500,
+    start: Path | None = None, workers: int = 1, said: Callable[[str], None] = lambda text: None, every: int = 500,
 ) -> dict[str, Any]:  # fmt: skip
     """Train on `train.forest`, keep the averaged weights, calibrate on `valid.forest`, write `out`.
+
+    Args:
+        start: go on from this detector instead of fresh weights (`sizes` is then its own).
+        workers: processes that train together (`workers`); the first one's average is kept.
+        every: steps between two glances at the validation split; the averaged weights are then also written
+            to `out` with the ending `.part`, so that a run that is cut off leaves something to go on from.
 
     Returns:
         The summary on the validation split.
@@ -47,7 +55,11 @@ def train_detector(
     """
     functions, valid = Functions.load(corpus / "train.forest"), Functions.load(corpus / "valid.forest")
     torch.manual_seed(config.seed)
-    model = Detector(sizes)
+    model, earlier = Detector(sizes), 0
+    if start is not None:
+        model, _, before = store.load(start)
+        earlier = int(before.get("functions", 0))
+        model.train()
     out.parent.mkdir(parents=True, exist_ok=True)
     history: dict[str, Any] = {"training_functions": functions.count, "config": dataclasses.asdict(config)}
     glance = valid.select(spread(valid.count, GLANCE))
@@ -57,24 +69,30 @@ def train_detector(
         average.eval()
         rates = judge(average, glance, seed=CALIBRATION_SEED, resamples=0)
         average.train()
-        history.update(dataclasses.asdict(progress))
+        history.update(dataclasses.asdict(progress) | {"functions": earlier + progress.functions})
+        if isinstance(average, Detector):
+            store.save(average, out.with_suffix(".part"), history=history)
         said(
             f"step {progress.step}: {progress.functions:,} functions, {progress.seconds:.0f} s, losses "
             f"{progress.answer_loss:.3f} {progress.place_loss:.3f}, located {rates['located_at_1']:.1%}"
         )
 
-    best = train(model, functions, config, said=tell, every=every)
+    with helped(model, corpus, config, workers) if workers > 1 else nullcontext() as meeting:
+        best = train(model, functions, config, said=tell, every=every, meet=meeting)
+    history["workers"] = workers
     history["seconds"] = round(time.monotonic() - started, 1)
     assert isinstance(best, Detector)
     return calibrated(best, valid, out, history)
 
 
 def calibrated(model: Detector, valid: Functions, out: Path, history: dict[str, Any]) -> dict[str, Any]:
-    """Fit the calibration, write the detector, and return the summary on the validation split."""
+    """Balance the kinds, fit the calibration, write the detector, and return the summary on the validation split."""
+    words = WordTable(valid.forest.tokens, model.config.rows)
+    history["kind_shifts"] = calibrate.balanced(model, valid, words, seed=CALIBRATION_SEED + 1)
     buggy, sound = _both(model, valid, CALIBRATION_SEED)
     calibration = calibrate.fit(buggy, sound)
     store.save(model, out, calibration=calibration, history=history)
-    report = evaluate.summary(buggy, sound, evaluate.threshold_for(sound, 0.85), resamples=0)
+    report = evaluate.summary(buggy, sound, evaluate.threshold_by_package(sound, 0.85), resamples=0)
     report["calibration_error"] = round(calibrate.expected_error(calibration, buggy, sound), 4)
     return report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -22,9 +23,14 @@ _SAYS = {
 
 
 def ranked(findings: Iterable[Finding], top: int | None) -> list[Finding]:
-    """By probability, the most probable first; ties in the order of the text."""
-    order = sorted(findings, key=lambda f: (-f.probability, f.path, f.line, f.column))
-    return order if top is None else order[:top]
+    """By probability, the most probable first; ties in the order of the text. With `top`, only so many are kept at a
+    time, however many there are.
+    """
+
+    def place(finding: Finding) -> tuple[float, str, int, int]:
+        return -finding.probability, finding.path, finding.line, finding.column
+
+    return sorted(findings, key=place) if top is None else heapq.nsmallest(top, findings, key=place)
 
 
 def as_json(findings: Sequence[Finding]) -> str:

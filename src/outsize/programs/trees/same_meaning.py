@@ -165,6 +165,40 @@ def rewritten(function: ast.AST, rng: random.Random, most: int = 3) -> tuple[ast
     return ast.fix_missing_locations(root), applied
 
 
+#: The order in which `thoroughly` goes through the families; guards are turned one way only, whichever is drawn.
+_SWEEPS = (comprehension_to_loop, for_to_while, reordered, guard_to_else, branches_exchanged)
+
+
+def thoroughly(function: ast.AST, rng: random.Random) -> tuple[ast.AST, list[str]]:
+    """A copy with every family applied at every place where it holds, one on top of the other; and their names.
+
+    Guards go into `else` or, drawn once for the function, out of it; branches are exchanged before or after that; of
+    two neighbours that may be reordered, every second pair is.
+    """
+    root = copy.deepcopy(function)
+    fresh = Fresh(root)
+    applied: list[str] = []
+    sweeps = [else_to_guard if s is guard_to_else and rng.random() < 0.5 else s for s in _SWEEPS]
+    if rng.random() < 0.5:
+        sweeps[-2:] = sweeps[:-3:-1]
+    for rewrite in sweeps:
+        pending = list(blocks(root))
+        while pending:
+            owner, field = pending.pop()
+            at = 0
+            while at < len(block := getattr(owner, field)):
+                changed = rewrite(block, at, fresh, root)
+                if changed is not None:
+                    setattr(owner, field, changed)
+                    applied.append(rewrite.__name__)
+                    if rewrite is guard_to_else:
+                        pending.append((changed[at], "orelse"))
+                        break
+                    at += 1 + (len(changed) - len(block) if rewrite is comprehension_to_loop else 0)
+                at += 1
+    return ast.fix_missing_locations(root), applied
+
+
 def _one(root: ast.AST, fresh: Fresh, rng: random.Random) -> str | None:
     """Apply the first rewrite that holds somewhere, in random order."""
     choices = [(rewrite, owner, field) for owner, field in blocks(root) for rewrite in REWRITES]

@@ -231,7 +231,7 @@ def _finding(
     end_line, end_column = place_of(file.source, end)
     return Finding(
         path=file.path, line=line, column=column, end_line=end_line, end_column=end_column, kind=PLACES[kind],
-        repair=repair, probability=round(probability, 4),
+        repair=repair, probability=round(probability, 6),
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from .functions import Functions, concatenate
 from .grammar import FIELDS, KINDS, RESERVED
 from .localized import LocalizedTreeConv
 from .python_front import Source, outermost_functions, python_functions, syntax_tree
-from .same_meaning import rewritten
+from .same_meaning import rewritten, thoroughly
 from .topology import Topology
 from .words import WordEmbedding, WordTable, unique_tokens
 
@@ -102,11 +102,14 @@ def read_tokens(functions: Functions, *, names: bool) -> Ints:
 
 def pairs(
     texts: Iterable[bytes], seed: int, *,
-    nodes: tuple[int, int] = (20, 512), most: int = 3, every: bool = False,
+    nodes: tuple[int, int] = (20, 512), most: int | None = 3, every: bool = False,
 ) -> Iterator[tuple[str, str, list[str]]]:  # fmt: skip
     """`(function, rewritten function, rewrites)` for every function of the texts that a rewrite applies to.
 
-    With `every`, also those that none applies to, unchanged.
+    Args:
+        nodes: sizes that are taken.
+        most: rewrites applied to one function, at random places; None applies each wherever it holds (`thoroughly`).
+        every: also give those that none applies to, unchanged.
     """
     rng = random.Random(seed)
     for text in texts:
@@ -118,7 +121,7 @@ def pairs(
             count = sum(1 for _ in ast.walk(function))
             if not nodes[0] <= count <= nodes[1]:
                 continue
-            changed, applied = rewritten(function, rng, most)
+            changed, applied = thoroughly(function, rng) if most is None else rewritten(function, rng, most)
             if applied or every:
                 yield ast.unparse(function), ast.unparse(changed), applied
 

@@ -32,8 +32,8 @@ class Calibration:
     Attributes:
         slope, shift: fitted on the validation split, where one function in two has a bug.
         prior: the share of functions with a bug that the fit saw.
-        threshold: the calibrated probability above which 85 % of the sound functions of the validation split
-            lie below.
+        threshold: the calibrated probability below which 85 % of the sound functions lie, by the validation split
+            and with room for other packages (`evaluate.threshold_by_package`).
     """
 
     slope: float = 1.0

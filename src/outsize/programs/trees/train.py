@@ -2,8 +2,9 @@
 
 The corpus stays on disk (a memory-mapped file); a step selects some functions, injects a bug into half of
 them, and minimises the two losses of `Detector`. The products run in bfloat16 where the processor multiplies
-it natively (measured here: 430 GFLOP/s against 90 in single precision on one core of an AVX-512 machine),
-everything else, and the parameters, in single precision. The learning rate follows the share of the budget
+it natively (measured: 430 GFLOP/s against 90 in single precision on one core of an AVX-512 machine; on one
+with AVX2 only, where bfloat16 is emulated, 1 against 11 under load), everything else, and the parameters, in
+single precision. The learning rate follows the share of the budget
 that is spent, whichever of steps and minutes is nearer to its end, so a run on a busy machine still ends with
 a small rate.
 """
@@ -30,6 +31,11 @@ from .localized import LocalizedTreeConv
 from .words import WordTable
 
 
+def native_half() -> bool:
+    """Whether this processor multiplies bfloat16 without emulation."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 class Trainable(Protocol):
     """What `train` needs of a network besides being a module."""
 
@@ -50,9 +56,11 @@ class TrainConfig:
         decay: weight decay.
         average: decay of the running average of the weights that is kept as the result.
         place_weight: weight of the loss by place.
-        half: bfloat16 products.
+        half: bfloat16 products; None takes them where the processor multiplies them natively.
         weights: how often each kind of bug is drawn, in the order of `grammar.PLACES`. Variables occur in
             most functions and calls with two arguments in few, so uneven weights draw the kinds about evenly.
+        likely: share of the bugs that are drawn as people make them (`likely`), the others evenly.
+        meet_every: steps between two meetings of several workers (`workers`): 3 s of work at a cost of 10 ms.
         seed: of the weights, the order and the bugs.
         budget: bytes for a step, as `outsize.compile` takes them; None trains without a budget.
     """
@@ -65,8 +73,10 @@ class TrainConfig:
     decay: float = 0.01
     average: float = 0.999
     place_weight: float = 1.0
-    half: bool = True
+    half: bool | None = None
     weights: tuple[float, ...] = (0.7, 1.4, 1.2, 1.2, 0.6)
+    likely: float = 0.5
+    meet_every: int = 16
     seed: int = 0
     budget: str | None = None
 
@@ -86,6 +96,7 @@ class Progress:
 def train(
     model: nn.Module, functions: Functions, config: TrainConfig, *,
     said: Callable[[Progress, nn.Module], None] = lambda progress, average: None, every: int = 500,
+    meet: Callable[[nn.Module], None] | None = None,
 ) -> nn.Module:  # fmt: skip
     """Train a detector (or a baseline with the same `losses`) and return the average of its weights.
 
@@ -94,6 +105,7 @@ def train(
         functions: the training split; not changed.
         config: see there.
         said: called every `every` steps with the progress and the averaged model.
+        meet: called every `config.meet_every` steps with the model, whose weights it may move (`workers`).
 
     Raises:
         TreesError: nothing to train on.
@@ -125,6 +137,8 @@ def train(
             group["lr"] = rate
         batch = _draw(functions, table, kinds, config, rng)
         sums += _step(model, batch, optimizer, config)
+        if meet is not None and step % config.meet_every == 0:
+            meet(model)
         if step >= config.warm:
             average.update_parameters(model)
         seen += batch.functions
@@ -152,7 +166,7 @@ def _draw(
     while True:
         chosen = np.sort(rng.choice(functions.count, min(config.batch, functions.count), replace=False))
         drawn = functions.select(chosen)
-        bugs = inject(drawn, rng, kinds=kinds, weights=config.weights)
+        bugs = inject(drawn, rng, kinds=kinds, weights=config.weights, likely=config.likely)
         batch = collate(drawn, table, bugs, kinds)
         if batch.table.count:
             return batch
@@ -161,7 +175,8 @@ def _draw(
 def _step(
     model: Any, batch: Batch, optimizer: torch.optim.Optimizer, config: TrainConfig
 ) -> np.ndarray[Any, Any]:
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.half):
+    half = native_half() if config.half is None else config.half
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
         answer, place = model.losses(batch)
     optimizer.zero_grad(set_to_none=True)
     (answer + config.place_weight * place).backward()
