@@ -81,13 +81,13 @@ def test_two_workers_train_one_detector_and_a_run_goes_on_from_it(tmp_path: Path
     pipeline.train_detector(tmp_path, first, config, sizes=TINY, every=3, workers=2)
     assert (tmp_path / "a.part").is_file()
     _, _, history = store.load(first)
-    assert (history["functions"], history["workers"]) == (48, 2)
+    assert (history["functions"], history["workers"]) == (96, 2)
     still = dataclasses.replace(config, rate=0.0, decay=0.0)
     pipeline.train_detector(tmp_path, second, still, start=first, every=6)
     one, other = store.load(first)[0].state_dict(), store.load(second)[0].state_dict()
     same = [name for name in one if torch.equal(one[name], other[name])]
     assert set(one) - set(same) <= {"telling.2.bias"}  # the kinds are balanced anew
-    assert store.load(second)[2]["functions"] == 96
+    assert store.load(second)[2]["functions"] == 144
 
 
 def test_a_worker_that_fails_is_an_error(tmp_path: Path) -> None:

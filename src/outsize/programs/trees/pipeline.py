@@ -69,7 +69,7 @@ def train_detector(
         average.eval()
         rates = judge(average, glance, seed=CALIBRATION_SEED, resamples=0)
         average.train()
-        history.update(dataclasses.asdict(progress) | {"functions": earlier + progress.functions})
+        history.update(dataclasses.asdict(progress) | {"functions": earlier + workers * progress.functions})
         if isinstance(average, Detector):
             store.save(average, out.with_suffix(".part"), history=history)
         said(
