@@ -97,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--wheels", type=Path, default=Path("runs/wheels"))
     parser.add_argument("--pairs", type=int, default=2_000)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument(
         "--most", type=int, help="rewrites applied to one function, at most; else wherever they hold"
     )

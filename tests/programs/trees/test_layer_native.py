@@ -26,12 +26,6 @@ def forest_of(name: str) -> Forest:
     return parse(text, "python")
 
 
-def states_of(tree: LocalizedTreeConv, x: torch.Tensor, own: torch.Tensor, topology: Topology):
-    states = tree.edge_states(x, topology, own)
-    inner = topology.inner  # what a root hears from above is nothing that a node reads
-    return [states.up, states.down.index_select(0, inner), states.pivot]
-
-
 @pytest.mark.parametrize("width", [8, 13, 96])
 @pytest.mark.parametrize("name", TEXTS)
 def test_forward_and_gradients(name: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +40,8 @@ def test_forward_and_gradients(name: str, width: int, monkeypatch: pytest.Monkey
     def run(dtype: torch.dtype) -> list[torch.Tensor]:
         inputs = [t.to(dtype).requires_grad_() for t in (x.clone(), own.clone())]
         topology = Topology.of(forest, dtype)
-        out = states_of(tree, *inputs, topology)
+        states = tree.edge_states(inputs[0], topology, inputs[1])
+        out = [states.up, states.down, states.pivot]
         torch.manual_seed(1)
         loss = sum((o * torch.randn(o.shape).to(dtype)).sum() for o in out)
         parameters = [*inputs, *tree.parameters()]

@@ -191,7 +191,7 @@ class LocalizedTreeConv(nn.Module):
                     assert parts is not None
                     up, down, pivot = layer_native.layer((up, down, pivot), *parts, t)
                 return up, down, pivot
-        share = without.index_select(0, t.parent)
+        share = without.index_select(0, t.parent) * t.has_parent.to(x.dtype)  # a root hears nothing
         for layer in range(self.layers):
             below, above = self._weights(layer)
             still, left, right = _linear(below, up).chunk(3, -1)
