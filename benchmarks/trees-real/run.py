@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ast
 import collections
+import copy
 import difflib
 import io
 import json
@@ -74,6 +75,21 @@ def functions(text: bytes) -> dict[str, ast.AST]:
     return found
 
 
+def code_of(function: ast.AST) -> str:
+    """What the function does: docstrings left out."""
+    bare = copy.deepcopy(function)
+    for node in ast.walk(bare):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
+            body[0].value = ast.Constant(None)
+    return ast.dump(bare)
+
+
 def words_of(line: str) -> list[str]:
     try:
         return [
@@ -107,7 +123,7 @@ def changes(package: str, old: Path, new: Path) -> Iterator[Change]:
             continue
         for name in was.keys() & now.keys():
             one, two = was[name], now[name]
-            if ast.dump(one) == ast.dump(two):
+            if code_of(one) == code_of(two):
                 continue
             left, right = lines[one.lineno - 1 : one.end_lineno], others[two.lineno - 1 : two.end_lineno]
             edits = [
@@ -161,13 +177,17 @@ def rank(change: Change, findings: list[scan.Finding], first: int, last: int) ->
 
 
 def judged(found: list[Change], detector, calibration) -> list[dict]:
-    rows = []
+    rows, scanned = [], {}
     config = scan.ScanConfig(min_probability=0.0)
     with tempfile.TemporaryDirectory() as folder:
         for change in found:
             file = Path(folder, "module.py")
             file.write_bytes(change.text)
-            findings = list(scan.scan([file], detector, calibration, config, warn=lambda text: None))
+            if change.text not in scanned:
+                scanned[change.text] = list(
+                    scan.scan([file], detector, calibration, config, warn=lambda text: None)
+                )
+            findings = scanned[change.text]
             total = len(change.text.splitlines())
             rows.append({
                 "package": change.package, "kind": change.kind,
