@@ -90,6 +90,21 @@ def test_a_block_counts_once_whenever_the_reading_comes() -> None:
     assert max(over) < block // 4
 
 
+def test_small_tensors_after_a_peak_are_no_part_of_it() -> None:
+    if not allocator.install():
+        pytest.skip("without the arena every block is sampled")
+    with memory.PeakMeter(interval_seconds=60.0) as meter:  # as on a machine too busy to sample
+        start = memory.bytes_in_use()
+        meter.reset()
+        large = torch.empty(8 * MIB, dtype=torch.uint8)
+        del large
+        small = [torch.empty(200_000, dtype=torch.uint8) for _ in range(30)]
+        assert meter.peak() - start == pytest.approx(8 * MIB, abs=MIB)
+        large = torch.empty(8 * MIB, dtype=torch.uint8)
+        del large, small
+        assert meter.peak() - start == pytest.approx(8 * MIB + 6_000_000, abs=MIB)
+
+
 def test_too_many_meters_is_an_error_and_harms_none() -> None:
     meters: list[memory.PeakMeter] = []
     with pytest.raises(RuntimeError, match="16"):  # a session elsewhere in the process may hold a few
