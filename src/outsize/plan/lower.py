@@ -206,7 +206,7 @@ class _Builder:
                 if s in events and (entry.kind == "op" or _is_absent(absent[s], p)):
                     events[s].append((number, "create"))
         elif entry.storage in events:
-            if entry.kind in ("fetch", "decode"):
+            if entry.kind == "decode" or (entry.kind == "fetch" and not entry.nbytes):
                 events[entry.storage].append((number, "create"))
             elif entry.kind == "drop":
                 events[entry.storage].append((number, "drop"))
