@@ -6,6 +6,7 @@ Addition of up to 3 digits (200 problems) and sorting of length 2 (100 lists), t
 reported. `random sets`: our own controller on as many random executions as the chosen ones, drawn twenty times.
 """
 
+import argparse
 import json
 import random
 import time
@@ -141,7 +142,7 @@ def plain(problems):
     return run
 
 
-def random_sets():
+def random_sets(table):
     """As many random executions as the chosen ones: does the controller learn the whole verification set?"""
     out = {}
     for name, length in (("bubble_sort", 2), ("merge_sort", 3), ("match", 3), ("topological_sort", 3)):
@@ -163,7 +164,8 @@ def random_sets():
             "whole_set_right": holds,
             "mean_share_of_rows_seen": sum(exact) / 20,
         }
-    return out
+        print(name, json.dumps(out[name]), flush=True)
+        write(table, out)
 
 
 def rename(traces, template):
@@ -185,7 +187,13 @@ def write(table, sets):
 
 
 def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only-sets", action="store_true", help="keep the table that is there")
+    options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.only_sets:
+        random_sets(json.loads(Path(__file__).with_name("result.json").read_text())["table"])
+        return
     jobs = {
         "ours": ours,
         "non-recursive NPI": non_recursive,
@@ -211,9 +219,7 @@ def main():
         }
         print(name, json.dumps(worst), f"{table[name]['cpu_s']:.0f} cpu s", flush=True)
         write(table, {})
-    sets = random_sets()
-    print(json.dumps(sets, indent=1))
-    write(table, sets)
+    random_sets(table)
 
 
 if __name__ == "__main__":
