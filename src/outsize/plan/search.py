@@ -46,6 +46,9 @@ TIGHTER_BUDGETS = 16
 #: Shares of the step for which a lane is filled with the dearest recomputations of a plan without swaps. A lane that
 #: writes in the forward and another that reads in the backward are each busy for half of the step at most.
 LANE_SHARES = (0.06, 0.12, 0.25, 0.4)
+#: Local moves that must be left for each share tried: on a step of 2,489 ops, which has 10 moves, four shares took a
+#: sixth of the planning time.
+WALKS_A_SHARE = 5
 
 
 def plan_search(model: Model, request: Request) -> list[Decision]:
@@ -122,7 +125,8 @@ class Search:
         if single.taste is None:
             return
         taste = replace(single.taste, lane_price=0.3, recompute=self.recompute)
-        shares = (self._dearest(single, share * single.seconds) for share in LANE_SHARES)
+        affordable = LANE_SHARES[: max(1, self.left // WALKS_A_SHARE)]
+        shares = (self._dearest(single, share * single.seconds) for share in affordable)
         tastes = [
             taste,
             *(replace(single.taste, forced=forced) for forced in dict.fromkeys(shares) if forced),
@@ -148,15 +152,15 @@ class Search:
 
     def _polished(self, best: Scored) -> Scored:
         """The plan with its edges moved and its idle decisions undone."""
-        if best.seconds <= self.model.profile.seconds:
+        tries = self.model.settings.polished_ops // max(1, len(self.model.graph.ops))
+        if best.seconds <= self.model.profile.seconds or tries < self.model.settings.polish_tries:
             return best
-        ops = max(1, len(self.model.graph.ops))
 
         def seconds(decisions: tuple[Decision, ...]) -> float:
             scored = self._score(decisions)
             return scored.seconds if scored else inf
 
-        found = polished(best.decisions, best.seconds, seconds, tries=self.model.settings.polished_ops // ops)
+        found = polished(best.decisions, best.seconds, seconds, tries=tries)
         return replace(best, seconds=found[0], decisions=found[1])
 
     def _singles(self) -> list[Scored]:
