@@ -233,7 +233,7 @@ def test_truncated_or_foreign_buffers(backend: Backend) -> None:
         for wrong in (c.buffer[:-1], c.buffer[:0], torch.cat([c.buffer, c.buffer])):
             with pytest.raises(CodecError, match=rf"holds {wrong.numel()} bytes.*has {c.nbytes}"):
                 c.with_buffer(wrong)
-        with pytest.raises(CodecError, match="flat uint8"):
+        with pytest.raises(CodecError, match="flat contiguous uint8"):
             c.with_buffer(c.buffer.to(torch.int16))
         memory = torch.empty(c.nbytes + 1, dtype=torch.uint8)
         shifted = memory[1:].copy_(c.buffer)
