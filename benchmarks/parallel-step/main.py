@@ -148,7 +148,8 @@ def main() -> None:
         for process in processes:
             process.terminate()
     result = {
-        "command": " ".join(["python", *sys.argv]), "machine": platform.processor() or platform.machine(),
+        "command": " ".join(["python", "benchmarks/parallel-step/main.py", *sys.argv[1:]]),
+        "machine": platform.processor() or platform.machine(),
         "torch": torch.__version__, "cores": len(__import__("os").sched_getaffinity(0)),
         "workers": args.workers, "net": args.net, "batch": args.batch, "chunk_mb": chunk_mb,
         "ratios": ratios(found), "variants": found,
