@@ -20,8 +20,9 @@ from .slack import compute_slack
 from .values import LinkRate, Plan, Profile, Schedule, StepGraph
 
 #: A step's own Python objects and small native blocks, which the allocator's count includes: 30 to 60 KB were seen on
-#: steps of 6 to 60 ops, 300 to 430 KB on 1,000; a process's first steps, its libraries warm, took 50 KB more.
-OBJECT_BYTES, OBJECT_BYTES_PER_OP = 96 * 1024, 384
+#: steps of 6 to 60 ops, 300 to 430 KB on 1,000; a process's first steps, its libraries warm, took 50 KB more;
+#: with 96 KiB a GPT of 3.4 MB went 687 bytes over.
+OBJECT_BYTES, OBJECT_BYTES_PER_OP = 128 * 1024, 384
 ACTIONS = ("swap", "recompute", "encode")
 
 
