@@ -82,6 +82,7 @@ class Control:
         self._mine = [0] * len(Field)
         self._watched = watch(node)
         self._closed = False
+        self._found: tuple[int, int, str] | None = None
         self.phase: Callable[[], str] = lambda: "startup"
         if node.local_world > 1:
             atexit.register(self._leave)
@@ -137,10 +138,13 @@ class Control:
         self.wait(Field.BARRIER, value)
 
     def check(self) -> None:
-        """Raise what another worker has found, if it has found anything."""
+        """Raise what another worker or this one has found, if anything."""
         if int(self._native.load(self._header + _POISON)) & 0xFFFFFFFF == 2:
             rank, pid, length = struct.unpack_from("<qqq", self._record())
             reason = bytes(self._record()[24 : 24 + length]).decode(errors="replace")
+            raise _failure(rank, pid, self.phase(), reason)
+        if self._found is not None:  # another found it at the same moment and is still writing its record
+            rank, pid, reason = self._found
             raise _failure(rank, pid, self.phase(), reason)
 
     def watch_peers(self) -> None:
@@ -179,7 +183,10 @@ class Control:
 
     def poison(self, rank: int, pid: int, reason: str) -> None:
         """End every wait of the node; the first reason stays."""
-        if self._closed or not self._native.claim(self._header + _POISON, 0, 1):
+        if self._closed:
+            return
+        self._found = self._found or (rank, pid, reason)
+        if not self._native.claim(self._header + _POISON, 0, 1):
             return
         text = reason.encode()[:_TEXT]
         record = struct.pack("<qqq", rank, pid, len(text)) + text
