@@ -89,7 +89,8 @@ def _train(machines: list[str], out: Path, victim: int) -> list[dict]:
         said = [agent.communicate(timeout=120)[0] for agent in agents]
     finally:
         for agent in agents:
-            agent.kill()
+            with agent:
+                agent.kill()
     ranks = [rank for rank in range(4) if rank != victim]
     assert all((out / f"{rank}.json").exists() for rank in ranks), "\n".join(said)[-4000:]
     return [json.loads((out / f"{rank}.json").read_text()) for rank in ranks]
