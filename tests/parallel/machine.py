@@ -16,7 +16,9 @@ from tests.parallel.nets import batch, flat, loss_of, smooth
 
 def main(out: str, victim: int) -> None:
     """Eight steps; the victim kills itself before the sixth. Each worker writes what it saw, and fails if a step did."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends the others of a dead worker; they are to write first
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # torchrun ends the others of a dead worker; they are to write first
     rank = int(os.environ["RANK"])
     settings = Settings(search=Search(first_mb=0.004), staging_mb=0.05)
     model, optimizer = distribute(smooth(), torch.optim.AdamW, lr=1e-3, settings=settings, timeout=20)
@@ -37,7 +39,9 @@ def main(out: str, victim: int) -> None:
         found |= {"digest": optimizer.chunk_plan.digest, "weights": flat(model.module).tolist()}
     with open(f"{out}/{rank}.json", "w") as file:
         json.dump(found, file)
-    if found["failure"]:  # as an uncaught RankFailure would: torchrun waits 300 s for machines that ended differently
+    if found[
+        "failure"
+    ]:  # as an uncaught RankFailure would: torchrun waits 300 s for machines that ended differently
         sys.exit(1)
 
 

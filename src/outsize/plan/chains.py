@@ -115,7 +115,7 @@ def chain_seconds(
             elif not resident[source]:
                 back = returns[source]
                 if back is not None:
-                    total += weight * share * back
+                    total += weight * share * back if share else 0.0  # it may be infinite
                 else:
                     stack.append((chains.producer[source], weight * share))
     return total

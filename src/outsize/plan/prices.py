@@ -16,7 +16,7 @@ class Taste:
 
     Attributes:
         lane_price: seconds of compute that one second of a transfer lane is worth; infinite for no swaps.
-        patience: exponent of the time to the next use.
+        patience: exponent of the time to the next use, in quarters.
         share: how much of an evicted input's chain counts against what is made from it.
         crowded: what a transfer waits for is worked out from the transfers already promised, not from its slack alone.
         recompute: recomputation is allowed.
@@ -65,6 +65,10 @@ class Option:
     def lane_seconds(self) -> float:
         return self.out_seconds + self.in_seconds
 
+    def lane_cost(self, price: float) -> float:
+        """What its transfers are worth at a lane price, which may be infinite: 0 without any."""
+        return price * self.lane_seconds if self.lane_seconds else 0.0
+
 
 class Lanes:
     """How much of a transfer would hide behind compute, given those already promised.
@@ -77,14 +81,19 @@ class Lanes:
         self.starts = np.array(chains.starts)
         self.out_free = 0.0
         self.reads = np.zeros(len(chains.starts))
+        self._spare: Floats | None = None
 
     def exposed(self, option: Option, release: float, now: float, use: int) -> float:
         """Seconds that the compute lane would wait for this transfer."""
         late = max(0.0, max(self.out_free, release) + option.out_seconds - now) if option.out_seconds else 0.0
-        spare = float(np.min((self.starts - now - np.cumsum(self.reads))[use:]))
+        if self._spare is None:
+            left = self.starts - np.cumsum(self.reads)
+            self._spare = np.minimum.accumulate(left[::-1])[::-1]
+        spare = float(self._spare[use]) - now
         return late + min(option.in_seconds, max(0.0, option.in_seconds - spare))
 
     def promise(self, option: Option, release: float, use: int) -> None:
         if option.out_seconds:
             self.out_free = max(self.out_free, release) + option.out_seconds
         self.reads[use] += option.in_seconds
+        self._spare = None

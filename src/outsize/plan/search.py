@@ -28,7 +28,7 @@ from .request import Request, tier_error
 from .simulate import simulate, tier_peaks
 from .slackplan import plan_slack
 from .swaps import Ground, place
-from .walk import Walk
+from .walker import Walker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,7 @@ class Search:
     refused_by_tier: int = 0
     chains: Chains = field(init=False)
     classes: list[Ints] = field(init=False)
+    walker: Walker = field(init=False)
 
     def __post_init__(self) -> None:
         self.chains = build_chains(self.model)
@@ -77,6 +78,7 @@ class Search:
         self.tier = self.request.tier(self.model) if self.swaps else ""
         self.recompute = "recompute" in self.request.actions
         self.options = Options(self.model, self.request, self.tier)
+        self.walker = Walker(self.chains, self.options.of, self.tier, self.model.settings.min_bytes)
         count = len(self.model.graph.storages)
         self.plain_weight = np.ones(count)
         self.floor = int(floor_curve(self.model).max(initial=0))
@@ -214,33 +216,15 @@ class Search:
 
     def walk(self, taste: Taste, *, below: float = inf) -> Scored | None:
         """Walk with these prices, place the swaps, simulate; None too where compute alone takes `below` seconds."""
-        made = self._walked(taste, self.target)
-        if made is None or self._compute_seconds(made) >= below:
+        made = self.walker.walk(taste, self.target)
+        if made is None or self.model.profile.seconds + made.again_seconds >= below:
             return None
-        scored = self.timed(tuple(made))
+        scored = self.timed(made.decisions())
         return replace(scored, taste=taste) if scored else None
 
     def timed(self, decisions: tuple[Decision, ...]) -> Scored | None:
         """The plan with its swaps' edges placed, if it fits."""
         return self._score(self._placed(decisions))
-
-    def _compute_seconds(self, decisions: list[Decision]) -> float:
-        groups: dict[int, set[int]] = {}
-        for d in decisions:
-            if d.region:
-                groups.setdefault(d.fetch_before, set()).update(d.region)
-        again = sum(self.chains.seconds[op] for region in groups.values() for op in region)
-        return self.model.profile.seconds + again
-
-    def _walked(self, taste: Taste, target: int) -> list[Decision] | None:
-        return Walk(
-            chains=self.chains,
-            budget=target,
-            options=self.options.of,
-            taste=taste,
-            tier=self.tier,
-            min_bytes=self.model.settings.min_bytes,
-        ).run()
 
     def _score(self, decisions: tuple[Decision, ...]) -> Scored | None:
         schedule, _ = lower_placed(self.model.graph, decisions)
@@ -354,7 +338,7 @@ class Search:
         tastes = list(self._grid())
         while high - low > max(1, high // 1000):
             middle = (low + high) // 2
-            if any(self._walked(taste, middle) is not None for taste in tastes):
+            if any(self.walker.walk(taste, middle) is not None for taste in tastes):
                 high = middle
             else:
                 low = middle

@@ -91,7 +91,7 @@ class Walk:
         made = {s for op in region for s in chains.outputs[op]}
         for op in region:
             touched.update(s for s in chains.inputs[op] if s not in made or self.resident[s])
-        for s in touched:
+        for s in sorted(touched):
             if self.resident[s]:
                 self._touch(s, p)
         return self._bring_back(p, fetched, before) and self._run_region(p, region, before)
@@ -196,7 +196,7 @@ class Walk:
             if self.resident[s]:
                 self._offer(s, p)
         if self.taste.forced:
-            self._force(p, [*self._touched_now, *made])
+            self._force(p, [*sorted(self._touched_now), *made])
         self._touched_now.clear()
         return True
 
@@ -270,7 +270,7 @@ class Walk:
             return
         cost = chains.seconds[chains.producer[s]] if self._may_remake(s, p) else inf
         for option in self._ways(s, p):
-            cost = min(cost, option.compute_seconds + self.taste.lane_price * option.lane_seconds)
+            cost = min(cost, option.compute_seconds + option.lane_cost(self.taste.lane_price))
         small = 1e6 if chains.size[s] < self.min_bytes else 1.0
         self.unit[s] = small * self.taste.weight[s] * (cost + 1e-9) / self.size[s]
         self.due[s] = chains.starts[following]
@@ -301,7 +301,10 @@ class Walk:
 
     def _cheapest(self, p: int, missing: int) -> int:
         now = self.chains.starts[p]
-        wait = np.maximum(self.due - now, 1e-9) ** self.taste.patience
+        root = np.sqrt(np.sqrt(np.maximum(self.due - now, 1e-9)))
+        wait = np.ones(len(root))
+        for _ in range(round(4 * self.taste.patience)):  # as plan_walk.c does, so that ties break alike
+            wait *= root
         if self.taste.fit:
             wait /= np.maximum(self.size / missing, 1.0)
         while True:
@@ -340,7 +343,7 @@ class Walk:
                     exposed = self.lanes.exposed(option, release, chains.starts[p], use)
                 else:
                     exposed = max(0.0, option.lane_seconds - (chains.starts[use] - release))
-                lane = taste.lane_price * option.lane_seconds + exposed
+                lane = option.lane_cost(taste.lane_price) + exposed
             price = (option.compute_seconds + lane) / (chains.size[s] - option.kept)
             if price < best:
                 best, chosen = price, option
@@ -363,7 +366,7 @@ class Walk:
             if option.staged + option.kept:
                 touched = self.touched[s]
                 self.room_behind[touched] -= option.staged + option.kept
-            share = option.compute_seconds + self.taste.lane_price * option.lane_seconds
+            share = option.compute_seconds + option.lane_cost(self.taste.lane_price)
             self.returns[s] = share / 2
             if option.action == "swap":
                 self.written.add(s)

@@ -1,0 +1,196 @@
+"""Walks in C where the module was built, else in Python: the same decisions, found a hundred times sooner.
+
+Problem: the search makes hundreds of walks over one step and keeps few. Mechanism: the step, with the options of each
+storage, is packed once into arrays that `native/plan_walk.c` reads; a walk gives rows, and decisions are made of them
+only when somebody asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from .. import native
+from ..values import Decision
+from .chains import Chains
+from .model import Ints
+from .prices import Option, Taste
+from .walk import Walk
+
+_ACTIONS = ("swap", "encode", "encode_swap", "recompute")
+_CODE = {action: code for code, action in enumerate(_ACTIONS)}
+_ROW = 8
+_BANNED, _REMAKE = 1, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walked:
+    """What a walk found: its decisions, and the seconds of what runs again."""
+
+    decisions: Callable[[], tuple[Decision, ...]]
+    again_seconds: float
+
+
+@final
+class Walker:
+    """Walks over one step.
+
+    Args:
+        chains: the step's static facts.
+        options: ways to take a storage away other than recomputing it; `True`: its bytes are in the tier already.
+        tier: where swaps go.
+        min_bytes: smaller storages go last.
+    """
+
+    def __init__(
+        self, chains: Chains, options: Callable[[int, bool], list[Option]], tier: str, min_bytes: int
+    ) -> None:
+        self._chains, self._options, self._tier, self._min_bytes = chains, options, tier, min_bytes
+        self._step: Ints | None = None
+        self._held: list[np.ndarray[Any, Any]] = []
+        self._listed: list[Option] = []
+        self._rows = np.empty((256, _ROW), dtype=np.int64)
+        self._regions = np.empty(4096, dtype=np.int64)
+
+    def walk(self, taste: Taste, budget: int) -> Walked | None:
+        """Decisions that keep every position of the step under the budget; None where these prices find no way."""
+        if native.kernels is None:
+            return self._walked_here(taste, budget)
+        if self._step is None:
+            self._step = self._pack()
+        table, kept = self._taste(taste, budget)
+        while True:
+            count = native.kernels.plan_walk(
+                self._step.ctypes.data, table.ctypes.data, self._rows.ctypes.data, len(self._rows),
+                self._regions.ctypes.data, len(self._regions),
+            )  # fmt: skip
+            if count != -2:
+                break
+            self._rows = np.empty((2 * len(self._rows), _ROW), dtype=np.int64)
+            self._regions = np.empty(2 * len(self._regions), dtype=np.int64)
+        del kept
+        return None if count < 0 else self._found(self._rows[:count].copy(), self._regions.copy())
+
+    def _walked_here(self, taste: Taste, budget: int) -> Walked | None:
+        found = Walk(
+            chains=self._chains, budget=budget, options=self._options, taste=taste, tier=self._tier,
+            min_bytes=self._min_bytes,
+        ).run()  # fmt: skip
+        if found is None:
+            return None
+        groups: dict[int, set[int]] = {}
+        for d in found:
+            if d.region:
+                groups.setdefault(d.fetch_before, set()).update(d.region)
+        again = sum(self._chains.seconds[op] for region in groups.values() for op in region)
+        return Walked(decisions=lambda: tuple(found), again_seconds=again)
+
+    def _found(self, rows: Ints, regions: Ints) -> Walked:
+        ops = len(self._chains.seconds)
+        pairs = [row[4] * ops + regions[row[6] : row[6] + row[7]] for row in rows if row[7]]
+        again = np.unique(np.concatenate(pairs)) % ops if pairs else np.zeros(0, dtype=np.int64)
+        seconds = float(np.array(self._chains.seconds)[again].sum())
+        return Walked(decisions=lambda: self._decisions(rows, regions), again_seconds=seconds)
+
+    def _decisions(self, rows: Ints, regions: Ints) -> tuple[Decision, ...]:
+        made = []
+        for storage, action, after, before, restored, index, start, length in rows.tolist():
+            option = self._listed[index] if index >= 0 else None
+            region = tuple(regions[start : start + length].tolist()) if length else ()
+            swaps = option is not None and option.action in ("swap", "encode_swap")
+            made.append(
+                Decision(
+                    storage=storage,
+                    action=_ACTIONS[action],  # type: ignore[arg-type]
+                    after=after,
+                    before=before,
+                    free_before=after + 1,
+                    fetch_before=restored,
+                    tier=self._tier if swaps else "",
+                    codec=option.codec if option else "",
+                    encoded_bytes=option.staged or option.kept if option else 0,
+                    region=region,
+                    seconds=option.lane_seconds + option.compute_seconds
+                    if option
+                    else sum(self._chains.seconds[op] for op in region),
+                )
+            )
+        return tuple(made)
+
+    # What the C side reads: the structs `Step` and `Taste` of native/plan_walk.c, field by field.
+
+    def _pack(self) -> Ints:
+        chains, count = self._chains, len(self._chains.size)
+        option_at = [0]
+        for storage in range(count):
+            for written in (False, True):
+                if chains.acted_on[storage]:
+                    self._listed += self._options(storage, written)
+                option_at.append(len(self._listed))
+        option = [(_CODE[o.action], o.kept, o.staged) for o in self._listed]
+        price = [(o.out_seconds, o.in_seconds, o.compute_seconds) for o in self._listed]
+        fields: list[int | np.ndarray[Any, Any]] = [
+            len(chains.seconds),
+            count,
+            _doubles(chains.seconds),
+            _ints(chains.workspace),
+            np.array(chains.repeats, dtype=np.uint8),
+            *_rows_of(chains.inputs),
+            *_rows_of(chains.outputs),
+            _ints(chains.second_copies),
+            _places(chains.producer),
+            _places(chains.last),
+            _ints(chains.size),
+            *_rows_of(chains.uses),
+            np.array(chains.acted_on, dtype=np.uint8),
+            _ints(chains.fixed),
+            _doubles(chains.starts),
+            _places(option_at),
+            np.array(option or [(0, 0, 0)], dtype=np.int64),
+            np.array(price or [(0.0, 0.0, 0.0)], dtype=np.float64),
+            self._min_bytes,
+        ]
+        self._held = [f for f in fields if not isinstance(f, int)]
+        return _table(fields)
+
+    def _taste(self, taste: Taste, budget: int) -> tuple[Ints, list[np.ndarray[Any, Any]]]:
+        flags = np.zeros(len(self._chains.size), dtype=np.uint8)
+        flags[list(taste.banned)] |= _BANNED
+        flags[list(taste.remake or ())] |= _REMAKE
+        barred, forced = self._keys(taste.barred), self._keys(taste.forced)
+        weight = np.ascontiguousarray(taste.weight, dtype=np.float64)
+        fields: list[int | np.ndarray[Any, Any]] = [
+            budget, taste.crowded, taste.recompute, taste.remake is not None, taste.fit, round(4 * taste.patience),
+            flags, weight, barred, len(barred), forced, len(forced),
+        ]  # fmt: skip
+        prices = np.array([taste.lane_price, taste.share]).view(np.int64)
+        return np.concatenate([_table(fields), prices]), [flags, weight, barred, forced]
+
+    def _keys(self, barred: Iterable[tuple[int, int, str]]) -> Ints:
+        ops = len(self._chains.seconds)
+        return _ints(sorted((s * ops + touch) * 4 + _CODE[action] for s, touch, action in barred))
+
+
+def _table(fields: Sequence[int | np.ndarray[Any, Any]]) -> Ints:
+    return _ints([int(f) if isinstance(f, int) else f.ctypes.data for f in fields])
+
+
+def _ints(values: Sequence[int]) -> Ints:
+    return np.array(values, dtype=np.int64)
+
+
+def _doubles(values: Sequence[float]) -> np.ndarray[Any, Any]:
+    return np.array(values, dtype=np.float64)
+
+
+def _places(values: Sequence[int]) -> np.ndarray[Any, Any]:
+    return np.array(values, dtype=np.int32)
+
+
+def _rows_of(lists: Sequence[Sequence[int]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Lists of different lengths, one behind the other, and where each begins."""
+    starts = np.concatenate(([0], np.cumsum([len(row) for row in lists]))) if lists else np.zeros(1)
+    return starts.astype(np.int32), _places([item for row in lists for item in row] or [0])
