@@ -26,6 +26,11 @@ OBJECT_BYTES, OBJECT_BYTES_PER_OP = 128 * 1024, 384
 ACTIONS = ("swap", "recompute", "encode")
 
 
+def object_bytes(graph: StepGraph) -> int:
+    """What is kept free for the objects of a step."""
+    return OBJECT_BYTES + OBJECT_BYTES_PER_OP * len(graph.ops)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What was asked of `compile` or `plan`."""
@@ -56,8 +61,8 @@ class Decided:
 def decide(step: CapturedStep, learned: Learned, options: Options) -> Decided:
     """measure → slack → plan → check."""
     clock = [time.perf_counter()]
-    objects = OBJECT_BYTES + OBJECT_BYTES_PER_OP * len(step.graph.ops)
-    graph = replace(step.graph, extra_resident_bytes=learned.resident + learned.bias + objects)
+    resident = learned.resident + learned.bias + object_bytes(step.graph)
+    graph = replace(step.graph, extra_resident_bytes=resident)
     profile = _profile(step, graph, learned, options)
     clock.append(time.perf_counter())
     made = make_plan(
@@ -144,6 +149,7 @@ def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:
         plan=made.plan,
         rewritten=rewritten,
         phase_peaks=made.peaks,
+        object_bytes=object_bytes(made.graph),
         observes=bool(observe),
         measure_seconds=made.seconds[0],
         planning_seconds=made.seconds[1],

@@ -35,13 +35,14 @@ ROOM_WORTH_A_PLAN = 0.02
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """A captured step with everything that was decided for it."""
+    """A captured step with everything that was decided for it; `object_bytes` are kept free for the step's objects."""
 
     graph: StepGraph
     profile: Profile
     plan: Plan
     rewritten: RewrittenStep
     phase_peaks: dict[str, int]
+    object_bytes: int
     observes: bool
     measure_seconds: float
     planning_seconds: float
@@ -295,18 +296,24 @@ class Session(Host):
             track.corrections += 1
             inside = max(peaks.get(p, 0) - made.phase_peaks.get(p, 0) for p in ("forward", "backward"))
             track.bias += max(0, inside)
+            if track.outside is not None:
+                track.outside += max(0, peaks.get("outside", 0) - made.phase_peaks.get("outside", 0))
             track.stale = (
                 f"a step reached {worst} bytes, over the budget of {self.budget_bytes}: "
                 "planned again with what was measured"
             )
 
     def _learn_outside(self, track: _Track, made: Prepared, run: _Running) -> None:
-        """Replace the guess of what the loss takes by what it took; plan again where that frees room."""
+        """Replace the guess of what the loss takes by what it took; plan again where that frees room.
+
+        What is kept free for objects stays free beside it: later steps had up to 70 KB more of them than the first.
+        """
         if "outside" not in run.peaks:
             return
         boundary = next(op.index for op in made.graph.ops if op.phase == "outside")
         guess = made.profile.ops[boundary].workspace_bytes
-        track.outside = max(0, guess + run.unborn + run.peaks["outside"] - made.phase_peaks.get("outside", 0))
+        spare = made.phase_peaks.get("outside", 0) - made.object_bytes
+        track.outside = max(0, guess + run.unborn + run.peaks["outside"] - spare)
         if made.plan.decisions and guess - track.outside > self.budget_bytes * ROOM_WORTH_A_PLAN:
             track.stale = "planned again with the bytes that the loss took"
 
