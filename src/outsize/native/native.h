@@ -22,6 +22,7 @@ int outsize_redirect_symbols(const char *const *prefixes, int prefix_count,
 extern PyMethodDef outsize_npi_methods[];    /* npi.c: programs/npi over compiled tables */
 extern PyMethodDef outsize_trees_methods[];  /* trees.c: sums over children */
 extern PyMethodDef outsize_tree_layer_methods[]; /* tree_layer.c: a rerooted layer after its products */
+extern PyMethodDef outsize_plan_score_methods[]; /* plan_score.c: what a candidate plan costs */
 
 /* arena.c: all zero while the arena is not installed. */
 size_t outsize_arena_in_use(void);    /* bytes of the blocks handed out */
