@@ -161,7 +161,6 @@ class _Builder:
     def with_drops(self) -> list[tuple[Entry, int]]:
         """The entries, with a drop behind every residency that is neither the last nor explicitly ended."""
         again = {s for ops in self.groups.values() for op in ops for s in self.graph.ops[op].writes}
-        self._note_readers()
         events: dict[int, list[tuple[int, str]]] = {
             s: [] for s in again if self.graph.storages[s].kind == "activation"
         }
@@ -178,16 +177,6 @@ class _Builder:
             result.append((entry, place))
             result += [(Entry(kind="drop", storage=s), place) for s in behind.get(number, ())]
         return result
-
-    def _note_readers(self) -> None:
-        """Last group that reads a storage without making it again: it has to live until there."""
-        self.kept_for: dict[int, int] = {}
-        for p in sorted(self.groups):
-            made = {s for op in self.groups[p] for s in self.graph.ops[op].writes}
-            for op in self.groups[p]:
-                for s in self.graph.ops[op].reads:
-                    if s not in made:
-                        self.kept_for[s] = p
 
     def _note_events(
         self,

@@ -16,16 +16,15 @@ from math import inf
 import numpy as np
 
 from ..errors import BudgetError
-from ..values import Decision, Timeline
+from ..values import Decision
 from .chains import Chains, build_chains
-from .lower import lower_placed
 from .model import Ints, Model, Spans, cannot_shrink, floor_curve, held_at
 from .moves import Barred, Move, all_moves, bar, force, kicks, storage_classes
 from .options import Options
 from .polish import polished
 from .prices import Taste
 from .request import Request, tier_error
-from .simulate import simulate, tier_peaks
+from .score import Scorer
 from .slackplan import plan_slack
 from .swaps import Ground, place
 from .walker import Walker
@@ -79,6 +78,7 @@ class Search:
         self.recompute = "recompute" in self.request.actions
         self.options = Options(self.model, self.request, self.tier)
         self.walker = Walker(self.chains, self.options.of, self.tier, self.model.settings.min_bytes)
+        self.scorer = Scorer(self.model, self.tier)
         count = len(self.model.graph.storages)
         self.plain_weight = np.ones(count)
         self.floor = int(floor_curve(self.model).max(initial=0))
@@ -227,25 +227,20 @@ class Search:
         return self._score(self._placed(decisions))
 
     def _score(self, decisions: tuple[Decision, ...]) -> Scored | None:
-        schedule, _ = lower_placed(self.model.graph, decisions)
-        timeline = simulate(self.model.graph, self.model.profile, schedule)
-        if timeline.peak_bytes > self.model.budget:
+        seconds, peak, held = self.scorer.score(decisions)
+        if peak > self.model.budget:
             return None
-        if self.tier in self.request.limits:
-            held = tier_peaks(self.model.graph, schedule).get(self.tier, 0)
-            if held > self.request.limits[self.tier]:
-                self.refused_by_tier = min(self.refused_by_tier or held, held)
-                return None
-        return Scored(seconds=timeline.seconds, decisions=decisions)
+        if self.tier in self.request.limits and held > self.request.limits[self.tier]:
+            self.refused_by_tier = min(self.refused_by_tier or held, held)
+            return None
+        return Scored(seconds=seconds, decisions=decisions)
 
     def _placed(self, decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
         """Give each swap its edges: the walk has it away for the whole span."""
         moved = [d for d in decisions if d.action in ("swap", "encode_swap")]
         if not moved:
             return decisions
-        schedule, places = lower_placed(self.model.graph, decisions)
-        timeline = simulate(self.model.graph, self.model.profile, schedule)
-        ground = self._ground(timeline, places)
+        ground = self._ground(decisions)
         sizes = [d.encoded_bytes or self.chains.size[d.storage] for d in moved]
         spans = Spans(
             storage=np.array([d.storage for d in moved], dtype=np.int64),
@@ -261,14 +256,8 @@ class Search:
                 timed.append(replace(d, free_before=free, fetch_before=fetch))
         return tuple(d for d in decisions if d.action not in ("swap", "encode_swap")) + tuple(timed)
 
-    def _ground(self, timeline: Timeline, places: list[int]) -> Ground:
-        length = len(self.model.graph.ops)
-        curve = np.zeros(length, dtype=np.int64)
-        np.maximum.at(curve, np.array(places), np.array(timeline.residency, dtype=np.int64))
-        seconds = np.zeros(length)
-        for span in timeline.spans:
-            if span.lane == "compute":
-                seconds[places[span.entry]] += span.end - span.start
+    def _ground(self, decisions: tuple[Decision, ...]) -> Ground:
+        _, curve, seconds = self.scorer.ground(decisions)
         return Ground(
             seconds=seconds,
             room=np.maximum(self.target - curve, 0),

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from ..units import format_seconds
 from ..values import Decision, LinkRate
-from .lower import lower_decisions
 from .model import Floats, Ints, Model, Spans, cannot_shrink, cleared, floor_curve
-from .simulate import simulate
+from .score import Scorer
 from .swaps import ground_of, place, swap_decisions
 
 
@@ -53,12 +52,13 @@ def plan_slack(model: Model, tier: str) -> list[Decision]:
     model = model.with_target(max(model.target, int(floor.max(initial=0))))
     order, reasons = _order(model, link)
     best: tuple[float, list[Decision]] | None = None
+    scorer = Scorer(model, tier)
     for target in _targets(model, floor):
         chosen = _choose(model, order, target)
         spans = model.spans.take(chosen)
         timing = place(ground_of(model, spans), spans, link)
         decisions = swap_decisions(model, spans, timing, tier, [reasons[i] for i in chosen.tolist()])
-        seconds = simulate(model.graph, model.profile, lower_decisions(model.graph, tuple(decisions))).seconds
+        seconds, _, _ = scorer.score(tuple(decisions))
         if best is None or seconds < best[0]:
             best = (seconds, decisions)
     assert best is not None
