@@ -22,9 +22,10 @@ from .measure import (
     load_hardware,
 )
 from .plan import lower, simulate
+from .prepared import Learned, Prepared
 from .runtime.executor import StepProgram, plain_forward
 from .runtime.tiers import DiskTier, Tier
-from .session import Learned, Prepared, Session
+from .session import Session
 from .units import parse_bytes
 from .values import Plan, RunRecord
 

@@ -12,10 +12,10 @@ from .device.measure import measure_link
 from .fx import CapturedStep
 from .measure import Hardware, MeasureSettings, default_cache, estimate, measure_ops, storage_rates
 from .plan import PlanSettings, check, lower, make_plan, simulate
+from .prepared import Learned, Prepared
 from .rewrite import rewrite_step, verify_step
 from .runtime.ops import OPS
 from .runtime.tiers import DiskTier
-from .session import Learned, Prepared
 from .slack import compute_slack
 from .values import LinkRate, Plan, Profile, Schedule, StepGraph
 

@@ -11,7 +11,7 @@ import gc
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -22,55 +22,16 @@ from .device.memory import PeakMeter, bytes_in_use, peak_rss_bytes
 from .errors import BudgetError
 from .fx import CapturedStep, RewrittenStep
 from .measure.optimizer import UpdateBytes, state_bytes, update_bytes
+from .prepared import Learned, Prepare, Prepared
 from .runtime.executor import Host
 from .runtime.frame import Frame
 from .runtime.tiers import Tier
-from .values import OpCost, Plan, Profile, RunRecord, StepGraph
+from .values import RunRecord
 
 #: Plans made anew because a step went over its budget. A second one was needed where both ends of a step were over.
 MOST_CORRECTIONS = 3
 #: Share of the budget that must come free before a lower figure for the loss is worth another plan.
 ROOM_WORTH_A_PLAN = 0.02
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Prepared:
-    """A captured step with everything that was decided for it; `object_bytes` are kept free for the step's objects."""
-
-    graph: StepGraph
-    profile: Profile
-    plan: Plan
-    rewritten: RewrittenStep
-    phase_peaks: dict[str, int]
-    object_bytes: int
-    observes: bool
-    measure_seconds: float
-    planning_seconds: float
-    rewrite_seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Learned:
-    """What is known when a plan is made, beyond the graph.
-
-    Attributes:
-        resident: resident bytes that no op touches.
-        outside: bytes that the loss took outside the module, None before the first step.
-        update: bytes that the optimizer's step needs for a moment.
-        bias: bytes that the first step took beyond the prediction.
-        densities: storage → share of nonzero elements.
-        costs: of the ops, where they were measured before.
-    """
-
-    resident: int
-    outside: int | None = None
-    update: int = 0
-    bias: int = 0
-    densities: dict[int, float] = field(default_factory=dict)
-    costs: tuple[OpCost, ...] = ()
-
-
-Prepare = Callable[[CapturedStep, Learned], Prepared]
 
 
 @dataclass(kw_only=True)

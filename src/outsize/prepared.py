@@ -1,0 +1,49 @@
+"""What passes between a session and what decides for it: what is known of a step, and what was decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .fx import CapturedStep, RewrittenStep
+from .values import OpCost, Plan, Profile, StepGraph
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A captured step with everything that was decided for it; `object_bytes` are kept free for the step's objects."""
+
+    graph: StepGraph
+    profile: Profile
+    plan: Plan
+    rewritten: RewrittenStep
+    phase_peaks: dict[str, int]
+    object_bytes: int
+    observes: bool
+    measure_seconds: float
+    planning_seconds: float
+    rewrite_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What is known when a plan is made, beyond the graph.
+
+    Attributes:
+        resident: resident bytes that no op touches.
+        outside: bytes that the loss took outside the module, None before the first step.
+        update: bytes that the optimizer's step needs for a moment.
+        bias: bytes that the first step took beyond the prediction.
+        densities: storage → share of nonzero elements.
+        costs: of the ops, where they were measured before.
+    """
+
+    resident: int
+    outside: int | None = None
+    update: int = 0
+    bias: int = 0
+    densities: dict[int, float] = field(default_factory=dict)
+    costs: tuple[OpCost, ...] = ()
+
+
+Prepare = Callable[[CapturedStep, Learned], Prepared]
