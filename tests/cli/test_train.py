@@ -170,6 +170,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
             stderr=stderr,
             stdout=subprocess.DEVNULL,
             env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+            preexec_fn=_heed_interrupts,
         )
         try:
             _until_training(process, log)
@@ -181,6 +182,11 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     assert "Traceback" not in log.read_text()
     assert list(disk.iterdir()) == []
     assert not (tmp_path / "run.json").exists()
+
+
+def _heed_interrupts() -> None:
+    """A shell starts its background jobs, this suite perhaps, with Ctrl-C ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _until_training(process: subprocess.Popen, log: Path) -> None:
