@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from outsize import native
 from outsize.errors import BudgetError, DiskBudgetError, HostBudgetError, PlanError
 from outsize.plan import PlanSettings, check, lower, make_plan, simulate
+from outsize.plan.model import build_model, floor_curve
+from outsize.plan.swaps import ground_of, place
 from outsize.slack import compute_slack
 from outsize.values import Plan, Profile, StepGraph, from_json
 from tests.plan.graphs import Builder, chain, random_step
@@ -48,6 +52,28 @@ def test_random_steps_fit_every_feasible_budget(planner: str, seed: int, share: 
     check(graph, profile, schedule, timeline.peak_bytes)
     with pytest.raises(PlanError, match="over the budget"):
         check(graph, profile, schedule, timeline.peak_bytes - 1)
+
+
+@pytest.mark.skipif(native.kernels is None, reason="the C module is not built")
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), share=st.floats(0, 1.2), lead=st.sampled_from((1.0, 2.0, 5.0)), draw=st.data()
+)  # fmt: skip
+def test_edges_in_c_are_those_in_python(seed: int, share: float, lead: float, draw: st.DataObject) -> None:
+    graph, profile = random_step(seed)
+    model = build_model(
+        graph, profile, compute_slack(graph, profile), budget_bytes=2**40, settings=PlanSettings(lead=lead)
+    )
+    model = model.with_target(int(floor_curve(model).max() + share * (model.peak - floor_curve(model).max())))
+    some = draw.draw(st.lists(st.booleans(), min_size=len(model.spans), max_size=len(model.spans)))
+    spans = model.spans.take(np.flatnonzero(some))
+    link = replace(profile.links["disk"], out_bytes_per_second=draw.draw(st.sampled_from((5.0, 60.0, 1e9))))
+    found = place(ground_of(model, spans), spans, link)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "kernels", None)
+        expected = place(ground_of(model, spans), spans, link)
+    assert found.free.tolist() == expected.free.tolist()
+    assert found.fetch.tolist() == expected.fetch.tolist()
 
 
 @settings(max_examples=40, deadline=None)

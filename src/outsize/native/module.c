@@ -18,6 +18,7 @@ PyMODINIT_FUNC PyInit__native(void) {
         outsize_trees_methods,
         outsize_tree_layer_methods,
         outsize_plan_walk_methods,
+        outsize_plan_place_methods,
         outsize_plan_score_methods,
     };
     PyObject *module = PyModule_Create(&definition);

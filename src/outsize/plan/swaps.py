@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import native
 from ..values import Decision, LinkRate
 from .model import Floats, Ints, Model, Spans, cleared
 
@@ -62,12 +63,10 @@ def place(ground: Ground, spans: Spans, link: LinkRate) -> Timing:
     out = link.latency_seconds + spans.nbytes / link.out_bytes_per_second
     out = np.where(_needs_no_write(ground, spans), 0.0, out)
     back = link.latency_seconds + spans.nbytes / link.in_bytes_per_second
-    free = _walk(seconds, spans.after, spans.before, spans.nbytes, out, ground.room)
+    free = _gone(seconds, spans.after, spans.before, spans.nbytes, out, ground.room)
     room = ground.room - cleared(last + 1, spans.after + 1, free, spans.nbytes)
     back = np.where(free < spans.before, back, 0.0)
-    mirrored = _walk(
-        seconds[::-1], last - spans.before, last - free + 1, spans.nbytes, back, room[::-1].copy()
-    )
+    mirrored = _gone(seconds[::-1], last - spans.before, last - free + 1, spans.nbytes, back, room[::-1])
     fetch = last - mirrored + 1
     room = room - cleared(last + 1, fetch, spans.before, spans.nbytes)
     return Timing(free=free, fetch=_lead(ground, spans, free, fetch, back, room))
@@ -84,13 +83,28 @@ def _needs_no_write(ground: Ground, spans: Spans) -> NDArray[np.bool_]:
     return result
 
 
-def _walk(seconds: Floats, release: Ints, limit: Ints, nbytes: Ints, length: Floats, room: Ints) -> Ints:
+def _gone(seconds: Floats, release: Ints, limit: Ints, nbytes: Ints, length: Floats, room: Ints) -> Ints:
     """For each item the position from which its bytes are gone: transferred, or forced out by the room.
 
     An item is handed to the lane behind op `release`, which serves in that order; its bytes stay at the positions
     up to the returned one (exclusive), never past `limit`.
     """
-    order = np.lexsort((-limit, release)).tolist()
+    order = np.lexsort((-limit, release))
+    if native.kernels is None:
+        return _gone_here(order, seconds, release, limit, nbytes, length, room)
+    gone = np.empty(len(order), dtype=np.int64)
+    doubles = [np.ascontiguousarray(a, dtype=np.float64) for a in (seconds, length)]
+    ints = [np.ascontiguousarray(a, dtype=np.int64) for a in (release, order, limit, nbytes, room)]
+    places = [a.ctypes.data for a in (doubles[0], *ints[:4], doubles[1], ints[4], gone)]
+    native.kernels.plan_gone(len(order), len(seconds), *places)
+    return gone
+
+
+def _gone_here(
+    ordered: Ints, seconds: Floats, release: Ints, limit: Ints, nbytes: Ints, length: Floats, room: Ints
+) -> Ints:
+    """`_gone` without the C module, and its oracle."""
+    order = ordered.tolist()
     gone = limit.copy()
     pending: deque[tuple[int, float]] = deque()
     waiting: set[int] = set()
@@ -129,9 +143,31 @@ def _walk(seconds: Floats, release: Ints, limit: Ints, nbytes: Ints, length: Flo
 def _lead(ground: Ground, spans: Spans, free: Ints, fetch: Ints, back: Floats, room: Ints) -> Ints:
     """Issue reads earlier than they strictly need, first deadline first, where room is left."""
     starts = np.concatenate(([0.0], np.cumsum(ground.seconds)))[:-1]
-    result = fetch.copy()
+    order = np.lexsort((spans.before, fetch))
+    if native.kernels is None:
+        return _lead_here(ground, spans, free, fetch, back, room, starts, order)
+    result, used = np.empty(len(order), dtype=np.int64), np.array(room, dtype=np.int64)
+    ints = [np.ascontiguousarray(a, dtype=np.int64) for a in (order, free, fetch, spans.nbytes)]
+    lengths = np.ascontiguousarray(back, dtype=np.float64)
+    places = [a.ctypes.data for a in (starts, *ints, lengths, used, result)]
+    native.kernels.plan_lead(len(order), len(starts), *places, ground.lead)
+    return result
+
+
+def _lead_here(
+    ground: Ground,
+    spans: Spans,
+    free: Ints,
+    fetch: Ints,
+    back: Floats,
+    room: Ints,
+    starts: Floats,
+    order: Ints,
+) -> Ints:
+    """`_lead` without the C module, and its oracle."""
+    result, room = fetch.copy(), room.copy()
     earliest = 0
-    for item in np.lexsort((spans.before, fetch)).tolist():
+    for item in order.tolist():
         wish = starts[fetch[item]] - (ground.lead - 1) * back[item]
         lowest = max(int(np.searchsorted(starts, wish, side="right")) - 1, int(free[item]), earliest)
         position, size = int(fetch[item]), int(spans.nbytes[item])
