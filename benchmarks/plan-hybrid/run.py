@@ -11,7 +11,7 @@ from tests.plan.nets import MACHINES
 from outsize.plan import PlanSettings
 from plan_bench import Case, save
 
-SETTINGS = PlanSettings(walks=60)
+SETTINGS = PlanSettings()
 rows = []
 for machine in ("v100-pcie3", "v100-nvlink2"):
     for depth, size in ((50, 8000), (152, 7500)):

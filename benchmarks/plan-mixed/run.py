@@ -17,7 +17,7 @@ from tests.plan.nets import MACHINES
 from outsize.plan import PlanSettings
 from plan_bench import Case, save
 
-SETTINGS = PlanSettings(walks=30)
+SETTINGS = PlanSettings()
 SINGLE = {"swap": ("swap",), "recompute": ("recompute",), "encode": ("encode",)}
 STEPS = {
     **{name: make for name, make in FAMILIES.items() if name != "resnet152"},

@@ -15,9 +15,12 @@ from math import inf
 
 import numpy as np
 
-from ..errors import BudgetError
+from ..errors import BudgetError, PlanError
 from ..values import Decision
 from .chains import Chains, build_chains
+from .check import check
+from .exchange import Exchange, Judge
+from .lower import lower_decisions
 from .model import Ints, Model, Spans, cannot_shrink, floor_curve, held_at
 from .moves import Barred, Move, all_moves, bar, force, kicks, storage_classes
 from .options import Options
@@ -128,7 +131,8 @@ class Search:
             return None
         found = [*self._improved(starts), *starts]
         found.sort(key=lambda scored: scored.seconds)
-        return min(map(self._polished, found[:POLISHED]), key=lambda scored: scored.seconds)
+        best = min(map(self._polished, found[:POLISHED]), key=lambda scored: scored.seconds)
+        return self._exchanged(best)
 
     def _improved(self, starts: list[Scored]) -> Iterator[Scored]:
         """A short and a long climb: they part early, and neither always ends higher."""
@@ -172,12 +176,39 @@ class Search:
         if best.seconds <= self.model.profile.seconds or tries < self.model.settings.polish_tries:
             return best
 
-        def seconds(decisions: tuple[Decision, ...]) -> float:
-            scored = self._score(decisions)
-            return scored.seconds if scored else inf
-
-        found = polished(best.decisions, best.seconds, seconds, tries=tries)
+        found = polished(best.decisions, best.seconds, self._seconds, tries=tries)
         return replace(best, seconds=found[0], decisions=found[1])
+
+    def _exchanged(self, best: Scored) -> Scored:
+        """The plan after exchanges of its decisions for others, and its last touches again."""
+        settings = self.model.settings
+        tries = settings.exchanged_ops // max(1, len(self.model.graph.ops))
+        if best.seconds <= self.model.profile.seconds or tries < settings.polish_tries:
+            return best
+        spans = self.model.spans
+        order = np.argsort(-spans.nbytes, kind="stable")
+        listed = zip(spans.storage[order].tolist(), spans.after[order].tolist(), spans.before[order].tolist())
+        exchange = Exchange(
+            self.chains, self.options, (s for s in listed if s[2] > s[1] + 1), tier=self.tier,
+            link=self.model.profile.links[self.tier] if self.swaps else None, recompute=self.recompute,
+        )  # fmt: skip
+        judge = Judge(seconds=self._seconds, valid=self._valid)
+        found = exchange.improved(best.decisions, judge, tries=tries)
+        if found == best.decisions:
+            return best
+        return self._polished(replace(best, decisions=found, seconds=self._seconds(found)))
+
+    def _seconds(self, decisions: tuple[Decision, ...]) -> float:
+        scored = self._score(decisions)
+        return scored.seconds if scored else inf
+
+    def _valid(self, decisions: tuple[Decision, ...]) -> bool:
+        graph, profile = self.model.graph, self.model.profile
+        try:
+            check(graph, profile, lower_decisions(graph, decisions), self.model.budget)
+        except PlanError:
+            return False
+        return True
 
     def _singles(self) -> list[Scored]:
         """The same search for each of several allowed actions alone."""

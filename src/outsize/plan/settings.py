@@ -28,6 +28,7 @@ class PlanSettings:
         polished_ops: ops over all trials of the last touches of one plan; four times as many changed no plan of a mixed
             search and one of eight by swaps alone.
         polish_tries: fewest trials that are worth making.
+        exchanged_ops: ops over all trials of exchanges of decisions.
         exact_ops: largest step that `exact` takes; HiGHS needs about 20 s at 60 ops on one core.
         exact_seconds: time limit of the solver, after which its bound and its best plan are used.
     """
@@ -40,6 +41,7 @@ class PlanSettings:
     walks: int = 300
     walked_ops: int = 75_000
     polished_ops: int = 100_000
+    exchanged_ops: int = 1_000_000
     polish_tries: int = 25
     exact_ops: int = 64
     exact_seconds: float = 60.0
