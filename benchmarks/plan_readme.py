@@ -133,6 +133,15 @@ def times(r: dict) -> list[str]:
     ]
 
 
+def bitwise(r: dict) -> list[str]:
+    s = r["summary"]
+    return [
+        f"{s['plans']} plans (networks of the zoo at tiny sizes, four planners, five budgets each), of which "
+        f"{s['plans_that_act']} act, by {', '.join(s['actions'])}: {s['equal']} equal to the plain steps to the bit; "
+        f"measured peak at worst {s['worst_measured_over_budget']:.4f} × the budget."
+    ]
+
+
 BENCHMARKS = {
     "slack-distance": (
         "The slack rule against TFLMSv2's distance rule at equal budget (C2.7)",
@@ -145,6 +154,7 @@ BENCHMARKS = {
     "optimum": ("The search's plans against the MILP's bound", optimum),
     "time": ("Planning time", times),
     "predicted": ("Predicted against measured step time", predicted),
+    "bitwise": ("Every network under every planner, bit for bit", bitwise),
     "largest-batch": ("The largest batch under a fixed budget", largest),
 }
 
