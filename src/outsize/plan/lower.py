@@ -164,6 +164,7 @@ class _Builder:
         events: dict[int, list[tuple[int, str]]] = {
             s: [] for s in again if self.graph.storages[s].kind == "activation"
         }
+        self._note_readers()
         absent = {s: self._absences(s) for s in events}
         for number, (entry, p) in enumerate(zip(self.entries, self.places)):
             self._note_events(events, absent, number, entry, p)
@@ -177,6 +178,16 @@ class _Builder:
             result.append((entry, place))
             result += [(Entry(kind="drop", storage=s), place) for s in behind.get(number, ())]
         return result
+
+    def _note_readers(self) -> None:
+        """Storage → last position whose group reads it without making it."""
+        self.read_again: dict[int, int] = {}
+        for p, group in self.groups.items():
+            made = set(group)
+            for op in group:
+                for s in self.graph.ops[op].reads:
+                    if self.graph.storages[s].producer not in made:
+                        self.read_again[s] = max(p, self.read_again.get(s, -1))
 
     def _note_events(
         self,
@@ -207,13 +218,7 @@ class _Builder:
         storage = self.graph.storages[s]
         spans = [(d.free_before, d.fetch_before - (d.action in _SWAPS)) for d in self.spans.get(s, ())]
         last = max(storage.uses, default=storage.producer)
-        for p, group in self.groups.items():
-            if (
-                p > last
-                and storage.producer not in group
-                and any(s in self.graph.ops[o].reads for o in group)
-            ):
-                last = p
+        last = max(last, self.read_again.get(s, last))
         return last, spans
 
 

@@ -52,6 +52,8 @@ LANE_SHARES = (0.06, 0.12, 0.25, 0.4)
 SHORT_CLIMB = 3
 #: Plans, fastest first, that get their last touches.
 POLISHED = 4
+#: Trials of exchanges below which none is made: each that would pay is lowered and checked, a second on 10,000 ops.
+FEWEST_EXCHANGES = 200
 #: Local moves that must be left for each share tried: on a step of 2,489 ops, which has 10 moves, four shares took a
 #: sixth of the planning time.
 WALKS_A_SHARE = 5
@@ -183,7 +185,7 @@ class Search:
         """The plan after exchanges of its decisions for others, and its last touches again."""
         settings = self.model.settings
         tries = settings.exchanged_ops // max(1, len(self.model.graph.ops))
-        if best.seconds <= self.model.profile.seconds or tries < settings.polish_tries:
+        if best.seconds <= self.model.profile.seconds or tries < FEWEST_EXCHANGES:
             return best
         spans = self.model.spans
         order = np.argsort(-spans.nbytes, kind="stable")
