@@ -13,7 +13,11 @@ from .training import rebudget, smallest_budget, train
 PLACES = {"slack": (0.0, 0.5)}
 
 
-@pytest.mark.parametrize("name", zoo.names())
+#: At the tiny size both ResNets are one network.
+NAMES = [name for name in zoo.names() if name != "resnet152"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_losses_gradients_buffers_and_random_stream_are_bitwise_equal(name: str) -> None:
     work = zoo.load(name, seed=0, tiny=True)
     state = copy.deepcopy(work.module.state_dict())
