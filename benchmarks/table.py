@@ -92,7 +92,7 @@ ROWS = (
         bar="≤ 1.00",
         file="peak-bounds/result.json",
         read=lambda r: (
-            f"{r['summary']['measured_over_budget_worst']:.4f} ({r['summary']['families']} families so far)"
+            f"{r['summary']['measured_over_budget_worst']:.4f} ({r['summary']['families']} families)"
         ),
     ),
     Row(
