@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from outsize.plan import PlanSettings, make_plan
@@ -35,6 +35,9 @@ def test_a_storage_is_made_again_while_what_it_is_made_of_is_there() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), ops=st.integers(4, 24), share=st.floats(0, 1))
+@example(
+    seed=2712, ops=14, share=0.171875
+)  # exchanges for each action alone had cut the search for all short
 def test_it_never_makes_a_plan_slower(seed: int, ops: int, share: float) -> None:
     """`make_plan` has each plan checked, so one that reads what is not there would be an error."""
     graph, profile = random_step(seed, ops=ops)

@@ -79,6 +79,7 @@ class Search:
     chains: Chains = field(init=False)
     classes: list[Ints] = field(init=False)
     walker: Walker = field(init=False)
+    alone: list[tuple[Search, Scored]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.chains = build_chains(self.model)
@@ -116,11 +117,13 @@ class Search:
         found = self.attempt()
         if found is None:
             raise self.infeasible()
-        return found
+        ends = [self._exchanged(found), *(search._exchanged(single) for search, single in self.alone)]
+        return min(ends, key=lambda scored: scored.seconds)
 
     def attempt(self) -> Scored | None:
-        """The fastest plan found, None where nothing fits; never slower than what one action alone would give."""
-        singles = self._singles()
+        """The fastest plan before exchanges, None where nothing fits; never slower than one action alone would give."""
+        self.alone = self._alone()
+        singles = [single for _, single in self.alone]
         starts = self.starts() if self.floor <= self.model.budget else []
         if not starts and not singles and self.target < self.model.budget:  # better no margin than no plan
             self.target = self.model.budget
@@ -133,8 +136,7 @@ class Search:
             return None
         found = [*self._improved(starts), *starts]
         found.sort(key=lambda scored: scored.seconds)
-        best = min(map(self._polished, found[:POLISHED]), key=lambda scored: scored.seconds)
-        return self._exchanged(best)
+        return min(map(self._polished, found[:POLISHED]), key=lambda scored: scored.seconds)
 
     def _improved(self, starts: list[Scored]) -> Iterator[Scored]:
         """A short and a long climb: they part early, and neither always ends higher."""
@@ -212,16 +214,16 @@ class Search:
             return False
         return True
 
-    def _singles(self) -> list[Scored]:
-        """The same search for each of several allowed actions alone."""
+    def _alone(self) -> list[tuple[Search, Scored]]:
+        """The same search for each of several allowed actions alone, with what it found."""
         if len(self.request.actions) < 2:
             return []
-        alone = [
-            Search(self.model, replace(self.request, actions=(action,))).attempt()
+        searches = [
+            Search(self.model, replace(self.request, actions=(action,)))
             for action in self.request.actions
             if action != "swap" or self.swaps
         ]
-        return [scored for scored in alone if scored is not None]
+        return [(search, found) for search in searches if (found := search.attempt()) is not None]
 
     def _tighter(self) -> list[Scored]:
         """Walks under smaller budgets: a greedy walk can fail where one that must be more careful gets through."""
