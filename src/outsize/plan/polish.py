@@ -16,13 +16,19 @@ Decisions = tuple[Decision, ...]
 
 
 def polished(
-    decisions: Decisions, seconds: float, timed: Callable[[Decisions], float], *, tries: int
+    decisions: Decisions,
+    seconds: float,
+    timed: Callable[[Decisions], float],
+    valid: Callable[[Decisions, int], bool],
+    *,
+    tries: int,
 ) -> tuple[float, Decisions]:
     """The fastest neighbour of a neighbour … found within so many trials.
 
     Args:
         decisions, seconds: a plan that fits, and its step time.
         timed: the step time of other decisions, infinite where they do not fit.
+        valid: every op finds the bytes that it reads, though this storage's edges moved: a region may need it earlier.
 
     Returns:
         Seconds and decisions, no slower than those given.
@@ -36,7 +42,7 @@ def polished(
                 break
             tries -= 1
             found = timed(others)
-            if found < seconds * (1 - 1e-9):
+            if found < seconds * (1 - 1e-9) and valid(others, decisions[at].storage):
                 seconds, decisions, better = found, others, True
                 break
         idle = 0 if better else idle + 1

@@ -28,6 +28,7 @@ from .polish import polished
 from .prices import Taste
 from .request import Request, tier_error
 from .score import Scorer
+from .settings import FEWEST_EXCHANGES, LANE_SHARES, POLISHED, SHORT_CLIMB, TIGHTER_BUDGETS, WALKS_A_SHARE
 from .slackplan import plan_slack
 from .swaps import Ground, place
 from .walker import Walker
@@ -40,23 +41,6 @@ class Scored:
     seconds: float
     decisions: tuple[Decision, ...]
     taste: Taste | None = None
-
-
-#: Smaller budgets that are tried before a budget is refused. Walks that failed at one of 16 parts got through at the
-#: next or the one after on the steps where this was seen.
-TIGHTER_BUDGETS = 16
-#: Shares of the step for which a lane is filled with the dearest recomputations of a plan without swaps. A lane that
-#: writes in the forward and another that reads in the backward are each busy for half of the step at most.
-LANE_SHARES = (0.06, 0.12, 0.25, 0.4)
-#: A second climb makes this part of the moves: with 100 in place of 300, a U-Net's step came out 1 % shorter.
-SHORT_CLIMB = 3
-#: Plans, fastest first, that get their last touches.
-POLISHED = 4
-#: Trials of exchanges below which none is made: each that would pay is lowered and checked, a second on 10,000 ops.
-FEWEST_EXCHANGES = 200
-#: Local moves that must be left for each share tried: on a step of 2,489 ops, which has 10 moves, four shares took a
-#: sixth of the planning time.
-WALKS_A_SHARE = 5
 
 
 def plan_search(model: Model, request: Request) -> list[Decision]:
@@ -114,7 +98,7 @@ class Search:
         Raises:
             BudgetError: nothing fits, with the smallest budget that does.
         """
-        found = self.attempt()
+        found = self.attempt() or self._at_smallest()
         if found is None:
             raise self.infeasible()
         ends = [self._exchanged(found), *(search._exchanged(single) for search, single in self.alone)]
@@ -180,7 +164,7 @@ class Search:
         if best.seconds <= self.model.profile.seconds or tries < self.model.settings.polish_tries:
             return best
 
-        found = polished(best.decisions, best.seconds, self._seconds, tries=tries)
+        found = polished(best.decisions, best.seconds, self._seconds, self._valid_move, tries=tries)
         return replace(best, seconds=found[0], decisions=found[1])
 
     def _exchanged(self, best: Scored) -> Scored:
@@ -213,6 +197,11 @@ class Search:
         except PlanError:
             return False
         return True
+
+    def _valid_move(self, decisions: tuple[Decision, ...], moved: int) -> bool:
+        """`_valid`, asked only where a region reads the storage whose edges moved."""
+        reads = self.chains.inputs
+        return not any(moved in reads[op] for d in decisions for op in d.region) or self._valid(decisions)
 
     def _alone(self) -> list[tuple[Search, Scored]]:
         """The same search for each of several allowed actions alone, with what it found."""
@@ -366,20 +355,36 @@ class Search:
         trial = self.walk(taste, below=best.seconds) if taste is not None else None
         return trial if trial is not None and trial.seconds < best.seconds * (1 - 1e-9) else None
 
+    def _at_smallest(self) -> Scored | None:
+        """A greedy walk may fail under a budget and get through a smaller one; swaps have no such gaps."""
+        if self.swaps or self.refused_by_tier or (smallest := self._smallest()) > self.model.budget:
+            return None
+        self.target = smallest
+        starts = self.starts()
+        return self._polished(starts[0]) if starts else None
+
+    def _smallest(self) -> int:
+        """The smallest budget at which a walk was seen to get through, to 0.1 %."""
+        low, high, tastes = self.floor, self.model.peak, list(self._grid())
+        while high - low > max(1, high // 1000):
+            middle = (low + high) // 2
+            if any(self._gets_through(taste, middle) for taste in tastes):
+                high = middle
+            else:
+                low = middle
+        return high
+
+    def _gets_through(self, taste: Taste, budget: int) -> bool:
+        made = self.walker.walk(taste, budget)
+        return made is not None and self.scorer.score(made.decisions())[1] <= budget
+
     def infeasible(self) -> BudgetError:
         """With swaps the position that proves it; else the smallest budget at which a walk gets through."""
         if self.refused_by_tier:
             return tier_error(self.tier, self.request.limits[self.tier], self.refused_by_tier)
         if self.swaps:
             return cannot_shrink(self.model, floor_curve(self.model), tools="any plan")
-        low, high = self.floor, self.model.peak
-        tastes = list(self._grid())
-        while high - low > max(1, high // 1000):
-            middle = (low + high) // 2
-            if any(self.walker.walk(taste, middle) is not None for taste in tastes):
-                high = middle
-            else:
-                low = middle
+        high = self._smallest()
         position = int(np.argmax(self.model.curve))
         return BudgetError(
             f"a budget of {self.model.budget} bytes is below {high} bytes, the smallest that a plan by "

@@ -4,6 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Smaller budgets that are tried before a budget is refused. Walks that failed at one of 16 parts got through at the
+#: next or the one after on the steps where this was seen.
+TIGHTER_BUDGETS = 16
+#: Shares of the step for which a lane is filled with the dearest recomputations of a plan without swaps. A lane that
+#: writes in the forward and another that reads in the backward are each busy for half of the step at most.
+LANE_SHARES = (0.06, 0.12, 0.25, 0.4)
+#: A second climb makes this part of the moves: with 100 in place of 300, a U-Net's step came out 1 % shorter.
+SHORT_CLIMB = 3
+#: Plans, fastest first, that get their last touches.
+POLISHED = 4
+#: Trials of exchanges below which none is made: each that would pay is lowered and checked, a second on 10,000 ops.
+FEWEST_EXCHANGES = 200
+#: Local moves that must be left for each share tried: on a step of 2,489 ops, which has 10 moves, four shares took a
+#: sixth of the planning time.
+WALKS_A_SHARE = 5
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSettings:
