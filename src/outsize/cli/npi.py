@@ -28,9 +28,16 @@ Words = Annotated[
 ]
 Weights = Annotated[Path | None, typer.Option(help="A trained file instead of the one that ships.")]
 Engine = Annotated[str, typer.Option(help="auto, network, tables (numpy) or native (the tables in C).")]
-MaxSteps = Annotated[int | None, typer.Option(min=1, help="System calls before an execution is stopped.")]
+MaxSteps = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="System calls before an execution is stopped. Default: none where the model is proved to end (those "
+        "that ship are), else about half a minute's.",
+        show_default=False,
+    ),
+]
 MaxDepth = Annotated[int, typer.Option(min=1, help="Frames before an execution is stopped.")]
-#: Loops are cheap in C and the shipped templates are proved to end, so the limit only guards `--weights`.
 _DEPTH = 1_000_000
 
 
@@ -119,6 +126,7 @@ def train(
             model = learn(name, seed=seed, tell=tell)
             tell("verification")
             certificate = verify(template_of(name), model)
+            model = model.certified(certificate)
         folder = out if out is not None and template == "all" else Path()
         path = out if out is not None and template != "all" else folder / f"{name}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -127,6 +127,16 @@ def test_swapped_primitives_run_under_the_frozen_controller():
     assert results("merge_sort", [(xs,)], ENGINES[-1], swapped)[0] == [sorted(xs, reverse=True)]
 
 
+def test_a_swap_after_a_run_is_run_on_every_engine():
+    """What the first run laid out for the C machine held the old primitive."""
+    model, entry = npi.shipped("map"), LIBRARY["map"]
+    npi.run(model, [entry.encode([1])])
+    swapped = npi.swap(model, "f", {(x,): x * x for x in range(10)})
+    for engine in ENGINES:
+        assert results("map", [([3, 9],)], engine, swapped)[0] == [[9, 81]]
+    assert results("map", [([3, 9],)], ENGINES[-1], model)[0] == [[10, 28]]
+
+
 def test_addition_becomes_another_base():
     table = {(x, y, c): x + y + c for x in range(7) for y in range(7) for c in (0, 1)}
     model = npi.swap(npi.shipped("addition"), "digit", {k: v % 7 for k, v in table.items()})

@@ -3,7 +3,6 @@
 import itertools
 import math
 import random
-import signal
 import sys
 from pathlib import Path
 
@@ -194,63 +193,6 @@ def test_the_example_prints_the_automaton(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-16:] == want
     assert "so the model equals automaton on inputs of every length" in lines
-
-
-def gcd(a, b, zero):
-    while not a.meets(b):
-        if b.before(a):
-            x, y = b.copy(), zero.copy()
-            while y.before(x):
-                y.move(1)
-                a.move(-1)
-        else:
-            x, y = a.copy(), zero.copy()
-            while y.before(x):
-                y.move(1)
-                b.move(-1)
-
-
-def gcd_tapes(a, b):
-    def make():
-        tape = npi.Tape([0] * (max(a, b) + 1))
-        return tape.at(a), tape.at(b), tape.at(0)
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def euclid():
-    return learn(gcd, [gcd_tapes(4, 6), gcd_tapes(6, 4), gcd_tapes(3, 3)])
-
-
-def test_a_program_that_need_not_end_is_not_proved_to(euclid):
-    """gcd(4, 0) by subtraction never ends, and the certificate names the loop."""
-    model, certificate = euclid
-    assert not certificate.holds
-    assert certificate.termination.open == ("gcd_while1",)
-    assert certificate.check.errors == 0
-    heads = [gcd_tapes(a, b)() for a, b in itertools.product(range(1, 25), repeat=2)]
-    npi.run(model, heads)
-    assert [h[0].position for h in heads] == [
-        math.gcd(a, b) for a, b in itertools.product(range(1, 25), repeat=2)
-    ]
-    with pytest.raises(NpiError, match="system calls and not ended"):
-        npi.run(model, [gcd_tapes(4, 0)()], limits=npi.Limits(steps=100_000))
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_an_endless_execution_can_be_interrupted(euclid, engine):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, stop)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-        with pytest.raises(KeyboardInterrupt):
-            npi.run(euclid[0], [gcd_tapes(4, 0)()], engine=engine)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def reciprocal(xs, out):

@@ -9,6 +9,7 @@ hashes of what was checked, so it stands for these weights and this program only
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -74,20 +75,41 @@ class Certificate:
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, sort_keys=True)
 
+    @property
+    def ends(self) -> bool:
+        """Whether every execution of these weights is proved to end: all of the certificate but a bound on errors."""
+        exact = all(p["kind"] == "exhaustive" and not p["errors"] for p in self.primitives.values())
+        return self.holds and exact
+
     def match(self, trained: Trained, template: Template) -> None:
         """Raise unless this certificate is about these weights and this program.
 
         Raises:
             NpiError: naming what differs.
         """
-        now = {"controller": trained.controller.fingerprint(), "program": template.fingerprint()}
-        then = {"controller": self.controller, "program": self.program}
+        changed = ["program"] if template.fingerprint() != self.program else []
+        self._raise(trained, changed + self._changed(trained))
+
+    def match_weights(self, trained: Trained) -> None:
+        """Raise unless this certificate is about these weights.
+
+        Raises:
+            NpiError: naming what differs.
+        """
+        self._raise(trained, self._changed(trained))
+
+    def _changed(self, trained: Trained) -> list[str]:
+        now = {"controller": trained.controller.fingerprint()}
+        then = {"controller": self.controller}
         now |= {f"primitive {s}": p.fingerprint() for s, p in trained.primitives.items()}
         then |= {f"primitive {s}": p["weights"] for s, p in self.primitives.items()}
-        if different := sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k)):
+        return sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
+
+    def _raise(self, trained: Trained, changed: list[str]) -> None:
+        if changed:
             raise NpiError(
-                f"the certificate of {self.template} is not about this model: {', '.join(different)} changed since; run "
-                f"`outsize npi verify {trained.name}` for a new one"
+                f"the certificate of {self.template} is not about this model: {', '.join(sorted(changed))} changed "
+                f"since; run `outsize npi verify {trained.name}` for a new one"
             )
 
 
@@ -129,13 +151,13 @@ def certify(template: Template, trained: Trained) -> Certificate:
     primitives = {slot: _primitive(template.sites.get(slot), trained, slot) for slot in trained.primitives}
     ends = _ends(template)
     exact = all(p["kind"] == "exhaustive" and p["errors"] == 0 for p in primitives.values())
-    bounded = all(p["error_bound"] < 1 for p in primitives.values())
     safe = check.errors == 0 and check.least_margin >= REQUIRED_MARGIN
+    bounded = _error(primitives) < 1 and not _wrong(primitives)
     proved, not_proved = _words(template, safe, exact, ends, primitives)
     return Certificate(
         format=_FORMAT,
         template=trained.name,
-        holds=safe and agree and ends.proved and (exact or (bounded and not _wrong(primitives))),
+        holds=safe and agree and ends.proved and (exact or bounded),
         program=template.fingerprint(),
         controller=trained.controller.fingerprint(),
         functions=len(template.arities),
@@ -151,6 +173,11 @@ def certify(template: Template, trained: Trained) -> Certificate:
         proved=proved,
         not_proved=not_proved,
     )
+
+
+def _error(primitives: Mapping[str, Mapping[str, Any]]) -> float:
+    """e of 1 - m * e, m calls of each primitive; from 1 on the bound says nothing even of one call."""
+    return sum(float(p["error_bound"]) for p in primitives.values())
 
 
 def _wrong(primitives: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -241,9 +268,15 @@ def _words(
     if safe and exact and ends.proved:
         proved.append(f"so the model equals {template.name} on inputs of every length")
     elif safe and ends.proved:
-        bound = sum(p["error_bound"] for p in primitives.values())
+        bound = _error(primitives)
+        calls = math.ceil(1 / bound) - 1
         open_.append(
-            f"an execution that makes m calls of each primitive is right with probability >= 1 - m * {bound:.3g}"
+            f"an execution that makes m calls of each primitive is right with probability >= 1 - m * {bound:.3g}, "
+            + (
+                f"which says nothing beyond {calls} calls"
+                if calls
+                else "which says nothing: train on more samples"
+            )
         )
     open_.append(
         f"that {template.name} itself computes what its user wants: tests compare it with other means"

@@ -141,8 +141,8 @@ class Compiled:
                 1: f"execution {execution} goes to position {a}, off a tape whose last one here is {b}",
                 2: f"primitive {slot} is called on {b} in execution {execution}, outside of its domain; train it on a "
                 f"wider domain (`outsize npi swap … --primitive {slot}=FILE`) or keep the input inside",
-                3: f"execution {execution} has made {a} system calls and not ended; the limit is --max-steps: raise it "
-                "if the input is long, else run verify",
+                3: f"execution {execution} has made {a} system calls and not ended; the limit is --max-steps "
+                "(Limits.steps): raise it if the input is long, else run verify",
                 4: f"the stack of execution {execution} is {a} frames deep, the limit is {b}",
                 5: "the tables have no answer to an observation: they were read off an untrained network",
             }.get(error, "no memory is left for the stacks")

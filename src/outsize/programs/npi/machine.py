@@ -20,7 +20,10 @@ from .calls import COPY, NOTHING, Action
 from .memory import Memory
 from .tape import Head
 
-__all__ = ["Limits", "Machine", "Stats"]
+__all__ = ["UNPROVED_STEPS", "Limits", "Machine", "Stats"]
+
+#: System calls of an execution that nobody proved to end, by engine: about half a minute each.
+UNPROVED_STEPS = {"network": 500_000, "tables": 500_000, "native": 1_000_000_000}
 
 #: A primitive: values under pointers, int64 [n, arity], to answers, int64 [n].
 Primitive = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -33,7 +36,8 @@ class Limits:
     """Where an execution is stopped.
 
     Attributes:
-        steps: system calls per execution; None for no limit.
+        steps: system calls per execution. None: as many as it takes where a model is proved to end
+            (`Trained.certified`), else `UNPROVED_STEPS`.
         depth: frames per execution. A frame of a network of 64 units holds 512 bytes of state and its registers.
     """
 
@@ -91,7 +95,7 @@ class Machine:
                 memory.unload(executions)
                 raise NpiError(
                     f"{len(active)} of {len(executions)} executions have made {rounds} system calls and not "
-                    "ended; the limit is --max-steps: raise it if the input is long, else run verify"
+                    "ended; the limit is --max-steps (Limits.steps): raise it if the input is long, else run verify"
                 )
             actions, memory.state[active] = self.brain.decide(
                 memory.program[active], memory.seen[active], memory.state[active]

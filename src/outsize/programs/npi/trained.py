@@ -7,12 +7,13 @@ save / load                safetensors with the vocabulary as metadata; nothing 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,11 +24,14 @@ from .brains import NetworkBrain, PrimitiveCaller, TableBrain
 from .calls import COPY, Action, Row
 from .compiled import Compiled, can_compile
 from .controller import Controller, ControllerSettings, restore, train_controller
-from .machine import Limits, Machine, Stats
+from .machine import UNPROVED_STEPS, Limits, Machine, Stats
 from .primitive import Primitive, PrimitiveCheck, PrimitiveSettings, train_primitive
 from .tables import Tables, compile_tables
 from .tape import Head
 from .template import Template, Vocabulary, retrace
+
+if TYPE_CHECKING:
+    from .certificate import Certificate
 
 __all__ = ["Engine", "Trained", "load", "run", "save", "train", "train_site"]
 
@@ -46,6 +50,7 @@ class Trained:
         checks: what was found when they were trained.
         traces: how many executions the controller was trained on.
         pointers: how many pointers the entry takes.
+        ends: fingerprint of the weights that a certificate proved to end on every input, or "".
     """
 
     name: str
@@ -54,6 +59,7 @@ class Trained:
     checks: Mapping[str, PrimitiveCheck]
     traces: int
     pointers: int
+    ends: str = ""
     _tables: list[Tables] = field(default_factory=list, repr=False, compare=False)
     _compiled: list[Compiled] = field(default_factory=list, repr=False, compare=False)
 
@@ -76,6 +82,23 @@ class Trained:
         """What `auto` takes: `native` where the C machine can run this, else `tables`."""
         return "native" if can_compile(self.primitives) else "tables"
 
+    def fingerprint(self) -> str:
+        """SHA-256 of the controller's and the primitives' weights."""
+        parts = [
+            self.controller.fingerprint(),
+            *(f"{s} {p.fingerprint()}" for s, p in sorted(self.primitives.items())),
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def certified(self, certificate: Certificate) -> Trained:
+        """The same, known to end where the certificate proves it: `run` then needs no step limit.
+
+        Raises:
+            NpiError: the certificate is about other weights.
+        """
+        certificate.match_weights(self)
+        return replace(self, ends=self.fingerprint() if certificate.ends else "")
+
     def fill(self, slot: str, model: Primitive, check: PrimitiveCheck) -> Trained:
         """The same controller with another primitive in a slot.
 
@@ -86,7 +109,12 @@ class Trained:
             raise NpiError(
                 f"{self.name} has no primitive {slot!r}; it has {', '.join(sorted(self.primitives))}"
             )
-        return replace(self, primitives={**self.primitives, slot: model}, checks={**self.checks, slot: check})
+        return replace(
+            self,
+            primitives={**self.primitives, slot: model},
+            checks={**self.checks, slot: check},
+            _compiled=[],  # holds the old primitive's table; the controller's own tables stay good
+        )
 
 
 def train_site(
@@ -210,7 +238,7 @@ def run(
         engine: `network` asks the LSTM at every step; `tables` walks the automaton that was read off it, and
             calls the primitives' networks; `native` does so in C, with the primitives tabulated. `auto` is the
             fastest of the last two that can run this, or the network where `strict` or `hear` needs it.
-        limits: steps and depth.
+        limits: steps and depth; a model that is not proved to end is stopped after `UNPROVED_STEPS`.
         strict: least margin of a decision (network only).
         hear: told of each system call (not native).
 
@@ -223,6 +251,9 @@ def run(
     if engine == "auto":
         engine = trained.fastest if strict is None and hear is None else "network"
     _check_run(trained, executions, engine, strict, hear)
+    limits = limits or Limits()
+    if limits.steps is None and trained.ends != trained.fingerprint():
+        limits = replace(limits, steps=UNPROVED_STEPS[engine])
     if engine == "native":
         return trained.compiled.run(executions, limits)
     brain = NetworkBrain(trained.controller, strict) if engine == "network" else TableBrain(trained.tables)
@@ -266,6 +297,7 @@ def save(trained: Trained, path: Path) -> None:
         "name": trained.name,
         "traces": trained.traces,
         "pointers": trained.pointers,
+        "ends": trained.ends,
         "controller": trained.controller.describe(),
         "primitives": {slot: model.describe() for slot, model in trained.primitives.items()},
         "checks": {slot: vars(check) for slot, check in trained.checks.items()},
@@ -309,6 +341,7 @@ def load(path: Path) -> Trained:
             checks=checks,
             traces=about["traces"],
             pointers=about["pointers"],
+            ends=str(about.get("ends", "")),
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise NpiError(
