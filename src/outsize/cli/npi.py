@@ -90,6 +90,8 @@ def _print_result(
     heads = entry.encode(*arguments)
     with warnings.catch_warnings(record=True) as caught:
         stats = execute(model, [heads], engine=chosen, strict=strict, limits=limits)
+    if model.ends != model.fingerprint():
+        print(f"warning: these weights are not proved; see `outsize npi verify {template}`", file=sys.stderr)
     for warning in caught:
         print(f"warning: {warning.message}", file=sys.stderr)
     if as_json:

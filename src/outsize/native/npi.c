@@ -38,11 +38,11 @@ static int grow_frames(machine *m) {
     return FINE;
 }
 
-static int grow_pointers(machine *m) {
-    if (m->top < m->capacity) return FINE;
-    pointer *pointers = realloc(m->pointers, (size_t)(2 * m->capacity) * sizeof *pointers);
+static int grow_pointers(machine *m, int64_t to) { /* room for `to` pointers */
+    if (to <= m->capacity) return FINE;
+    pointer *pointers = realloc(m->pointers, (size_t)(2 * to) * sizeof *pointers);
     if (pointers == NULL) return NO_MEMORY;
-    m->pointers = pointers, m->capacity *= 2;
+    m->pointers = pointers, m->capacity = 2 * to;
     return FINE;
 }
 
@@ -90,6 +90,7 @@ static int enter(machine *m, header **frame, int32_t program, const int32_t *ope
     if (tail) { /* keep the frame's own pointers that are passed on, moved down to its base */
         pointer kept[64];
         int64_t top = f->base;
+        if (grow_pointers(m, top + count)) return fail(m, NO_MEMORY, top, 0);
         for (int i = 0; i < count; i++) kept[i] = m->pointers[rows[i]];
         for (int i = 0; i < count; i++)
             if (rows[i] >= f->base) m->pointers[rows[i] = top++] = kept[i];
@@ -148,7 +149,7 @@ static int act(machine *m, header **frame, const int32_t *op, int *seen) {
     case MIDDLE: {
         pointer made = *p;
         if (verb == MIDDLE) made.position = (p->position + q->position) >> 1;
-        if (grow_pointers(m)) return fail(m, NO_MEMORY, m->top, 0);
+        if (grow_pointers(m, m->top + 1)) return fail(m, NO_MEMORY, m->top, 0);
         m->pointers[m->top] = made;
         r[f->pointers++] = m->top++;
         return FINE;

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import signal
 
 import pytest
@@ -92,3 +93,32 @@ def test_an_endless_execution_can_be_interrupted(euclid, engine):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("name", ["bubble_sort", "topological_sort", "multiplication", "filter"])
+def test_damaged_controllers_end_or_are_refused_and_never_crash(name):
+    """Weights with noise decide anything at all: registers that are not there, values never read, no return."""
+    entry, example = LIBRARY[name], {"bubble_sort": ([3, 1, 2],), "topological_sort": ([[1, 2], [2], []],),
+                                     "multiplication": ("12", "34"), "filter": ([3, 1, 2],)}[name]  # fmt: skip
+    ways = set()
+    for seed in range(12):
+        model = npi.shipped(name)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for weight in model.controller.parameters():
+                weight.add_(torch.randn_like(weight) * weight.std() * (0.1, 0.3, 0.5)[seed % 3])
+        for engine in ENGINES:
+            try:
+                npi.run(
+                    model, [entry.encode(*example)], engine=engine, limits=npi.Limits(steps=3000, depth=300)
+                )
+                ways.add("ends")
+            except NpiError as error:
+                ways.add(
+                    re.sub(
+                        r".*(cannot be carried out|does not leave|off a tape|not ended|frames deep).*",
+                        r"\1",
+                        str(error),
+                    )
+                )
+    assert {"ends", "cannot be carried out"} <= ways

@@ -18,6 +18,7 @@ from .calls import COPY, Action
 from .machine import Limits, Stats
 from .memory import Memory
 from .primitive import Primitive
+from .sound import Registers
 from .tables import Tables
 from .tape import Head
 
@@ -52,13 +53,14 @@ class Compiled:
 
     Args:
         tables: the controller's automaton.
+        registers: from `check_decisions`: the C machine carries out what it is given unchecked.
         primitives: by slot; each of a finite domain.
 
     Raises:
         NpiError: a primitive has no finite domain, or the C module was not built.
     """
 
-    def __init__(self, tables: Tables, primitives: Mapping[str, Primitive]) -> None:
+    def __init__(self, tables: Tables, registers: Registers, primitives: Mapping[str, Primitive]) -> None:
         if kernels is None or not can_compile(primitives):
             raise NpiError(
                 "the C machine needs the C module and primitives of finite domains; use engine='tables'"
@@ -67,7 +69,8 @@ class Compiled:
         self._keep: list[np.ndarray] = []
         self.ops = self._operations(tables.actions)
         self.slots = self._slots(primitives)
-        self.pointers, self.values = _registers(tables)
+        # One more of each, so that an array is never empty.
+        self.pointers, self.values = registers.pointers + 1, registers.values + 1
 
     def _operations(self, actions: Sequence[Action]) -> np.ndarray:
         width = 4 + max((len(a.operands) for a in actions), default=0)
@@ -147,23 +150,3 @@ class Compiled:
                 5: "the tables have no answer to an observation: they were read off an untrained network",
             }.get(error, "no memory is left for the stacks")
         )
-
-
-def _registers(tables: Tables) -> tuple[int, int]:
-    """The most pointer and value registers that any call uses, by walking the automaton."""
-    pointers = values = 0
-    first = {
-        a.key.partition(" ")[2]: len(a.operands) for a in tables.actions if a.key[:5] in ("call ", "tail ")
-    }
-    stack = [(int(s), first.get(name, 0), 0) for name, s in zip(tables.programs, tables.start)]
-    entry_copies = 0
-    while stack:
-        state, p, v = stack.pop()
-        action = tables.actions[tables.act[state]]
-        p += action.key in ("copy", "middle")
-        v += len(action.operands) if action.key == "read" else 0
-        used = [int(o[1:]) + 1 for o in action.operands if o[0] == "p"]
-        pointers, values = max(pointers, p, *used, 0), max(values, v)
-        entry_copies = max(entry_copies, p)
-        stack += [(int(n), p, v) for n in tables.follow[state] if n >= 0]
-    return pointers + entry_copies + 1, values + 1

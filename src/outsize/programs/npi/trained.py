@@ -26,6 +26,7 @@ from .compiled import Compiled, can_compile
 from .controller import Controller, ControllerSettings, restore, train_controller
 from .machine import UNPROVED_STEPS, Limits, Machine, Stats
 from .primitive import Primitive, PrimitiveCheck, PrimitiveSettings, train_primitive
+from .sound import Registers, check_decisions
 from .tables import Tables, compile_tables
 from .tape import Head
 from .template import Template, Vocabulary, retrace
@@ -61,6 +62,7 @@ class Trained:
     pointers: int
     ends: str = ""
     _tables: list[Tables] = field(default_factory=list, repr=False, compare=False)
+    _registers: list[Registers] = field(default_factory=list, repr=False, compare=False)
     _compiled: list[Compiled] = field(default_factory=list, repr=False, compare=False)
 
     @property
@@ -71,10 +73,22 @@ class Trained:
         return self._tables[0]
 
     @property
+    def registers(self) -> Registers:
+        """What its calls need, checked at the first use.
+
+        Raises:
+            NpiError: a decision that cannot be carried out.
+        """
+        if not self._registers:
+            slots = {slot: len(p.domains) for slot, p in self.primitives.items()}
+            self._registers.append(check_decisions(self.tables, self.pointers, slots))
+        return self._registers[0]
+
+    @property
     def compiled(self) -> Compiled:
         """Tables and primitives laid out for the C machine, at the first use."""
         if not self._compiled:
-            self._compiled.append(Compiled(self.tables, self.primitives))
+            self._compiled.append(Compiled(self.tables, self.registers, self.primitives))
         return self._compiled[0]
 
     @property
@@ -113,6 +127,7 @@ class Trained:
             self,
             primitives={**self.primitives, slot: model},
             checks={**self.checks, slot: check},
+            _registers=[],
             _compiled=[],  # holds the old primitive's table; the controller's own tables stay good
         )
 
@@ -243,7 +258,7 @@ def run(
         hear: told of each system call (not native).
 
     Raises:
-        NpiError: see `Machine.run`.
+        NpiError: see `Machine.run`; a decision that cannot be carried out (an untrained controller).
 
     Warns:
         NpiWarning: a primitive may err.
@@ -251,6 +266,7 @@ def run(
     if engine == "auto":
         engine = trained.fastest if strict is None and hear is None else "network"
     _check_run(trained, executions, engine, strict, hear)
+    _ = trained.registers  # no engine runs decisions that cannot be carried out
     limits = limits or Limits()
     if limits.steps is None and trained.ends != trained.fingerprint():
         limits = replace(limits, steps=UNPROVED_STEPS[engine])
