@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.fx import GraphModule
 
 from .capture import Backend, check_version, compiled_call, dynamo_settings
 from .decide import ACTIONS, Options, decide, prepare
@@ -251,13 +252,27 @@ def capture(module: torch.nn.Module, args: tuple[Any, ...]) -> CapturedStep:
 
 def _install(module: torch.nn.Module, session: Session) -> torch.nn.Module:
     check_version()
-    backend = Backend(lambda step: StepProgram(step, session), plain_forward)
+
+    def evaluated(forward: GraphModule) -> Callable[[list[Any]], Any]:
+        program = plain_forward(forward)
+
+        def run(inputs: list[Any]) -> Any:
+            session.runs()
+            return program(inputs)
+
+        return run
+
+    backend = Backend(lambda step: StepProgram(step, session), evaluated)
     compiled = compiled_call(module, backend)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         start, graphs = time.perf_counter(), backend.graphs
-        with dynamo_settings():
-            result = compiled(*args, **kwargs)
+        session.called()
+        try:
+            with dynamo_settings():
+                result = compiled(*args, **kwargs)
+        finally:
+            session.runs()
         if backend.graphs == 0:
             raise CaptureError("torch.compile captured no graph of this module, so no budget can be kept")
         if backend.graphs > graphs:

@@ -12,7 +12,7 @@ from .device.measure import measure_link
 from .fx import CapturedStep
 from .measure import Hardware, MeasureSettings, default_cache, estimate, measure_ops, storage_rates
 from .plan import PlanSettings, check, lower, make_plan, simulate
-from .prepared import Learned, Prepared
+from .prepared import Learned, Prepared, guessed_outside
 from .rewrite import rewrite_step, verify_step
 from .runtime.ops import OPS
 from .runtime.tiers import DiskTier
@@ -100,7 +100,8 @@ def _profile(step: CapturedStep, graph: StepGraph, learned: Learned, options: Op
         encodes = "encode" in options.actions and any(s.zeros for s in graph.candidates())
         profile = Profile(ops=known, codecs=storage_rates(graph, learned.densities) if encodes else {})
     costs = list(profile.ops)
-    costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=_outside_bytes(step, learned))
+    outside = guessed_outside(step) if learned.outside is None else learned.outside
+    costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=outside)
     costs[-1] = replace(costs[-1], workspace_bytes=learned.update)
     profile = replace(profile, ops=tuple(costs))
     fits = max(graph.plain_residency(profile.workspace)) <= options.budget_bytes
@@ -114,18 +115,6 @@ def disk_link(directory: str | None) -> LinkRate:
     """The disk tier's rates, measured once for the process and directory."""
     with DiskTier(directory) as tier, torch.random.fork_rng(devices=[]):  # training sees none of this
         return measure_link(tier, nbytes=96 * 2**20)
-
-
-def _outside_bytes(step: CapturedStep, learned: Learned) -> int:
-    """Bytes that the loss needs outside the module.
-
-    Before a step was measured, three times the bytes of the results that carry gradients are kept free, beside the
-    gradient itself: a cross-entropy and its backward make two tensors of that size, a mean square four.
-    """
-    if learned.outside is not None:
-        return learned.outside
-    sizes = (step.graph.storages[s].nbytes for s in step.graph.ops[step.boundary].writes)
-    return 3 * sum(size for size in sizes if size > 4096)
 
 
 def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:

@@ -46,4 +46,14 @@ class Learned:
     costs: tuple[OpCost, ...] = ()
 
 
+def guessed_outside(step: CapturedStep) -> int:
+    """Bytes that a loss outside the module may need, before one was seen.
+
+    Three times the bytes of the results that carry gradients are kept free, beside the gradient itself: a
+    cross-entropy and its backward make two tensors of that size, a mean square four.
+    """
+    sizes = (step.graph.storages[s].nbytes for s in step.graph.ops[step.boundary].writes)
+    return 3 * sum(size for size in sizes if size > 4096)
+
+
 Prepare = Callable[[CapturedStep, Learned], Prepared]

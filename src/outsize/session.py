@@ -12,17 +12,18 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
 
 from .device import allocator
-from .device.memory import PeakMeter, bytes_in_use, peak_rss_bytes
+from .device.memory import peak_rss_bytes
 from .errors import BudgetError
 from .fx import CapturedStep, RewrittenStep
 from .measure.optimizer import UpdateBytes, state_bytes, update_bytes
-from .prepared import Learned, Prepare, Prepared
+from .metering import StepMeter, pause_others, resume
+from .prepared import Learned, Prepare, Prepared, guessed_outside
 from .runtime.executor import Host
 from .runtime.frame import Frame
 from .runtime.tiers import Tier
@@ -30,8 +31,10 @@ from .values import RunRecord
 
 #: Plans made anew because a step went over its budget. A second one was needed where both ends of a step were over.
 MOST_CORRECTIONS = 3
-#: Share of the budget that must come free before a lower figure for the loss is worth another plan.
-ROOM_WORTH_A_PLAN = 0.02
+#: Another plan is made where the loss took this share of the budget, or of the predicted peak, more or less than planned.
+LOSS_WORTH_A_PLAN = 0.01
+#: Shares of the guess for a loss not seen yet that are tried where the whole of it does not fit.
+SMALLER_GUESSES = (2 / 3, 1 / 3, 0.0)
 
 
 @dataclass(kw_only=True)
@@ -40,6 +43,8 @@ class _Track:
 
     prepared: Prepared | None = None
     resident: int = 0
+    #: Whether the loss had to be given less than the guess, so that its first step may show that no plan fits.
+    tight: bool = False
     outside: int | None = None
     bias: int = 0
     densities: dict[int, float] = field(default_factory=dict)
@@ -69,13 +74,12 @@ class _Running:
     """
 
     track: _Track
-    resident: int
+    step: CapturedStep
+    meter: StepMeter
     unborn: int
-    base: int
     start: float
     counters: tuple[int, int, float]
-    inputs: frozenset[int] = frozenset()
-    peaks: dict[str, int] = field(default_factory=dict)
+    inputs: frozenset[int]
 
 
 @final
@@ -95,7 +99,7 @@ class Session(Host):
         self._tracks: weakref.WeakKeyDictionary[CapturedStep, _Track] = weakref.WeakKeyDictionary()
         self._latest: _Track | None = None
         self._running: _Running | None = None
-        self._meter: PeakMeter | None = None
+        self._paused: tuple[StepMeter, ...] = ()
         self.measured = _Measured()
         self.capture_seconds = 0.0
         self.notes: list[str] = []
@@ -122,6 +126,15 @@ class Session(Host):
 
     # The step, phase by phase.
 
+    def called(self) -> None:
+        """The module is called: until `runs`, it is captured and planned, which counts in no other's step."""
+        self._paused = pause_others(self._running.meter if self._running is not None else None)
+
+    def runs(self) -> None:
+        """From now on the module computes, or its call is over."""
+        resume(self._paused)
+        self._paused = ()
+
     def begin(self, step: CapturedStep, args: list[Any]) -> RewrittenStep:
         track = self._tracks.setdefault(step, _Track())
         resident = self.resident_bytes(args)
@@ -131,19 +144,12 @@ class Session(Host):
         elif track.stale:
             track.prepared = self._plan_again(step, track, track.prepared)
         self._latest = track
-        self._start(track, resident, args)
+        self.runs()
+        self._start(track, step, resident, args)
         return track.prepared.rewritten
 
     def _plan(self, step: CapturedStep, track: _Track) -> Prepared:
-        learned = Learned(
-            resident=max(0, track.resident - step.graph.resident_bytes),
-            outside=track.outside,
-            update=self.update_workspace,
-            bias=track.bias,
-            densities=track.densities,
-            costs=track.prepared.profile.ops if track.prepared is not None else (),
-        )
-        prepared = self._prepare(step, learned)
+        prepared = self._prepared_for(step, track)
         self.notes += [track.stale] if track.stale else []
         track.stale = ""
         for tier in self._tiers.values():
@@ -155,51 +161,88 @@ class Session(Host):
         self.measured.peak = track.steps = 0
         return prepared
 
+    def _learned(self, step: CapturedStep, track: _Track) -> Learned:
+        return Learned(
+            resident=max(0, track.resident - step.graph.resident_bytes),
+            outside=track.outside,
+            update=self.update_workspace,
+            bias=track.bias,
+            densities=track.densities,
+            costs=track.prepared.profile.ops if track.prepared is not None else (),
+        )
+
+    def _prepared_for(self, step: CapturedStep, track: _Track) -> Prepared:
+        """With what is known; where only the guess of what the loss takes does not fit, with a smaller one."""
+        learned = self._learned(step, track)
+        try:
+            return self._prepare(step, learned)
+        except BudgetError as error:
+            if type(error) is not BudgetError or track.outside is not None:
+                raise
+            for share in SMALLER_GUESSES:
+                guess = int(share * guessed_outside(step))
+                try:
+                    prepared = self._prepare(step, replace(learned, outside=guess))
+                except BudgetError:
+                    continue
+                track.tight = True
+                return prepared
+            raise
+
     def _plan_again(self, step: CapturedStep, track: _Track, before: Prepared) -> Prepared:
         """With what was learned; if no plan fits that, the one in force has served so far and stays."""
         try:
             return self._plan(step, track)
         except BudgetError as error:
+            if track.tight and self.measured.peak > self.budget_bytes:  # the guess for the loss was too small
+                raise
             note = f"{track.stale}, in vain, so the plan before stays: {error}"
             warnings.warn(note, RuntimeWarning, stacklevel=2)
             self.notes.append(note)
             track.stale, track.final = "", True
             return before
 
-    def _start(self, track: _Track, resident: int, args: list[Any]) -> None:
-        self._stop_meter()
-        _make_room_for_a_meter()
-        self._meter = PeakMeter().start()
-        _METERED.append(weakref.ref(self))
+    def _start(self, track: _Track, step: CapturedStep, resident: int, args: list[Any]) -> None:
+        if self._running is not None:
+            self._running.meter.stop()
         unborn = max(0, self._update.state - self._state_bytes())
         self._running = _Running(
             track=track,
-            resident=resident - unborn,
+            step=step,
+            meter=StepMeter(resident - unborn),
             unborn=unborn,
-            base=bytes_in_use(),
             start=time.perf_counter(),
             counters=self._counters(),
             inputs=frozenset(a.untyped_storage()._cdata for a in args if isinstance(a, torch.Tensor)),
         )
 
     def forward_done(self, frame: Frame) -> None:
-        self._end_phase("forward")
         if self._running is not None:
-            frame.held_bytes = max(0, bytes_in_use() - self._running.base)
+            self._running.meter.end("forward", then="outside")
+            frame.held_bytes = self._running.meter.grown
             frame.inputs = {s: n for s, n in frame.saved_storages().items() if s in self._running.inputs}
         self._waiting.add(frame)
 
     def backward_begins(self) -> None:
-        self._end_phase("outside")
+        run = self._running
+        if run is None:
+            return
+        run.meter.end("outside", then="backward")
+        made, unknown = run.track.prepared, run.track.tight and run.track.outside is None
+        if made is not None and unknown and run.meter.peaks.get("outside", 0) > self.budget_bytes:
+            self._learn_outside(run.track, made, run)
+            self.called()
+            self._prepare(run.step, self._learned(run.step, run.track))  # raises where nothing fits
+            self.runs()
 
     def backward_done(self, frame: Frame, *, kept: bool) -> None:
         if not kept:
             self._waiting.discard(frame)
         self._densities, self._overflowed = frame.densities, len(frame.overflowed)
-        self._end_phase("backward")
         run = self._running
         if run is None:
             return
+        run.meter.end("backward", then="update")
         self.measured.seconds = time.perf_counter() - run.start
         out, into, stall = (b - a for a, b in zip(run.counters, self._counters()))
         self.measured.bytes_out, self.measured.bytes_in, self.measured.stall = int(out), int(into), stall
@@ -209,31 +252,21 @@ class Session(Host):
             self._finish()
 
     def _after_update(self, *_: Any) -> None:
-        if self._running is not None and "backward" in self._running.peaks:
-            self._end_phase("update")
+        if self._running is not None and "backward" in self._running.meter.peaks:
+            self._running.meter.end("update")
             self._note_peak(self._running)
             self._finish()
 
-    def _end_phase(self, phase: str) -> None:
-        if self._running is not None and self._meter is not None:
-            peak = self._running.resident + self._meter.reset() - self._running.base
-            self._running.peaks[phase] = max(peak, self._running.peaks.get(phase, 0))
-
     def _note_peak(self, run: _Running) -> None:
-        self.measured.peak = max(self.measured.peak, *run.peaks.values())
+        self.measured.peak = max(self.measured.peak, *run.meter.peaks.values())
 
     def _finish(self) -> None:
         run, self._running = self._running, None
-        self._stop_meter()
         allocator.trim()
-        if run is None or run.track.prepared is None:
+        if run is None:
             return
+        run.meter.stop()
         self._learn(run.track, run)
-
-    def _stop_meter(self) -> None:
-        if self._meter is not None:
-            self._meter.stop()
-            self._meter = None
 
     def _learn(self, track: _Track, run: _Running) -> None:
         """From a measured step: bytes outside the module, densities, and whether to plan again."""
@@ -248,7 +281,7 @@ class Session(Host):
         if track.outside is None:
             self._learn_outside(track, made, run)
         # The plan counts the optimizer's state from the start; a first step has it from its update only.
-        peaks = {p: n + (run.unborn if p != "update" else 0) for p, n in run.peaks.items()}
+        peaks = {p: n + (run.unborn if p != "update" else 0) for p, n in run.meter.peaks.items()}
         worst = max(peaks.values())
         track.steps += 1
         # What a process allocates once in a first step no plan can shrink; the loss's bytes are known from it on.
@@ -269,13 +302,14 @@ class Session(Host):
 
         What is kept free for objects stays free beside it: later steps had up to 70 KB more of them than the first.
         """
-        if "outside" not in run.peaks:
+        if "outside" not in run.meter.peaks:
             return
         boundary = next(op.index for op in made.graph.ops if op.phase == "outside")
         guess = made.profile.ops[boundary].workspace_bytes
         spare = made.phase_peaks.get("outside", 0) - made.object_bytes
-        track.outside = max(0, guess + run.unborn + run.peaks["outside"] - spare)
-        if made.plan.decisions and guess - track.outside > self.budget_bytes * ROOM_WORTH_A_PLAN:
+        track.outside = max(0, guess + run.unborn + run.meter.peaks["outside"] - spare)
+        worth = LOSS_WORTH_A_PLAN * min(self.budget_bytes, made.plan.predicted_peak_bytes)
+        if abs(guess - track.outside) > worth:
             track.stale = "planned again with the bytes that the loss took"
 
     def _counters(self) -> tuple[int, int, float]:
@@ -351,18 +385,3 @@ class Session(Host):
             storage_bytes=tuple(s.nbytes for s in made.graph.storages),
             notes=tuple(self.notes),
         )
-
-
-#: Sessions whose step is under way, oldest first. A step that never ends (a forward without a backward) would keep its
-#: meter, and a process has 16.
-_METERED: list[weakref.ref[Session]] = []
-MOST_METERED = 4
-
-
-def _make_room_for_a_meter() -> None:
-    live = [r for r in _METERED if (s := r()) is not None and s._meter is not None]
-    for reference in live[: -MOST_METERED + 1]:
-        session = reference()
-        if session is not None:
-            session._stop_meter()
-    _METERED[:] = live[-MOST_METERED + 1 :]

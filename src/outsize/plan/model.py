@@ -121,11 +121,14 @@ def cannot_shrink(model: Model, floor: Ints, *, tools: str) -> BudgetError:
     smallest = int(floor[position])
     op = model.graph.ops[position]
     dominating = held_at(model.graph, position)[:5]
+    works_in = int(model.profile.workspace[position])
+    kept = "kept for the loss" if op.phase == "outside" else "that it works in"
     listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in dominating)
     return BudgetError(
         f"a budget of {format_bytes(model.budget)} ({model.budget} bytes) is below {format_bytes(smallest)} "
         f"({smallest} bytes), the smallest that {tools} can reach: op {op.name!r} (position {position}) needs that "
-        f"at once, {format_bytes(model.graph.resident_bytes)} of it resident. The largest are {listed}.",
+        f"at once, {format_bytes(model.graph.resident_bytes)} of it resident and {format_bytes(works_in)} {kept}. The "
+        f"largest are {listed}.",
         smallest_feasible_bytes=smallest,
         dominating=dominating,
     )
