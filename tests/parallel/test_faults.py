@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import subprocess
@@ -62,6 +63,8 @@ def train(rank: int, how: str, phase: str, victim: int, timeout: float) -> Any:
         except RankFailure as failure:
             with pytest.raises(RankFailure):
                 state_dict(model, optimizer)  # a torn step is never checkpointed
+            with pytest.raises(RankFailure):
+                model.module.state_dict()
             failure.waited = time.monotonic() - start_of_wait
             raise
     return "finished"
@@ -157,6 +160,22 @@ def test_the_arena_is_private_and_leaves_nothing() -> None:
     assert int(tensor.sum()) == 0
 
 
+def late_for_the_meeting(rank: int) -> None:
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    distribute(smooth(), torch.optim.SGD, lr=0.1, timeout=3)
+
+
+def test_a_worker_that_never_comes_to_distribute() -> None:
+    """Nobody knows its process yet, so nobody is named; and it takes the timeout."""
+    processes, pipes = start(2, late_for_the_meeting)
+    failure = outcome(pipes[0])
+    assert failure.kind == "RankFailure", str(failure)
+    assert failure.fields == {"rank": -1, "pid": -1, "phase": "startup"}
+    for process in processes:
+        process.join(10)
+
+
 SCRIPT = """
 import os, sys, torch
 import torch.distributed.checkpoint as dcp
@@ -247,5 +266,9 @@ def test_a_half_done_step_is_not_shown() -> None:
     loss_of(model(batch(0, 0))).backward()
     with pytest.raises(ParallelError, match="half"):
         optimizer.state_dict()
+    for module in (model, model.module):  # what a plain torch.save would read
+        with pytest.raises(ParallelError, match="half"):
+            module.state_dict()
+    assert copy.deepcopy(model.module).state_dict().keys() == smooth().state_dict().keys()
     with pytest.raises(ParallelError, match="half"):
         load_state_dict(model, optimizer, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -247,3 +248,75 @@ def half_resumes(rank: int) -> bool:
 
 def test_half_precision_resumes_exactly() -> None:
     assert all(run(2, half_resumes))
+
+
+def halve(net: nn.Module) -> None:
+    net.half()
+
+
+def point_elsewhere(net: nn.Module) -> None:
+    net[0].weight.data = torch.ones(24, 24)
+
+
+def assign(net: nn.Module) -> None:
+    net.load_state_dict(smooth().state_dict(), assign=True)
+
+
+def replace(net: nn.Module) -> None:
+    net[0] = nn.Linear(24, 24)
+
+
+@pytest.mark.parametrize("change", [halve, point_elsewhere, assign, replace])
+def test_parameters_that_were_moved_or_replaced_are_noticed(change: Callable[[nn.Module], None]) -> None:
+    """Their updates would go to memory that the module no longer reads."""
+    model, optimizer = distribute(smooth(), torch.optim.AdamW, lr=1e-3, settings=SMALL)
+    change(model.module)
+    dtype = next(model.parameters()).dtype
+
+    def step() -> None:
+        loss_of(model(batch(0, 0, dtype=dtype))).backward()
+        optimizer.step()
+
+    with pytest.raises(ParallelError, match=r"moved or converted|another parameter"):
+        step()
+
+
+def test_what_leaves_the_parameters_alone_is_none_of_our_business() -> None:
+    class Twice(nn.Module):
+        def forward(self, weight: torch.Tensor) -> torch.Tensor:
+            return 2 * weight
+
+    model, optimizer = distribute(smooth(), torch.optim.SGD, lr=0.1, settings=SMALL)
+    nn.utils.parametrize.register_parametrization(model.module[0], "weight", Twice())
+    model.module.load_state_dict(model.module.state_dict())
+    before = flat(model.module)
+    loss_of(model(batch(0, 0))).backward()
+    optimizer.step()
+    assert not torch.equal(flat(model.module), before)
+
+
+def test_an_undefined_gradient_is_none() -> None:
+    """As torch's test_undefined_grad_parity_unused_parameters: autograd visits every parameter and brings nothing."""
+    model, optimizer = distribute(smooth(), torch.optim.AdamW, lr=1e-3, settings=SMALL)
+    before = flat(model.module)
+    torch._C._functions.UndefinedGrad()(loss_of(model(batch(0, 0)))).backward()
+    optimizer.step()
+    assert torch.equal(flat(model.module), before)
+    loss_of(model(batch(0, 0))).backward()
+    optimizer.step()
+    assert not torch.equal(flat(model.module), before)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_modules_that_cannot_be_trained_are_refused_by_name() -> None:
+    from torch.distributed.optim import _apply_optimizer_in_backward
+
+    stepping = nn.Linear(2, 2)
+    _apply_optimizer_in_backward(torch.optim.SGD, stepping.parameters(), {"lr": 0.1})
+    for net, reason in (
+        (stepping, "_apply_optimizer_in_backward"),
+        (nn.LazyLinear(2), "no shape yet"),
+        (nn.Linear(2, 2).requires_grad_(False), "nothing to synchronise"),
+    ):
+        with pytest.raises(ParallelError, match=reason):
+            distribute(net, torch.optim.SGD, lr=0.1)

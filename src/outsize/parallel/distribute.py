@@ -11,6 +11,7 @@ from ..errors import ParallelError
 from .module import Distributed
 from .optimizer import ChunkOptimizer
 from .settings import Settings
+from .startup import slots_of
 from .tune import Tuner
 from .worker import Worker
 
@@ -62,6 +63,7 @@ def distribute(
             "with update='device' gradients are complete after backward(): call "
             "torch.nn.utils.clip_grad_norm_ before step() instead of passing clip_grad_norm"
         )
+    slots_of(module)  # its refusals speak of the module, the optimizer's only of a list
     params = optimizer_args.pop("params", None)
     params = [p for p in module.parameters() if p.requires_grad] if params is None else list(params)
     optimizer = optimizer_class(params, **optimizer_args)

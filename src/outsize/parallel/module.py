@@ -61,6 +61,7 @@ class Distributed(nn.Module):
         self._buffers_due = recording and self._sync
         if recording:
             self._worker.check_frozen()
+            self._worker.places.check_memory()
             self._expecting = self._sync
         return self.module(*args, **kwargs)
 
@@ -99,6 +100,8 @@ class Distributed(nn.Module):
 
     def _hook(self, slot: int) -> Any:
         def ready(p: torch.Tensor) -> None:
+            if p.grad is None:  # autograd came by with an undefined gradient: this parameter has none
+                return
             if not self._expecting:
                 self._accumulated.add(slot)
                 return

@@ -136,6 +136,7 @@ class ChunkOptimizer(torch.optim.Optimizer):
 
     def _finish(self) -> None:
         worker = self._worker
+        worker.places.check_identity()
         worker.flush()
         worker.complete()
         for slot, used in enumerate(worker.sink.used.tolist()):

@@ -138,6 +138,8 @@ class Tuner:
         worker = self._worker
         if worker.groups.everyone is None:
             return
-        for rank, card in enumerate(exchange({"plan": worker.plan.digest}, worker.groups.everyone)):
+        with worker.control.collective():
+            cards = exchange({"plan": worker.plan.digest}, worker.groups.everyone)
+        for rank, card in enumerate(cards):
             if card["plan"] != worker.plan.digest:
                 raise ParallelError(f"rank {rank} has another chunk plan than rank {worker.node.rank}")

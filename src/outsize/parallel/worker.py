@@ -30,7 +30,7 @@ from .ring import Ring
 from .rules import Memory, NativeRule, Rule, check_options, hyperparameters, master_type, native_state
 from .settings import MiB, Settings
 from .sinks import TORCH_TYPES, ReturnSink, Sink, UpdateSink
-from .startup import dense_strides, open_groups, slots_of
+from .startup import Idle, Places, dense_strides, meeting, open_groups, slots_of
 
 
 @final
@@ -62,10 +62,11 @@ class Worker:
         self.bridge = self._bridge()
         if settings.reuse_pages and self.bridge is None:
             allocator.install()
-        self.groups = open_groups(timeout)
-        self.node = discover(self.groups.everyone, settings.nodes)
-        self._agree_on_model()
-        self._open_peers()
+        with meeting(timeout):
+            self.groups = open_groups(timeout)
+            self.node = discover(self.groups.everyone, settings.nodes)
+            self._agree_on_model()
+            self._open_peers()
         self.deferred = settings.deferred or max_norm is not None
         self.schemas = self._schemas()
         self.arena = share(Layout(self._sections(chunk_mb)), self.node, timeout)
@@ -78,12 +79,15 @@ class Worker:
         self._same_start()
         if template is not None:
             self._move_in()
+        self.places = Places(module, self.names, self.params, template is not None)
         self.sink = self._sink(max_norm)
         self.engine = Engine(
             control=self.control, slots=self.slots, params=self.params,
             presence=self.arena.tensor("presence", torch.uint8).view(2, self.node.local_world, -1),
             sink=self.sink, keep=template is None, helper=self._wants_helper(), bridge=self.bridge,
         )  # fmt: skip
+        if template is not None:
+            module.register_state_dict_pre_hook(Idle(self.wait_idle))
         self.adopt(self.form(chunk_mb or settings.search.first_mb, self.default_order()))
         self.control.barrier()
 
