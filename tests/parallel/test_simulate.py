@@ -74,6 +74,16 @@ def test_workers_share_cores_and_memory_by_hand() -> None:
     assert step.seconds == pytest.approx(2 * 1.1 + 2 * 1.1 + stage + total)
 
 
+def test_taking_turns_and_chunks_cost_by_hand() -> None:
+    """Caches refilled at each turn make all work a quarter longer; each of two chunks costs a worker 3 s of its core."""
+    rates = Rates(forward=1.0, memory=100.0, core=100.0, wake=0.0, cores=2, switching=0.25, overhead=3.0)
+    alone = simulate([0.5, 1.0], [50, 50], rates, workers=1, helper=True)
+    assert alone.seconds == pytest.approx(1 + 0.5 + 2 * (7 * 50 / 100 + 3))
+    step = simulate([1.0], [100], rates, workers=4, helper=True)
+    stage, total = 2 * 75 / 50, (4 * 25 + 6 * 25) / 50 + 3
+    assert step.seconds == pytest.approx(2 * 1.25 * (1 + 1 + stage + total))
+
+
 def test_bad_shapes() -> None:
     with pytest.raises(ValueError, match="3 workers on 2 nodes"):
         simulate([1.0], [1], PLAIN, workers=3, nodes=2)

@@ -35,6 +35,9 @@ class Rates:
         cores: of a node; more workers than cores take turns.
         crowding: share by which forward and backward pass grow for each further worker that runs at the same time
             on the node, whose memory they share.
+        switching: share by which all work grows where workers take turns on a core (each finds the caches full of another's
+            data): the pass of more workers than cores, over what the turns alone make of it, less one.
+        overhead: seconds of a core that a chunk costs each worker besides its bytes.
     """
 
     forward: float
@@ -47,10 +50,17 @@ class Rates:
     straggle: float = 0.0
     cores: int = 1
     crowding: float = 0.0
+    switching: float = 0.0
+    overhead: float = 0.0
 
     def turns(self, local: int) -> float:
-        """How often each core changes hands with `local` workers on a node."""
-        return max(local / self.cores, 1.0)
+        """What the work of one of `local` workers on a node is multiplied by, because it shares its core.
+
+        That a worker waits for one whose turn it is not costs nothing more: a third one has the core meanwhile.
+        """
+        if local <= self.cores:
+            return 1.0
+        return local / self.cores * (1 + self.switching)
 
     def speed(self, local: int) -> float:
         """Bytes per second that one worker moves while it has a core."""
@@ -114,7 +124,7 @@ def simulate(
         out = size / rates.device if rates.device else 0.0
         stage = 2 * size * (local - 1) / local / speed * crowd
         own = size / local
-        total = (local * own + state_factor * own) / speed * crowd + 2 * rates.wake
+        total = ((local * own + state_factor * own) / speed + rates.overhead) * crowd + 2 * rates.wake
         away = _exchange(own, nodes, rates, local)
         come = at * late * stretch + (0.0 if helper else paid)
         for station, work in enumerate((out, stage, total, away, out)):
