@@ -64,6 +64,30 @@ def test_parameters_arrive_only_where_they_are_read() -> None:
     assert not torch.equal(net[0].weight, first)
 
 
+def test_a_layer_that_is_never_called_has_its_parameters_in_time() -> None:
+    """Its weight is read by a function, so no call of the layer says when."""
+
+    class Borrows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.lender, self.head = nn.Linear(24, 24), nn.Linear(24, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(torch.tanh(nn.functional.linear(x, self.lender.weight, self.lender.bias)))
+
+    net, twin = Borrows(), Borrows()
+    model, optimizer = distribute(net, torch.optim.AdamW, lr=1e-2, settings=settings(DeferredLanes()))
+    plain = torch.optim.AdamW(twin.parameters(), lr=1e-2)
+    for step in range(4):
+        loss, expected = loss_of(model(batch(step, 0))), loss_of(twin(batch(step, 0)))
+        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+        plain.zero_grad()
+        for value, opt in ((loss, optimizer), (expected, plain)):
+            value.backward()
+            opt.step()
+
+
 def on_device(rank: int, update: str) -> Any:
     model, optimizer = distribute(
         smooth(), torch.optim.AdamW, lr=1e-3, update=update, settings=settings(ThreadLanes())

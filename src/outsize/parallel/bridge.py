@@ -37,6 +37,7 @@ class Bridge:
     def __init__(self, lanes: Lanes, slots: Sequence[Slot], params: Sequence[nn.Parameter]) -> None:
         self._lanes, self._slots, self._params = lanes, slots, params
         self._coming: dict[int, list[Event]] = {}
+        self._called: set[int] = set()  # slots whose layer has been called, as far as is known
 
     def out(
         self, ring: Ring, number: int, chunk: Chunk, worker: int, grads: Sequence[torch.Tensor | None]
@@ -96,13 +97,22 @@ class Bridge:
         """Every parameter is on the device: somebody reads them outside the module's forward pass."""
         self.before_layer(list(self._coming))
 
+    def _before_module(self) -> None:
+        """Parameters that no layer's call has announced so far may be read anywhere, by a function say."""
+        self.before_layer([slot for slot in self._coming if slot not in self._called])
+
+    def _before_call(self, slots: Sequence[int]) -> None:
+        self._called.update(slots)
+        self.before_layer(slots)
+
     def guard(self, module: nn.Module) -> None:
-        """Make each layer wait for its own parameters."""
+        """Make each layer wait for its own parameters, and the module for those of layers that are never called."""
         index = {id(p): slot for slot, p in enumerate(self._params)}
+        module.register_forward_pre_hook(lambda _, __: self._before_module())
         for layer in module.modules():
             mine = [index[id(p)] for p in layer.parameters(recurse=False) if id(p) in index]
             if mine:
-                layer.register_forward_pre_hook(lambda _, __, mine=mine: self.before_layer(mine))
+                layer.register_forward_pre_hook(lambda _, __, mine=mine: self._before_call(mine))
 
 
 def flat_bytes(tensor: torch.Tensor) -> torch.Tensor:

@@ -35,8 +35,8 @@ class Rates:
         cores: of a node; more workers than cores take turns.
         crowding: share by which forward and backward pass grow for each further worker that runs at the same time
             on the node, whose memory they share.
-        switching: share by which all work grows where workers take turns on a core (each finds the caches full of another's
-            data): the pass of more workers than cores, over what the turns alone make of it, less one.
+        switching: share by which all work grows where workers take turns on a core (each finds the caches full of
+            another's data): the pass of more workers than cores, over what the turns alone make of it, less one.
         overhead: seconds of a core that a chunk costs each worker besides its bytes.
     """
 
