@@ -88,6 +88,35 @@ def test_a_layer_that_is_never_called_has_its_parameters_in_time() -> None:
             opt.step()
 
 
+class Watched:
+    """Lanes that note of every copy off the device whether it waits for what had been computed by then."""
+
+    def __init__(self) -> None:
+        self._lanes, self._taken, self.ordered = DeferredLanes(), [], []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lanes, name)
+
+    def compute_event(self) -> Any:
+        self._taken.append(self._lanes.compute_event())
+        return self._taken[-1]
+
+    def copy(self, lane: str, target: torch.Tensor, source: torch.Tensor, after: tuple[Any, ...]) -> Any:
+        if lane == "out":
+            self.ordered.append(any(event is self._taken[-1] for event in after))
+        return self._lanes.copy(lane, target, source, after)
+
+
+def test_gradients_leave_after_they_are_computed() -> None:
+    """An emulated device computes at once, so nothing but the events tells that a real one would be waited for."""
+    lanes = Watched()
+    model, optimizer = distribute(smooth(), torch.optim.AdamW, lr=1e-3, settings=settings(lanes))
+    loss_of(model(batch(0, 0))).backward()
+    optimizer.step()
+    assert len(lanes.ordered) >= len(list(model.parameters()))
+    assert all(lanes.ordered)
+
+
 def on_device(rank: int, update: str) -> Any:
     model, optimizer = distribute(
         smooth(), torch.optim.AdamW, lr=1e-3, update=update, settings=settings(ThreadLanes())
