@@ -121,12 +121,7 @@ def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:
     """Decide, then rewrite and verify."""
     made = decide(step, learned, options)
     start = time.perf_counter()
-    observe = frozenset[int]()
-    if "encode" in options.actions and made.plan.decisions and not learned.densities:
-        observe = frozenset(
-            s.index for s in made.graph.candidates() if s.zeros and s.nbytes >= PlanSettings().min_bytes
-        )
-    rewritten = rewrite_step(step, made.schedule, OPS, observe=observe)
+    rewritten = rewrite_step(step, made.schedule, OPS, observe=_sampled(options, made, learned))
     verify_step(step, rewritten, OPS)
     if options.inner == "inductor":
         from .runtime.inductor import compile_step
@@ -139,8 +134,18 @@ def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:
         rewritten=rewritten,
         phase_peaks=made.peaks,
         object_bytes=object_bytes(made.graph),
-        observes=bool(observe),
         measure_seconds=made.seconds[0],
         planning_seconds=made.seconds[1],
         rewrite_seconds=time.perf_counter() - start,
     )
+
+
+def _sampled(options: Options, made: Decided, learned: Learned) -> frozenset[int]:
+    """Storages that zero suppression may take and that the plan does not encode: an encoding counts by itself."""
+    if "encode" not in options.actions or not made.plan.decisions:
+        return frozenset()
+    if options.inner == "inductor" and learned.densities:  # a sample keeps what Inductor would fuse away
+        return frozenset()
+    counted = {d.storage for d in made.plan.decisions if d.codec == "relu"}
+    suited = (s for s in made.graph.candidates() if s.zeros and s.nbytes >= PlanSettings().min_bytes)
+    return frozenset(s.index for s in suited if s.index not in counted)

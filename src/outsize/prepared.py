@@ -19,7 +19,6 @@ class Prepared:
     rewritten: RewrittenStep
     phase_peaks: dict[str, int]
     object_bytes: int
-    observes: bool
     measure_seconds: float
     planning_seconds: float
     rewrite_seconds: float
@@ -34,7 +33,7 @@ class Learned:
         outside: bytes that the loss took outside the module, None before the first step.
         update: bytes that the optimizer's step needs for a moment.
         bias: bytes that the first step took beyond the prediction.
-        densities: storage → share of nonzero elements.
+        densities: storage → share of nonzero elements to plan for.
         costs: of the ops, where they were measured before.
     """
 

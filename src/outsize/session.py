@@ -1,8 +1,9 @@
 """One module under one budget: when to plan, with which resident bytes, and what the steps then measured.
 
 Planning waits for the first forward: only then are the inputs, the gradients of an earlier step and the optimizer's
-state there to be counted. A plan is made anew when the resident bytes grow beyond those it was made for, and once
-when the first measured step shows more bytes than were predicted (the loss outside the module, above all).
+state there to be counted. A plan is made anew when the resident bytes grow beyond those it was made for, when a
+measured step shows more bytes than were predicted (the loss outside the module, above all), and when the densities of
+encoded storages have moved (`density.py`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, final
 
 import torch
 
+from .codecs import DensityMeter
+from .density import DensityWatch
 from .device import allocator
 from .device.memory import peak_rss_bytes
 from .errors import BudgetError
@@ -27,59 +30,17 @@ from .prepared import Learned, Prepare, Prepared, guessed_outside
 from .runtime.executor import Host
 from .runtime.frame import Frame
 from .runtime.tiers import Tier
+from .track import Measured, Running, Track
 from .values import RunRecord
 
 #: Plans made anew because a step went over its budget. A second one was needed where both ends of a step were over.
 MOST_CORRECTIONS = 3
+#: Share of the budget that is reserved in vain before the densities seen are worth another plan.
+ROOM_WORTH_A_PLAN = 0.02
 #: Another plan is made where the loss took this share of the budget, or of the predicted peak, more or less than planned.
 LOSS_WORTH_A_PLAN = 0.01
 #: Shares of the guess for a loss not seen yet that are tried where the whole of it does not fit.
 SMALLER_GUESSES = (2 / 3, 1 / 3, 0.0)
-
-
-@dataclass(kw_only=True)
-class _Track:
-    """What is known of one captured step over time."""
-
-    prepared: Prepared | None = None
-    resident: int = 0
-    #: Whether the loss had to be given less than the guess, so that its first step may show that no plan fits.
-    tight: bool = False
-    outside: int | None = None
-    bias: int = 0
-    densities: dict[int, float] = field(default_factory=dict)
-    stale: str = ""
-    corrections: int = 0
-    steps: int = 0
-    final: bool = False
-
-
-@dataclass(kw_only=True)
-class _Measured:
-    """Figures of the latest step and the highest peak so far under the current plan."""
-
-    peak: int = 0
-    seconds: float = 0.0
-    stall: float = 0.0
-    bytes_out: int = 0
-    bytes_in: int = 0
-    steps: int = 0
-
-
-@dataclass(kw_only=True)
-class _Running:
-    """The step under way.
-
-    `unborn` are the bytes of optimizer state that its update is yet to make, `inputs` the storages that it was given.
-    """
-
-    track: _Track
-    step: CapturedStep
-    meter: StepMeter
-    unborn: int
-    start: float
-    counters: tuple[int, int, float]
-    inputs: frozenset[int]
 
 
 @final
@@ -96,16 +57,15 @@ class Session(Host):
     ) -> None:
         self._module, self._optimizer = weakref.ref(module), optimizer
         self._tiers, self._prepare, self.budget_bytes = tiers, prepare, budget_bytes
-        self._tracks: weakref.WeakKeyDictionary[CapturedStep, _Track] = weakref.WeakKeyDictionary()
-        self._latest: _Track | None = None
-        self._running: _Running | None = None
+        self._tracks: weakref.WeakKeyDictionary[CapturedStep, Track] = weakref.WeakKeyDictionary()
+        self._latest: Track | None = None
+        self._running: Running | None = None
         self._paused: tuple[StepMeter, ...] = ()
-        self.measured = _Measured()
+        self.measured = Measured()
         self.capture_seconds = 0.0
         self.notes: list[str] = []
-        self._densities: dict[int, float] = {}
-        self._overflowed = 0
-        self._waiting: weakref.WeakSet[Frame] = weakref.WeakSet()
+        self._shown = DensityMeter(margin=0.0)
+        self._waiting: weakref.WeakKeyDictionary[Frame, Track] = weakref.WeakKeyDictionary()
         self._update = update_bytes(optimizer) if optimizer is not None else UpdateBytes()
         if optimizer is not None:
             optimizer.register_step_post_hook(self._after_update)
@@ -113,6 +73,10 @@ class Session(Host):
     @property
     def tiers(self) -> dict[str, Tier]:
         return self._tiers
+
+    @property
+    def sampling(self) -> bool:
+        return self._latest is None or self._latest.densities.sampling
 
     @property
     def prepared(self) -> Prepared | None:
@@ -136,42 +100,47 @@ class Session(Host):
         self._paused = ()
 
     def begin(self, step: CapturedStep, args: list[Any]) -> RewrittenStep:
-        track = self._tracks.setdefault(step, _Track())
+        track = self._tracks.get(step)
+        if track is None:
+            track = self._tracks[step] = Track(densities=DensityWatch(step.graph, self._shown))
         resident = self.resident_bytes(args)
         if track.prepared is None or resident > track.resident:
             track.resident = max(resident, track.resident)
             track.prepared = self._plan(step, track)
-        elif track.stale:
+        elif track.stale or self._drifted(track, track.prepared):
             track.prepared = self._plan_again(step, track, track.prepared)
         self._latest = track
         self.runs()
         self._start(track, step, resident, args)
         return track.prepared.rewritten
 
-    def _plan(self, step: CapturedStep, track: _Track) -> Prepared:
+    def _plan(self, step: CapturedStep, track: Track) -> Prepared:
         prepared = self._prepared_for(step, track)
         self.notes += [track.stale] if track.stale else []
-        track.stale = ""
-        for tier in self._tiers.values():
-            tier.reserve(prepared.plan.swapped_bytes)
+        track.stale, track.drifted = "", False
+        track.densities.planned()
+        encodes = any(d.encoded_bytes for d in prepared.plan.decisions)
+        for (
+            tier
+        ) in self._tiers.values():  # what is denser than planned goes to one: its threads must have started
+            tier.reserve(prepared.plan.swapped_bytes or int(encodes))
         gc.collect()  # planning leaves graphs in cycles, which would come free in the middle of the step's count
-        allocator.trim(
-            everything=True
-        )  # pages of the steps before would stand in the first one's resident set
+        # Pages of the steps before would stand in the first one's resident set.
+        allocator.trim(everything=True)
         self.measured.peak = track.steps = 0
         return prepared
 
-    def _learned(self, step: CapturedStep, track: _Track) -> Learned:
+    def _learned(self, step: CapturedStep, track: Track) -> Learned:
         return Learned(
             resident=max(0, track.resident - step.graph.resident_bytes),
             outside=track.outside,
             update=self.update_workspace,
             bias=track.bias,
-            densities=track.densities,
+            densities=track.densities.expected(),
             costs=track.prepared.profile.ops if track.prepared is not None else (),
         )
 
-    def _prepared_for(self, step: CapturedStep, track: _Track) -> Prepared:
+    def _prepared_for(self, step: CapturedStep, track: Track) -> Prepared:
         """With what is known; where only the guess of what the loss takes does not fit, with a smaller one."""
         learned = self._learned(step, track)
         try:
@@ -189,24 +158,34 @@ class Session(Host):
                 return prepared
             raise
 
-    def _plan_again(self, step: CapturedStep, track: _Track, before: Prepared) -> Prepared:
+    def _plan_again(self, step: CapturedStep, track: Track, before: Prepared) -> Prepared:
         """With what was learned; if no plan fits that, the one in force has served so far and stays."""
         try:
             return self._plan(step, track)
         except BudgetError as error:
             if track.tight and self.measured.peak > self.budget_bytes:  # the guess for the loss was too small
                 raise
+            if track.drifted and track.densities.refused():
+                return self._plan_again(step, track, before)
             note = f"{track.stale}, in vain, so the plan before stays: {error}"
             warnings.warn(note, RuntimeWarning, stacklevel=2)
             self.notes.append(note)
-            track.stale, track.final = "", True
+            track.final = not track.drifted
+            track.stale, track.drifted = "", False
             return before
 
-    def _start(self, track: _Track, step: CapturedStep, resident: int, args: list[Any]) -> None:
+    def _drifted(self, track: Track, made: Prepared) -> bool:
+        """Whether the densities have moved so far that another plan is worth its time."""
+        worth = int(self.budget_bytes * ROOM_WORTH_A_PLAN)
+        track.stale = "" if track.final else track.densities.reason(made.plan, worth)
+        track.drifted = bool(track.stale)
+        return track.drifted
+
+    def _start(self, track: Track, step: CapturedStep, resident: int, args: list[Any]) -> None:
         if self._running is not None:
             self._running.meter.stop()
         unborn = max(0, self._update.state - self._state_bytes())
-        self._running = _Running(
+        self._running = Running(
             track=track,
             step=step,
             meter=StepMeter(resident - unborn),
@@ -221,7 +200,8 @@ class Session(Host):
             self._running.meter.end("forward", then="outside")
             frame.held_bytes = self._running.meter.grown
             frame.inputs = {s: n for s, n in frame.saved_storages().items() if s in self._running.inputs}
-        self._waiting.add(frame)
+        if self._latest is not None:
+            self._waiting[frame] = self._latest
 
     def backward_begins(self) -> None:
         run = self._running
@@ -232,13 +212,19 @@ class Session(Host):
         if made is not None and unknown and run.meter.peaks.get("outside", 0) > self.budget_bytes:
             self._learn_outside(run.track, made, run)
             self.called()
-            self._prepare(run.step, self._learned(run.step, run.track))  # raises where nothing fits
-            self.runs()
+            try:
+                self._prepare(
+                    run.step, self._learned(run.step, run.track)
+                )  # a BudgetError where nothing fits
+            finally:
+                self.runs()
 
     def backward_done(self, frame: Frame, *, kept: bool) -> None:
-        if not kept:
-            self._waiting.discard(frame)
-        self._densities, self._overflowed = frame.densities, len(frame.overflowed)
+        track = self._waiting.get(frame) if kept else self._waiting.pop(frame, None)
+        if track is not None and not frame.reported:  # another backward of the same step shows nothing new
+            frame.reported = True
+            track.densities.saw(frame.densities, frame.overflowed)
+            self.measured.encoded = frame.encoded_bytes
         run = self._running
         if run is None:
             return
@@ -257,7 +243,7 @@ class Session(Host):
             self._note_peak(self._running)
             self._finish()
 
-    def _note_peak(self, run: _Running) -> None:
+    def _note_peak(self, run: Running) -> None:
         self.measured.peak = max(self.measured.peak, *run.meter.peaks.values())
 
     def _finish(self) -> None:
@@ -268,16 +254,11 @@ class Session(Host):
         run.meter.stop()
         self._learn(run.track, run)
 
-    def _learn(self, track: _Track, run: _Running) -> None:
-        """From a measured step: bytes outside the module, densities, and whether to plan again."""
+    def _learn(self, track: Track, run: Running) -> None:
+        """From a measured step: bytes outside the module, and whether to plan again."""
         made = track.prepared
         if made is None or track.final:
             return
-        if self._overflowed:
-            self.notes.append(f"{self._overflowed} tensors were denser than planned and went to a tier")
-        if made.observes and self._densities:
-            track.densities = dict(self._densities)
-            track.stale = "planned again with the densities of the first step"
         if track.outside is None:
             self._learn_outside(track, made, run)
         # The plan counts the optimizer's state from the start; a first step has it from its update only.
@@ -297,7 +278,7 @@ class Session(Host):
                 "planned again with what was measured"
             )
 
-    def _learn_outside(self, track: _Track, made: Prepared, run: _Running) -> None:
+    def _learn_outside(self, track: Track, made: Prepared, run: Running) -> None:
         """Replace the guess of what the loss takes by what it took; plan again where that frees room.
 
         What is kept free for objects stays free beside it: later steps had up to 70 KB more of them than the first.
@@ -383,5 +364,6 @@ class Session(Host):
             rewrite_seconds=made.rewrite_seconds,
             storage_names=tuple(s.name for s in made.graph.storages),
             storage_bytes=tuple(s.nbytes for s in made.graph.storages),
-            notes=tuple(self.notes),
+            encoded_bytes=seen.encoded,
+            notes=(*self.notes, *self._latest.densities.notes()),
         )

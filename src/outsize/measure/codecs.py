@@ -15,6 +15,8 @@ from ..values import CodecRate, StepGraph
 _ELEMENTS = 8 << 20
 #: Added to a sampled density before bytes are reserved: four standard errors of 4,096 samples at one half.
 DENSITY_MARGIN = 0.032
+#: What is planned for where nobody has seen a density: the measured tensor's.
+ASSUMED_DENSITY = 0.5
 
 
 @functools.cache

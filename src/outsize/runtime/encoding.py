@@ -1,6 +1,6 @@
 """Encoded storages at run time: what is kept in place of the bytes, and what happens when they do not fit.
 
-A plan reserves bytes for the encoded form from the density that the previous step showed. When a tensor turns out
+A plan reserves bytes for the encoded form from the densities that the latest steps showed. When a tensor turns out
 denser, its bytes go to a tier instead of over the budget, and the frame counts it for the report.
 """
 
@@ -28,11 +28,13 @@ class Form:
     Attributes:
         compressed: the encoding. While its bytes are in a tier it refers to an empty stand-in.
         dense: where the plain bytes went when they did not fit.
+        density: share of nonzero elements, where encoding counted them.
     """
 
     compressed: Compressed | None
     dense: Block | None = None
     tier: Tier | None = None
+    density: float | None = None
 
     def travel(self) -> None:
         """Let go of the bytes on the device: they are in a tier now."""
@@ -65,7 +67,7 @@ def encode_storage(tensor: Tensor, codec: str, reserved: int, overflow: Tier | N
     buffer = torch.empty(reserved, dtype=torch.uint8, device=tensor.device)
     compressed = encode_into(flat, buffer, overflow="flag")
     if not compressed.overflowed:
-        return Form(compressed=compressed)
+        return Form(compressed=compressed, density=compressed.density)
     if overflow is None:
         raise CodecError(
             f"a tensor is denser than planned ({compressed.density:.3f}: {compressed.nbytes} bytes, "
@@ -73,7 +75,7 @@ def encode_storage(tensor: Tensor, codec: str, reserved: int, overflow: Tier | N
         )
     block = overflow.write(tensor.untyped_storage())
     block.settle()
-    return Form(compressed=None, dense=block, tier=overflow)
+    return Form(compressed=None, dense=block, tier=overflow, density=compressed.density)
 
 
 def decode_storage(form: Form, dtype: torch.dtype) -> Tensor:

@@ -45,6 +45,11 @@ class Host(ABC):
 
     @property
     @abstractmethod
+    def sampling(self) -> bool:
+        """Whether the step that begins samples the densities of what it does not encode."""
+
+    @property
+    @abstractmethod
     def tiers(self) -> dict[str, Tier]:
         """By name."""
 
@@ -61,7 +66,7 @@ class StepProgram(Program):
 
     def forward(self, args: list[Any]) -> list[Any]:
         rewritten = self._host.begin(self._step, args)
-        frame = Frame(rewritten, self._host.tiers)
+        frame = Frame(rewritten, self._host.tiers, sampling=self._host.sampling)
         inputs = [frame, *args]
         args.clear()
         values = list(rewritten.forward.forward(inputs))

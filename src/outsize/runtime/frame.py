@@ -39,7 +39,10 @@ class Frame:
         arrivals: storage → its read under way.
         dtypes: storage → dtype of the tensor that went away.
         forms: storage → its encoded form.
-        densities: storage → share of nonzero elements, where observed.
+        densities: storage → share of nonzero elements, where an encoding or a sample told it.
+        sampling: whether this step samples what it does not encode.
+        encoded_bytes: bytes of the encoded forms, together.
+        reported: whether its densities were taken note of.
         overflowed: storages that were denser than planned and went to a tier instead.
         program: whoever runs this frame's backward.
         held_bytes: device bytes that the frame kept when its forward ended, as its host measured them.
@@ -47,7 +50,7 @@ class Frame:
         kept: whether autograd may ask for another backward, which will read the encoded forms once more.
     """
 
-    def __init__(self, program: Any, tiers: dict[str, Tier]) -> None:
+    def __init__(self, program: Any, tiers: dict[str, Tier], *, sampling: bool = True) -> None:
         self.number = next(_NUMBERS)
         self.program = program
         self.tiers = tiers
@@ -56,6 +59,9 @@ class Frame:
         self.dtypes: dict[int, torch.dtype] = {}
         self.forms: dict[int, Form] = {}
         self.densities: dict[int, float] = {}
+        self.sampling = sampling
+        self.encoded_bytes = 0
+        self.reported = False
         self.overflowed: list[int] = []
         self.held_bytes = 0
         self.inputs: dict[int, int] = {}

@@ -60,6 +60,10 @@ def encode(frame: Frame, tensor: Tensor, slot: int, codec: str, nbytes: int) -> 
     form = encode_storage(tensor, codec, nbytes, overflow)
     frame.forms[slot] = form
     frame.dtypes[slot] = tensor.dtype
+    if form.density is not None:
+        frame.densities[slot] = form.density
+    if form.compressed is not None:
+        frame.encoded_bytes += form.compressed.nbytes
     if form.dense is not None:
         frame.overflowed.append(slot)
 
@@ -71,8 +75,9 @@ def decode(frame: Frame, slot: int, dtype: torch.dtype, last: bool) -> Tensor:
 
 
 def observe(frame: Frame, tensor: Tensor, slot: int) -> None:
-    """Note the share of nonzero elements, for the next plan."""
-    frame.densities[slot] = sample_density(tensor)
+    """Sample the share of nonzero elements, in the steps that do, for the next plan."""
+    if frame.sampling:
+        frame.densities[slot] = sample_density(tensor)
 
 
 OPS = RuntimeOps(

@@ -1,0 +1,59 @@
+"""What a session keeps of its steps: of each captured one over time, of the one under way, of the latest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .density import DensityWatch
+from .fx import CapturedStep
+from .metering import StepMeter
+from .prepared import Prepared
+
+__all__ = ["Measured", "Running", "Track"]
+
+
+@dataclass(kw_only=True)
+class Track:
+    """What is known of one captured step over time."""
+
+    densities: DensityWatch
+    prepared: Prepared | None = None
+    resident: int = 0
+    #: Whether the loss had to be given less than the guess, so that its first step may show that no plan fits.
+    tight: bool = False
+    outside: int | None = None
+    bias: int = 0
+    stale: str = ""
+    drifted: bool = False
+    corrections: int = 0
+    steps: int = 0
+    final: bool = False
+
+
+@dataclass(kw_only=True)
+class Measured:
+    """Figures of the latest step and the highest peak so far under the current plan."""
+
+    peak: int = 0
+    seconds: float = 0.0
+    stall: float = 0.0
+    bytes_out: int = 0
+    bytes_in: int = 0
+    encoded: int = 0
+    steps: int = 0
+
+
+@dataclass(kw_only=True)
+class Running:
+    """The step under way.
+
+    `unborn` are the bytes of optimizer state that its update is yet to make, `inputs` the storages that it was given.
+    """
+
+    track: Track
+    step: CapturedStep
+    meter: StepMeter
+    unborn: int
+    start: float
+    counters: tuple[int, int, float]
+    inputs: frozenset[int]
