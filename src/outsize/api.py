@@ -32,6 +32,8 @@ from .values import Plan, RunRecord
 
 __all__ = ["capture", "compile", "meter", "plan", "report", "sweep"]
 
+#: Lossy codecs that a step may use, and their largest relative error.
+LOSSY_IN_STEPS = {"bf16": 2.0**-8}
 _SESSIONS: weakref.WeakKeyDictionary[torch.nn.Module, Session] = weakref.WeakKeyDictionary()
 
 
@@ -61,11 +63,13 @@ def compile(
         disk: directory of the disk tier; None picks a real disk.
         actions: what a plan may do: `swap`, `recompute`, `encode`.
         planner: `search`, `slack`, `distance`, `units` or `exact`.
-        lossy: codecs that may lose bits and their bound on the relative error; none unless given.
+        lossy: codecs that may lose bits, and the relative error that each element may have: `{"bf16": 2**-8}`,
+            the only one that needs no memory beside its result; none unless given.
         host_budget, disk_budget: most bytes that the plan may hold in that tier.
         inner: `aten` runs the step operator by operator, to the bit; `inductor` fuses what lies between our calls.
 
     Raises:
+        OutsizeError: `lossy` names a codec that a step cannot use, or allows less than its error.
         UnitError: a budget cannot be read.
         VersionError: this torch is not supported.
         TierError: the disk directory is missing, read-only or too small.
@@ -76,7 +80,7 @@ def compile(
         budget_bytes=_budget(budget),
         actions=tuple(actions),
         planner=planner,
-        lossy=lossy,
+        lossy=_allowed(lossy),
         host_budget=None if host_budget is None else parse_bytes(host_budget, whole=memory.total_bytes()),
         disk_budget=None if disk_budget is None else parse_bytes(disk_budget),
         disk=None if disk is None else str(disk),
@@ -148,7 +152,9 @@ def plan(
         CaptureError: the module is not one graph.
     """
     allocator.install()
-    options = replace(_plan_options(budget, hardware), actions=tuple(actions), planner=planner, lossy=lossy)
+    options = replace(
+        _plan_options(budget, hardware), actions=tuple(actions), planner=planner, lossy=_allowed(lossy)
+    )
     step = capture(module, args)
     return decide(step, _unlearned(module, args, step, optimizer), options).plan
 
@@ -282,6 +288,21 @@ def _install(module: torch.nn.Module, session: Session) -> torch.nn.Module:
     module._compiled_call_impl = call
     _SESSIONS[module] = session
     return module
+
+
+def _allowed(lossy: dict[str, float] | None) -> dict[str, float] | None:
+    """The lossy codecs asked for, held against what they do."""
+    for name, error in (lossy or {}).items():
+        if name not in LOSSY_IN_STEPS:
+            raise OutsizeError(
+                f"lossy={{{name!r}: …}}: a step has {', '.join(map(repr, LOSSY_IN_STEPS))} only; "
+                "codecs.saved_tensors_hooks(model, codecs.Policy(lossy=…)) has more"
+            )
+        if error < LOSSY_IN_STEPS[name]:
+            raise OutsizeError(
+                f"lossy={{{name!r}: {error}}}: its error is up to {LOSSY_IN_STEPS[name]} of an element"
+            )
+    return lossy
 
 
 def _budget(budget: int | str | None) -> int:

@@ -97,8 +97,10 @@ def _profile(step: CapturedStep, graph: StepGraph, learned: Learned, options: Op
         profile = estimate(graph, options.hardware)
     else:
         known = learned.costs or measure_ops(graph.ops, step.nodes, MeasureSettings(cache=default_cache()))
-        encodes = "encode" in options.actions and any(s.zeros for s in graph.candidates())
-        profile = Profile(ops=known, codecs=storage_rates(graph, learned.densities) if encodes else {})
+        lossy = tuple(options.lossy or ())
+        encodes = "encode" in options.actions and (lossy or any(s.zeros for s in graph.candidates()))
+        rates = storage_rates(graph, learned.densities, lossy) if encodes else {}
+        profile = Profile(ops=known, codecs=rates)
     costs = list(profile.ops)
     outside = guessed_outside(step) if learned.outside is None else learned.outside
     costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=outside)

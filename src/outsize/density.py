@@ -42,9 +42,9 @@ class DensityWatch:
         self._planned: dict[int, float] = {}
         self._extra: dict[int, float] = {}
         self._refused: dict[int, float] = {}
-        self._spilled: set[int] = set()
+        self._overflowed: set[int] = set()
         self._steps = self._plans = 0
-        self._spills = self._spilled_steps = self._all_steps = 0
+        self._overflows = self._overflowed_steps = self._all_steps = 0
         self._densest = ""
 
     @property
@@ -57,17 +57,17 @@ class DensityWatch:
         seen = ((s.index, self._meter.planned(s.name)) for s in self._storages if s.zeros)
         return {i: min(1.0, d + self._extra.get(i, 0.0)) for i, d in seen if d is not None}
 
-    def saw(self, densities: Mapping[int, float], spilled: list[int]) -> None:
+    def saw(self, densities: Mapping[int, float], overflowed: list[int]) -> None:
         """A step has run: what it showed, and which storages were denser than planned."""
         for storage, density in densities.items():
             self._meter.observe(self._storages[storage].name, density)
         self._steps += 1
         self._all_steps += 1
-        if spilled:
-            self._spilled |= set(spilled)
-            self._spills += len(spilled)
-            self._spilled_steps += 1
-            worst = max(spilled, key=lambda s: densities[s] - self._reserved(s))
+        if overflowed:
+            self._overflowed |= set(overflowed)
+            self._overflows += len(overflowed)
+            self._overflowed_steps += 1
+            worst = max(overflowed, key=lambda s: densities[s] - self._reserved(s))
             self._densest = (
                 f"{self._storages[worst].name} was {densities[worst]:.3f} dense, "
                 f"with room for {self._reserved(worst):.3f}"
@@ -80,7 +80,7 @@ class DensityWatch:
     def planned(self) -> None:
         """A plan was made with the densities expected now."""
         self._planned, self._steps = self.expected(), 0
-        self._spilled.clear()
+        self._overflowed.clear()
         self._refused.clear()
 
     def refused(self) -> bool:
@@ -110,8 +110,8 @@ class DensityWatch:
         before = self._refused or {i: d for i, d in self._planned.items() if i not in masked}
         if not self._planned and not self._refused and self.expected():
             return "planned again with the densities of the first step"
-        if self._spilled and not self._refused:
-            return f"planned again for {len(self._spilled)} storages that were denser than planned"
+        if self._overflowed and not self._refused:
+            return f"planned again for {len(self._overflowed)} storages that were denser than planned"
         free = self._fallen(before)
         return f"planned again for {free} bytes that are zeros by now" if free >= worth else ""
 
@@ -125,16 +125,16 @@ class DensityWatch:
         """Until the next plan twice as many steps may pass as since the last: what rose may rise twice as far."""
         before, now = self._planned, self.expected()
         extra = {i: e / 2 for i, e in self._extra.items() if e > DENSITY_MARGIN}
-        for i in self._spilled & before.keys():
+        for i in self._overflowed & before.keys():
             extra[i] = max(DENSITY_MARGIN, 2 * (now[i] - before[i]))
         self._extra = extra
-        self._spilled.clear()
+        self._overflowed.clear()
 
     def notes(self) -> tuple[str, ...]:
         """For the report: storages that went to a tier because they were denser than planned."""
-        if not self._spills:
+        if not self._overflows:
             return ()
         return (
-            f"{self._spills} encodings in {self._spilled_steps} of {self._all_steps} steps were denser than planned "
-            f"and went to a tier (the latest: {self._densest})",
+            f"{self._overflows} encodings in {self._overflowed_steps} of {self._all_steps} steps were denser than "
+            f"planned and went to a tier (the latest: {self._densest})",
         )

@@ -11,7 +11,7 @@ from .compress import CODECS, compress
 from .contract import Backend, Compressed
 from .hooks import Policy, saved_tensors_hooks
 from .layout import Layout
-from .lossy import bound
+from .lossy import LossyCompressed, bound
 from .mask import MaskCompressed, mask_backward
 from .rates import DensityMeter, Rates, measure_rates, sample_density, worthwhile
 from .relu import ReluCompressed, encode_into, relu_encode
@@ -24,6 +24,7 @@ __all__ = [
     "Compressed",
     "DensityMeter",
     "Layout",
+    "LossyCompressed",
     "MaskCompressed",
     "Need",
     "Policy",

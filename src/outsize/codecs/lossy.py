@@ -36,6 +36,8 @@ SCALE_BLOCK = 256
 _TINY = torch.finfo(torch.float32).tiny
 #: Each computed scale, quotient and product carries one rounding of fp32 (2⁻²⁴).
 _ROUNDING = 1 + 2**-20
+#: The largest number that is not infinite.
+_MOST = torch.finfo(torch.bfloat16).max
 _LARGEST = {"fp8": 448.0, "int8": 127.0}
 _ROUNDOFF = {torch.float32: 0.0, torch.float16: 2**-11, torch.bfloat16: 2**-8}
 _SUBNORMAL = {torch.float32: 0.0, torch.float16: 2**-25, torch.bfloat16: 2**-134}
@@ -61,9 +63,9 @@ class LossyCompressed(Compressed):
         if verify and self.backend.digest(self.storage).digest != self.encoded.digest:
             raise CodecError(f"the digest of the buffer ({self.nbytes} bytes) is not that of the encoding")
         numel = self.spec.numel
-        scales, payload = _regions(self.storage, self.codec, numel)
-        values = payload.to(torch.float32)
+        scales, values = _regions(self.storage, self.codec, numel)
         if self.codec != "bf16":
+            values = values.to(torch.float32)
             values = torch.nn.functional.pad(values, (0, -numel % SCALE_BLOCK)).view(-1, SCALE_BLOCK)
             values = (values * scales[:, None]).flatten()[:numel]
         dense = self.spec.empty()
@@ -91,8 +93,7 @@ def compress_lossy(codec: str) -> Callable[[torch.Tensor, str | Backend | None],
         storage = torch.zeros(_size(codec, x.numel()), dtype=torch.uint8, device=tensor.device)
         scales, payload = _regions(storage, codec, x.numel())
         if codec == "bf16":
-            most = torch.finfo(torch.bfloat16).max
-            payload.copy_(torch.where(x.isinf(), x, x.clamp(-most, most)))
+            payload.copy_(x if _in_range(x) else torch.where(x.isinf(), x, x.clamp(-_MOST, _MOST)))
         else:
             scale = _scales(x, codec)
             scales.copy_(scale)
@@ -124,6 +125,14 @@ def bound(codec: str, tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty_strided(spec.shape, spec.stride, dtype=torch.float64).copy_(
         error.as_strided(spec.shape, spec.stride)
     )
+
+
+def _in_range(x: torch.Tensor) -> bool:
+    """Whether bf16 rounds no element to infinity; found without memory of its own, as compiled steps need it."""
+    if not x.numel():
+        return True
+    low, high = torch.aminmax(x)
+    return bool(low >= -_MOST) and bool(high <= _MOST)
 
 
 def _scales(x: torch.Tensor, codec: str) -> torch.Tensor:

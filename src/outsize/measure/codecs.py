@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
@@ -26,7 +26,7 @@ def codec_rates() -> dict[str, CodecRate]:
     nbytes = dense.untyped_storage().nbytes()
     layout = Layout(numel=_ELEMENTS, itemsize=4)
     buffer, out = torch.empty(layout.nbytes(_ELEMENTS), dtype=torch.uint8), torch.empty_like(dense)
-    relu, mask = encode_into(dense, buffer), compress(dense, "mask")
+    relu, mask, half = encode_into(dense, buffer), compress(dense, "mask"), compress(dense, "bf16")
     return {
         "relu": CodecRate(
             encode_bytes_per_second=nbytes / _best(lambda: encode_into(dense, buffer)),
@@ -37,6 +37,12 @@ def codec_rates() -> dict[str, CodecRate]:
             encode_bytes_per_second=nbytes / _best(lambda: compress(dense, "mask")),
             decode_bytes_per_second=nbytes / _best(lambda: mask.decompress(out)),
             ratio=mask.nbytes / nbytes,
+        ),
+        "bf16": CodecRate(
+            encode_bytes_per_second=nbytes / _best(lambda: compress(dense, "bf16")),
+            decode_bytes_per_second=nbytes / _best(lambda: half.decompress(out, verify=False)),
+            ratio=half.nbytes / nbytes,
+            lossless=False,
         ),
     }
 
@@ -50,10 +56,12 @@ def _best(function: Callable[[], object]) -> float:
     return min(times)
 
 
-def storage_rates(graph: StepGraph, densities: Mapping[int, float]) -> dict[str, CodecRate]:
-    """The codecs' rates, and per storage what its density makes of them (`"relu:12"`)."""
+def storage_rates(
+    graph: StepGraph, densities: Mapping[int, float], lossy: Iterable[str] = ()
+) -> dict[str, CodecRate]:
+    """The codecs' rates, those of `lossy` among them, and per storage what its density makes of them (`"relu:12"`)."""
     general = codec_rates()["relu"]
-    rates = {"relu": general, "mask": codec_rates()["mask"]}
+    rates = {name: codec_rates()[name] for name in ("relu", "mask", *lossy)}
     for index, density in densities.items():
         storage = graph.storages[index]
         itemsize = getattr(torch, storage.dtype).itemsize

@@ -12,7 +12,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..codecs import Compressed, MaskCompressed, ReluCompressed, compress, encode_into
+from ..codecs import Compressed, LossyCompressed, MaskCompressed, ReluCompressed, compress, encode_into
 from ..errors import CodecError
 from .tiers import Block, Tier
 
@@ -38,7 +38,7 @@ class Form:
 
     def travel(self) -> None:
         """Let go of the bytes on the device: they are in a tier now."""
-        if isinstance(self.compressed, ReluCompressed):
+        if isinstance(self.compressed, (ReluCompressed, LossyCompressed)):
             self.compressed = replace(self.compressed, storage=self.compressed.storage.new_empty(0))
 
     def arrive(self, buffer: Tensor) -> None:
@@ -62,8 +62,8 @@ def encode_storage(tensor: Tensor, codec: str, reserved: int, overflow: Tier | N
         CodecError: they do not fit, and there is no tier to take them.
     """
     flat = flat_storage(tensor)
-    if codec == "mask":
-        return Form(compressed=compress(flat, "mask"))
+    if codec != "relu":
+        return Form(compressed=compress(flat, codec))
     buffer = torch.empty(reserved, dtype=torch.uint8, device=tensor.device)
     compressed = encode_into(flat, buffer, overflow="flag")
     if not compressed.overflowed:
