@@ -39,6 +39,8 @@ MOST_CORRECTIONS = 3
 ROOM_WORTH_A_PLAN = 0.02
 #: Another plan is made where the loss took this share of the budget, or of the predicted peak, more or less than planned.
 LOSS_WORTH_A_PLAN = 0.01
+#: Bytes of objects by which first steps differ; the budget that an error names has room for them.
+FIRST_STEP_SPREAD = 2**16
 #: Shares of the guess for a loss not seen yet that are tried where the whole of it does not fit.
 SMALLER_GUESSES = (2 / 3, 1 / 3, 0.0)
 
@@ -211,6 +213,7 @@ class Session(Host):
         made, unknown = run.track.prepared, run.track.tight and run.track.outside is None
         if made is not None and unknown and run.meter.peaks.get("outside", 0) > self.budget_bytes:
             self._learn_outside(run.track, made, run)
+            run.track.outside = (run.track.outside or 0) + FIRST_STEP_SPREAD
             self.called()
             try:
                 self._prepare(
