@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from collections.abc import Callable
 
@@ -15,6 +16,8 @@ import outsize
 from outsize import api
 from outsize.errors import CaptureError
 from outsize.measure.optimizer import update_bytes
+
+LOG = logging.getLogger("outsize.tests")
 
 
 class Function(nn.Module):
@@ -159,3 +162,24 @@ def test_operators_that_want_particular_values_are_timed_without_a_warning() -> 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         outsize.plan(Function(function), (torch.randn(2, 3, 11, 13),), budget="1 GiB")
+
+
+def test_a_log_in_a_forward_is_no_graph_break() -> None:
+    """Libraries warn once from their forwards; the step has nothing to do with it."""
+
+    class Chatty(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            LOG.warning("a warning from a forward")
+            return self.layer(x).relu()
+
+    torch.manual_seed(0)
+    eager = Chatty()
+    compiled = outsize.compile(copy.deepcopy(eager), "1 GiB")
+    x = torch.randn(4, 8)
+    for module in (eager, compiled):
+        module(x).sum().backward()
+    assert torch.equal(eager.layer.weight.grad, compiled.layer.weight.grad)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -246,6 +247,17 @@ def _traced(function: Callable[..., Any], backend: Backend) -> Callable[..., Any
     return torch.compile(function, backend=backend, dynamic=False, fullgraph=True)
 
 
+_LOGS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
+
+
+def _logging() -> set[Any]:
+    """What writes logs, `warning_once` and the like that libraries add to loggers included.
+
+    A log is no part of the step: it is left out where it stands in a forward, rather than break the graph.
+    """
+    return {f for name, f in vars(logging.Logger).items() if callable(f) and name.split("_")[0] in _LOGS}
+
+
 @contextlib.contextmanager
 def dynamo_settings() -> Iterator[None]:
     """Dynamo's switches while a module under plan is traced or run; its refusals come out as `CaptureError`.
@@ -256,7 +268,12 @@ def dynamo_settings() -> Iterator[None]:
     from torch._dynamo import config, exc
 
     try:
-        with config.patch(allow_rnn=True, recompile_limit=MOST_SHAPES, fail_on_recompile_limit_hit=True):
+        with config.patch(
+            allow_rnn=True,
+            recompile_limit=MOST_SHAPES,
+            fail_on_recompile_limit_hit=True,
+            ignore_logging_functions=_logging(),
+        ):
             yield
     except exc.BackendCompilerFailed as error:
         if isinstance(error.inner_exception, OutsizeError):
