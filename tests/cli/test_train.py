@@ -180,6 +180,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
             process.kill()
             process.wait()
     assert "Traceback" not in log.read_text()
+    assert "interrupted" in log.read_text()
     assert list(disk.iterdir()) == []
     assert not (tmp_path / "run.json").exists()
 

@@ -55,9 +55,10 @@ def main() -> None:
             f"[bold red]{type(error).__name__}[/]: {escape(str(error))}", soft_wrap=True
         )
         sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("[yellow]interrupted[/]: nothing was left behind")
-        sys.exit(130)
+    except SystemExit as ended:  # typer makes this of Ctrl-C
+        if ended.code == 130:
+            Console(stderr=True).print("[yellow]interrupted[/]: nothing was left behind")
+        raise
 
 
 if __name__ == "__main__":

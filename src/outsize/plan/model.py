@@ -122,13 +122,15 @@ def cannot_shrink(model: Model, floor: Ints, *, tools: str) -> BudgetError:
     op = model.graph.ops[position]
     dominating = held_at(model.graph, position)[:5]
     works_in = int(model.profile.workspace[position])
+    made = (s for s in model.graph.storages if s.kind in ("output", "gradient") and s.producer <= position)
+    handed_out = sum(s.nbytes for s in made)
     kept = "kept for the loss" if op.phase == "outside" else "that it works in"
     listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in dominating)
     return BudgetError(
         f"a budget of {format_bytes(model.budget)} ({model.budget} bytes) is below {format_bytes(smallest)} "
         f"({smallest} bytes), the smallest that {tools} can reach: op {op.name!r} (position {position}) needs that "
-        f"at once, {format_bytes(model.graph.resident_bytes)} of it resident and {format_bytes(works_in)} {kept}. The "
-        f"largest are {listed}.",
+        f"at once, {format_bytes(model.graph.resident_bytes)} of it resident, {format_bytes(handed_out)} results and "
+        f"gradients, {format_bytes(works_in)} {kept}. The largest are {listed}.",
         smallest_feasible_bytes=smallest,
         dominating=dominating,
     )
