@@ -22,6 +22,7 @@ from ...errors import TreesError
 from .forest import Forest
 from .functions import TABLES, Functions, preorder
 from .grammar import FIELDS, KINDS
+from .python_outside import RUN_NODES, Lines, units_outside
 from .python_walk import Walk
 
 #: A longer function is skipped in a scan: the packed tables grow with (names x places).
@@ -92,6 +93,36 @@ def python_functions(source: str | bytes, *, max_nodes: int = MAX_NODES) -> Func
     for node in outermost_functions(syntax_tree(text)):
         walk.pack(node)
     return finished(walk)
+
+
+def python_outside(
+    source: str | bytes, *, max_nodes: int = MAX_NODES, run_nodes: int = RUN_NODES
+) -> tuple[Functions, list[Lines]]:
+    """The code that is in no function (see `python_outside`), as if each unit were a function; and the lines of each.
+
+    Raises:
+        TreesError: unreadable text.
+    """
+    text = Source(source)
+    return _outside(text, syntax_tree(text), max_nodes, run_nodes)
+
+
+def python_file(text: Source) -> tuple[Functions, Functions, list[Lines]]:
+    """Both `python_functions` and `python_outside` of one text that is parsed once."""
+    tree = syntax_tree(text)
+    walk = Walk(text.text, text.lines, max_nodes=MAX_NODES)
+    for node in outermost_functions(tree):
+        walk.pack(node)
+    return finished(walk), *_outside(text, tree, MAX_NODES, RUN_NODES)
+
+
+def _outside(text: Source, tree: ast.Module, max_nodes: int, run_nodes: int) -> tuple[Functions, list[Lines]]:
+    walk = Walk(text.text, text.lines, max_nodes=max_nodes, cut=True)
+    lines: list[Lines] = []
+    for unit in units_outside(tree, run_nodes=run_nodes):
+        if walk.pack(unit.root):
+            lines.append(unit.lines)
+    return finished(walk), lines
 
 
 def outermost_functions(tree: ast.Module) -> Iterator[ast.AST]:

@@ -35,14 +35,24 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 #: Roles of a function's children that are evaluated outside of it.
 _OUTSIDE = frozenset({"decorator_list", "returns", "bases", "keywords"})
+_CUT = (*_FUNCTIONS, ast.ClassDef)
 _NO_SCOPE = -1
 
 
 class Walk:
-    """Columns of the functions walked so far; `pack` adds one."""
+    """Columns of the functions walked so far; `pack` adds one.
 
-    def __init__(self, text: bytes, lines: Sequence[int], *, max_nodes: int = 10**9) -> None:
-        self.text, self.lines, self.max_nodes = text, lines, max_nodes
+    Args:
+        text: the source in UTF-8.
+        lines: where its lines start.
+        max_nodes: a larger tree is left out.
+        cut: functions and classes below the root are leaves, see `python_outside`.
+    """
+
+    def __init__(
+        self, text: bytes, lines: Sequence[int], *, max_nodes: int = 10**9, cut: bool = False
+    ) -> None:
+        self.text, self.lines, self.max_nodes, self.cut = text, lines, max_nodes, cut
         self.tokens: dict[str, int] = {token: index for index, token in enumerate(RESERVED)}
         self.ptr: list[int] = [0]
         self.parent: list[int] = []
@@ -56,21 +66,22 @@ class Walk:
         self.table_ptr: dict[str, list[int]] = {table: [0] for table in TABLES}
         self.skipped = 0
 
-    def pack(self, root: ast.AST) -> None:
-        """Add the tree under `root`; one larger than `max_nodes` is counted in `skipped` and left out."""
+    def pack(self, root: ast.AST) -> bool:
+        """Add the tree under `root`; one larger than `max_nodes` is counted in `skipped` and left out: False."""
         unit = _Unit(self, root)
         if len(unit.parent) > self.max_nodes:
             self.skipped += 1
             for table, names in TABLES.items():
                 for name in names:
                     del self.rows[name][self.table_ptr[table][-1] :]
-            return
+            return False
         for name in ("parent", "kind", "field", "token", "pos", "start", "end"):
             getattr(self, name).extend(getattr(unit, name))
         self.ptr.append(len(self.parent))
         unit.resolve()
         for table, names in TABLES.items():
             self.table_ptr[table].append(len(self.rows[names[0]]))
+        return True
 
     def number(self, token: str) -> int:
         return self.tokens.setdefault(token, len(self.tokens))
@@ -86,6 +97,8 @@ class _Unit:
     def __init__(self, walk: Walk, root: ast.AST) -> None:
         self.walk = walk
         self.root = root
+        #: The names of a class body are seen by its own statements only, not by the scopes inside.
+        self.shut = isinstance(root, ast.ClassDef)
         self.parent: list[int] = []
         self.kind: list[int] = []
         self.field: list[int] = []
@@ -177,6 +190,8 @@ class _Unit:
         below: int, quoted: bool,
     ) -> None:  # fmt: skip
         first = len(queue)
+        if index and self.walk.cut and isinstance(node, _CUT):
+            return
         outside = _NO_SCOPE if index == 0 else scope
         if isinstance(node, ast.arguments):
             self.defaults |= nodes.defaults(node)
@@ -254,7 +269,7 @@ class _Unit:
                 self._occur(self._bind(name, scope), node, role, quoted)
         for node, name, scope, role, quoted in self.names:
             if role in (LOAD, CALLED):
-                self._occur(self._look_up(name, scope), node, role, quoted)
+                self._occur(self._look_up(name, scope), node, role, quoted or (self.shut and scope > 0))
         for a, b, scope in self.copies:
             left, right = self._look_up(a, scope), self._look_up(b, scope)
             if left is not None and right is not None:
@@ -276,8 +291,10 @@ class _Unit:
         return self.bound[scope][name]
 
     def _look_up(self, name: str, scope: int) -> int | None:
+        inner = scope
         while scope >= 0:
-            if scope not in self.class_scopes and name in self.bound[scope]:
+            shut = scope in self.class_scopes or (self.shut and scope == 0 < inner)
+            if not shut and name in self.bound[scope]:
                 return self.bound[scope][name]
             scope = self.outer[scope]
         return None

@@ -25,7 +25,7 @@ from .functions import Functions, concatenate
 from .grammar import ATTRIBUTE, KIND, LITERAL, OPERATION, OPERATORS, PLACES, VARIABLE
 from .model import Detector
 from .parsing import ENDINGS, language_of
-from .python_front import Source, python_functions
+from .python_front import Source, python_file, python_functions
 from .store import Calibration
 from .words import WordTable
 
@@ -76,15 +76,16 @@ class Finding:
 
 @dataclasses.dataclass(kw_only=True)
 class _File:
-    """A file whose functions wait for a batch; `source` is kept only until they are scored."""
+    """A file's functions, or its code outside of them, waiting for a batch; `source` is kept until they are scored."""
 
     path: str
     source: Source
     functions: Functions
+    outside: bool = False
 
 
 Warn = Callable[[str], None]
-#: Given the path and the first and last line of a function: whether to look at it.
+#: Given the path and a first and last line: whether to look at the function or statement there.
 Wanted = Callable[[str, int, int], bool]
 
 
@@ -101,7 +102,7 @@ def find_files(paths: Iterable[str | os.PathLike[str]], warn: Warn) -> Iterator[
             warn(f"{given}: no such file or folder")
 
 
-def read_functions(path: Path, config: ScanConfig) -> tuple[Source, Functions]:
+def read_source(path: Path, config: ScanConfig) -> Source:
     """Raises:
     TreesError: another language than the detector knows, too large, unreadable.
     """
@@ -111,7 +112,12 @@ def read_functions(path: Path, config: ScanConfig) -> tuple[Source, Functions]:
     size = path.stat().st_size
     if size > config.max_bytes:
         raise TreesError(f"{path}: {size:,} bytes, more than the {config.max_bytes:,} that a scan takes")
-    source = Source(path.read_bytes())
+    return Source(path.read_bytes())
+
+
+def read_functions(path: Path, config: ScanConfig) -> tuple[Source, Functions]:
+    """A file and its functions, without what stands outside of them; raises as `read_source`."""
+    source = read_source(path, config)
     return source, python_functions(source.text.decode("utf-8", "surrogatepass"))
 
 
@@ -131,28 +137,37 @@ def scan(
     nodes = 0
     for path in files:
         try:
-            source, functions = read_functions(path, config)
+            source = read_source(path, config)
+            functions, outside, lines = python_file(source)
         except (TreesError, OSError) as error:
             warn(str(error) if str(path) in str(error) else f"{path}: {error}")
             continue
         if wanted is not None:
             functions = functions.select(_wanted(functions, source, str(path), wanted))
-        if not functions.count:
-            continue
-        for part in _portions(functions, config.batch_nodes):
-            waiting.append(_File(path=str(path), source=source, functions=part))
-            nodes += part.forest.nodes
-            if nodes >= config.batch_nodes:
-                yield from _score(waiting, detector, calibration, config)
-                seen(sum(file.functions.count for file in waiting))
-                waiting, nodes = [], 0
+            outside = outside.select(
+                [i for i, own in enumerate(lines) if any(wanted(str(path), *span) for span in own)]
+            )
+        for given in (functions, outside):
+            for part in _portions(given, config.batch_nodes):
+                waiting.append(_File(path=str(path), source=source, functions=part, outside=given is outside))
+                nodes += part.forest.nodes
+                if nodes >= config.batch_nodes:
+                    yield from _score(waiting, detector, calibration, config)
+                    seen(_functions(waiting))
+                    waiting, nodes = [], 0
     if waiting:
         yield from _score(waiting, detector, calibration, config)
-        seen(sum(file.functions.count for file in waiting))
+        seen(_functions(waiting))
+
+
+def _functions(waiting: list[_File]) -> int:
+    return sum(file.functions.count for file in waiting if not file.outside)
 
 
 def _portions(functions: Functions, nodes: int) -> Iterator[Functions]:
     """Consecutive functions of about `nodes` nodes."""
+    if not functions.count:
+        return
     if functions.forest.nodes <= 2 * nodes:
         yield functions
         return
