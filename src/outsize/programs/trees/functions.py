@@ -27,6 +27,7 @@ import numpy as np
 
 from ...errors import TreesError
 from .forest import Forest, Ints, load_arrays, ranges, save_arrays
+from .grammar import RESERVED
 
 #: Table name → its columns. Every table has a `<table>_ptr` of `[functions + 1]`.
 TABLES = {
@@ -77,6 +78,22 @@ class Functions:
             columns["distribution"] = np.asarray(self.columns["distribution"])[index]
         return Functions(
             forest=self.forest.select(index), order=self.order[nodes], last=self.last[nodes], columns=columns
+        )
+
+    def compact(self) -> Functions:
+        """The same functions with no more tokens than they use, besides the reserved ones.
+
+        A selection keeps the list of all; a large file in many portions would be spelled out once for each.
+        """
+        forest, symbol = self.forest, self.columns["symbol_token"]
+        used = np.unique(np.concatenate([np.arange(len(RESERVED)), forest.token, symbol]))
+        tokens = [forest.tokens[index] for index in used.tolist()]
+        return dataclasses.replace(
+            self,
+            forest=dataclasses.replace(
+                forest, token=np.searchsorted(used, forest.token).astype(np.int32), tokens=tokens
+            ),
+            columns={**self.columns, "symbol_token": np.searchsorted(used, symbol).astype(np.int32)},
         )
 
     def owner(self, table: str) -> Ints:

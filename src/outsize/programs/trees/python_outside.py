@@ -42,8 +42,7 @@ def units_outside(tree: ast.Module, *, run_nodes: int = RUN_NODES) -> Iterator[U
     for owner in owners:
         bound: dict[str, ast.stmt] = {}
         runs = list(_runs(owner.body, run_nodes))
-        for number, run in enumerate(runs):
-            lines = [piece for statement in run for piece in _own_lines(statement)]
+        for number, (run, lines) in enumerate(runs):
             here = _bindings(run) if len(runs) > 1 else {}
             body = [*_context(run, bound, here), *run] if bound else run
             bound |= here
@@ -74,18 +73,24 @@ def _inside(statements: Sequence[ast.AST]) -> Iterator[ast.AST]:
             stack.extend(ast.iter_child_nodes(node))
 
 
-def _runs(statements: list[ast.stmt], most: int) -> Iterator[list[ast.stmt]]:
+def _runs(statements: list[ast.stmt], most: int) -> Iterator[tuple[list[ast.stmt], Lines]]:
     run: list[ast.stmt] = []
+    lines: Lines = []
     nodes = 0
     for statement in statements:
-        size = sum(1 for _ in _inside([statement]))
+        size, inner = 0, []
+        for node in _inside([statement]):
+            size += 1
+            if isinstance(node, _CUT):
+                inner.append((_first_line(node), node.end_lineno or 0))
         if run and nodes + size > most:
-            yield run
-            run, nodes = [], 0
+            yield run, lines
+            run, lines, nodes = [], [], 0
         run.append(statement)
+        lines.extend(_own_lines(statement, sorted(inner)))
         nodes += size
     if run:
-        yield run
+        yield run, lines
 
 
 def _bindings(statements: Sequence[ast.stmt]) -> dict[str, ast.stmt]:
@@ -116,7 +121,8 @@ def _context(
 ) -> list[ast.stmt]:
     """Bindings of earlier runs that this one reads and does not set."""
     read = {n.id for n in _inside(run) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-    return [statement for name, statement in bound.items() if name in read and name not in here]
+    names = read & bound.keys() - here.keys()
+    return [bound[n] for n in sorted(names, key=lambda n: (bound[n].lineno, bound[n].col_offset, n))]
 
 
 def _class_part(owner: ast.ClassDef, body: list[ast.stmt], *, first: bool) -> ast.ClassDef:
@@ -136,14 +142,10 @@ def _first_line(statement: ast.stmt) -> int:
     return min([statement.lineno, *(decorator.lineno for decorator in decorators)])
 
 
-def _own_lines(statement: ast.stmt) -> Lines:
+def _own_lines(statement: ast.stmt, inner: Lines) -> Iterator[tuple[int, int]]:
     """The statement's lines without those of the functions and classes in it."""
-    inner = sorted(
-        (_first_line(node), node.end_lineno or 0) for node in _inside([statement]) if isinstance(node, _CUT)
-    )
-    lines, low = [], _first_line(statement)
+    low = _first_line(statement)
     for first, last in [*inner, ((statement.end_lineno or low) + 1, 0)]:
         if low < first:
-            lines.append((low, first - 1))
+            yield low, first - 1
         low = last + 1
-    return lines

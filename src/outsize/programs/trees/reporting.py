@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import json
+import os
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePath
+from urllib.parse import quote
 
 from .grammar import PLACES
 from .scan import Finding
@@ -76,7 +78,7 @@ def _result(finding: Finding) -> dict[str, object]:
         "startLine": finding.line, "startColumn": finding.column,
         "endLine": finding.end_line, "endColumn": finding.end_column,
     }  # fmt: skip
-    artifact = {"uri": PurePath(finding.path).as_posix()}
+    artifact = {"uri": quote(os.fsencode(PurePath(finding.path).as_posix()))}
     change = {"deletedRegion": region, "insertedContent": {"text": finding.repair}}
     return {
         "ruleId": finding.kind,

@@ -110,6 +110,8 @@ def read_source(path: Path, config: ScanConfig) -> Source:
     if language != "python":
         raise TreesError(f"{path}: the detector was trained on python, this is {language}")
     size = path.stat().st_size
+    if not path.is_file():
+        raise TreesError(f"{path}: not a regular file")
     if size > config.max_bytes:
         raise TreesError(f"{path}: {size:,} bytes, more than the {config.max_bytes:,} that a scan takes")
     return Source(path.read_bytes())
@@ -173,7 +175,7 @@ def _portions(functions: Functions, nodes: int) -> Iterator[Functions]:
         return
     part = np.asarray(functions.forest.ptr[1:] - 1) // nodes
     for number in np.unique(part):
-        yield functions.select(np.flatnonzero(part == number))
+        yield functions.select(np.flatnonzero(part == number)).compact()
 
 
 def _wanted(functions: Functions, source: Source, path: str, wanted: Wanted) -> list[int]:
