@@ -37,23 +37,34 @@ def scan(
         ),
     ] = None,
     diff: Annotated[
-        str | None, typer.Option(metavar="REV", help="Only functions changed since this revision.")
+        str | None,
+        typer.Option(metavar="REV", help="Only functions and top-level statements changed since then."),
     ] = None,
     json: Json = None,
     sarif: Annotated[str | None, typer.Option(help="Write SARIF 2.1.0 to this file, - for stdout.")] = None,
     model: Model = None,
 ) -> None:
     """Rank suspicious places: file:line:column, kind, repair, probability."""
+    from outsize.errors import TreesError
     from outsize.programs.trees import reporting, store
     from outsize.programs.trees import scan as scanning
 
+    if json == sarif == "-":
+        raise TreesError("--json and --sarif cannot both go to stdout; give one of them a file")
+    if not any(path.exists() for path in paths):
+        raise TreesError(f"no such file or folder: {', '.join(map(str, paths))}")
     detector, calibration, _ = store.load(model or store.SHIPPED)
     config = scanning.ScanConfig(min_probability=min_probability, prior=prior)
     with _progress() as progress:
         files = list(scanning.find_files(paths, _warn))
         task = progress.add_task("scanning", total=len(files))
         found = scanning.scan(
-            _advancing(files, progress, task), detector, calibration, config, warn=_warn, wanted=_wanted(diff)
+            _advancing(files, progress, task),
+            detector,
+            calibration,
+            config,
+            warn=_warn,
+            wanted=_wanted(diff, paths),
         )
         findings = reporting.ranked(found, top if top or json or sarif else 20)
     for target, text in (
@@ -182,12 +193,14 @@ def similar(
             typer.echo(f"{match.path}:{match.line}-{match.end_line}: {match.similarity:.3f} {match.name}")
 
 
-def _wanted(diff: str | None) -> Callable[[str, int, int], bool] | None:
+def _wanted(diff: str | None, paths: list[Path]) -> Callable[[str, int, int], bool] | None:
     if diff is None:
         return None
     from outsize.programs.trees.changes import changed_lines, touches
 
-    changed = changed_lines(diff, Path.cwd())
+    changed: dict[Path, list[tuple[int, int]]] = {}
+    for folder in sorted({(p if p.is_dir() else p.parent).resolve() for p in paths if p.exists()}):
+        changed |= changed_lines(diff, folder)
     return lambda path, first, last: touches(changed.get(Path(path).resolve(), ()), first, last)
 
 

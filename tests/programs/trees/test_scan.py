@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -177,9 +179,27 @@ def test_diff_keeps_to_changed_functions(
         invoke(".", "--diff", "HEAD", "--model", model, "--json", "-", "--min-probability", 0).stdout
     )
     assert {(row["path"], row["line"]) for row in rows} == {("pkg/a.py", 10)}
-    for revision, match in (("nonsense", "git"), ("--output=x", "is not a revision")):
+    for revision, match in (("nonsense", "bad revision"), ("--output=x", "is not a revision")):
         with pytest.raises(TreesError, match=match):
             changed_lines(revision, tmp_path)
+
+
+def test_what_cannot_be_done_is_said(tmp_path: Path, model: Path) -> None:
+    file = tmp_path / "a b.py"
+    file.write_text(CODE)
+    os.mkfifo(tmp_path / "pipe.py")  # must not wait for a writer
+    result = invoke(tmp_path, "--model", model, "--sarif", "-")
+    assert f"warning: {tmp_path / 'pipe.py'}: not a regular file" in result.stderr
+    (uri,) = set(re.findall(r'"uri": "(.*)"', result.stdout))
+    assert uri == f"{tmp_path}/a%20b.py"
+    for arguments, match in (
+        ((tmp_path / "absent", tmp_path / "gone"), "no such file or folder: .*absent, .*gone"),
+        ((file, "--json", "-", "--sarif", "-"), "cannot both go to stdout"),
+        ((file, "--diff", "HEAD"), "git in .*not a git repository"),
+    ):
+        with pytest.raises(TreesError, match=match):
+            raise invoke(*arguments, "--model", model).exception or AssertionError(arguments)
+    assert invoke(tmp_path / "absent", file, "--model", model).exit_code == 0
 
 
 def test_nothing_that_is_scanned_runs(tmp_path: Path, model: Path) -> None:

@@ -60,5 +60,5 @@ def _git(arguments: list[str], folder: Path) -> str:
         raise TreesError(f"cannot run git: {error}") from error
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().split("\n")[0]
-        raise TreesError(f"git {' '.join(arguments[:2])}: {said}")
+        raise TreesError(f"git in {folder}: {said}")
     return done.stdout.decode("utf-8", "surrogateescape")

@@ -33,7 +33,10 @@ def function_at(path: Path, line: int) -> Functions:
     Raises:
         TreesError: unreadable, or no function there; says which lines have one.
     """
-    source, functions = read_functions(path, ScanConfig())
+    try:
+        source, functions = read_functions(path, ScanConfig())
+    except OSError as error:
+        raise TreesError(f"cannot read {path}: {error.strerror}") from error
     spans = [(low, high) for _, low, high in _spans(source, functions)]
     found = [i for i, (low, high) in enumerate(spans) if low <= line <= high]
     if not found:
@@ -49,7 +52,12 @@ def similar(
     """The `top` functions below a folder nearest to the query, the nearest first.
 
     A function is embedded and forgotten file by file; kept are the best so far.
+
+    Raises:
+        TreesError: no such folder.
     """
+    if not folder.exists():
+        raise TreesError(f"{folder}: no such file or folder")
     wanted = embed(model, query)[0]
     best: list[Match] = []
     for path in find_files([folder], warn):
