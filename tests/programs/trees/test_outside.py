@@ -154,3 +154,14 @@ def test_diff_keeps_to_the_unit_of_the_changed_line(
     result = CliRunner().invoke(app, [*arguments, "--min-probability", "0"])
     lines = {row["line"] for row in json.loads(result.stdout)}
     assert lines == expected
+
+
+def test_diff_covers_decorators(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "a.py").write_text("@keep(3)\ndef f(a, b):\n    return a - b\n")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "first")
+    (tmp_path / "a.py").write_text("@keep(4)\ndef f(a, b):\n    return a - b\n")
+    arguments = ["trees", "scan", str(tmp_path), "--diff", "HEAD", "--model", str(model), "--json", "-"]
+    rows = json.loads(CliRunner().invoke(app, [*arguments, "--min-probability", "0"]).stdout)
+    assert {row["line"] for row in rows} == {1, 3}

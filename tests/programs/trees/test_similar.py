@@ -191,7 +191,9 @@ def test_search_from_the_command_line(tmp_path: Path) -> None:
     for place, match in (
         (f"{tmp_path / 'a.py'}:1", "lines with functions: 3-4, 6-7"),
         ("a.py", "is not FILE:LINE"),
+        ("absent.py:1", "cannot read absent.py: No such file"),
+        (f"{tmp_path / 'a.py'}:4 --in absent", "absent: no such file or folder"),
     ):
-        failed = CliRunner().invoke(app, ["trees", "similar", place, *shared])
+        failed = CliRunner().invoke(app, ["trees", "similar", *shared, *place.split()])
         assert isinstance(failed.exception, TreesError)
         assert match in str(failed.exception)

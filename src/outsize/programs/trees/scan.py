@@ -179,8 +179,11 @@ def _portions(functions: Functions, nodes: int) -> Iterator[Functions]:
 
 
 def _wanted(functions: Functions, source: Source, path: str, wanted: Wanted) -> list[int]:
+    if not functions.count:
+        return []
     roots = np.asarray(functions.forest.ptr[:-1])
-    first, last = functions.forest.start[roots], functions.forest.end[roots]
+    # A function's own span begins at `def`, its decorators stand before that.
+    first, last = np.minimum.reduceat(functions.forest.start, roots), functions.forest.end[roots]
     return [
         index
         for index, (low, high) in enumerate(zip(first.tolist(), last.tolist()))
