@@ -96,9 +96,9 @@ def speed(r: dict[str, Any], scan: dict[str, Any]) -> str:
         f"the sum over children "
         f"{kernel['forward']:.1f} times as fast as the best of edge list, CSR and COO "
         f"({kernel['with_gradient']:.1f} with its "
-        f"gradient).\n\nScan (`benchmarks/trees-scan`): {scan['functions_per_second']} functions per second over "
-        f"{scan['files']} modules of the standard library, {scan['functions_per_processor_second']} per "
-        f"processor second; resident "
+        f"gradient).\n\nScan (`benchmarks/trees-scan`): {scan['functions_per_processor_second']} functions per "
+        f"processor second, one core, over {scan['files']:,} modules of the standard library with their code "
+        f"outside of functions; resident "
         "MB after so many files: " + ", ".join(f"{k}: {v}" for k, v in memory.items()) + "."
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from outsize.cli.main import app
-from outsize.programs.trees import store
+from outsize.programs.trees import scan, store
 from outsize.programs.trees.functions import Functions
 from outsize.programs.trees.grammar import LITERAL, OPERATION, VARIABLE
 from outsize.programs.trees.model import Detector, DetectorConfig
@@ -165,3 +165,22 @@ def test_diff_covers_decorators(tmp_path: Path, model: Path) -> None:
     arguments = ["trees", "scan", str(tmp_path), "--diff", "HEAD", "--model", str(model), "--json", "-"]
     rows = json.loads(CliRunner().invoke(app, [*arguments, "--min-probability", "0"]).stdout)
     assert {row["line"] for row in rows} == {1, 3}
+
+
+def test_class_bodies_have_lower_odds(tmp_path: Path, model: Path) -> None:
+    """The same body in a class, with the odds that were measured, against no change of odds."""
+    (tmp_path / "a.py").write_text("class A:\n    low = 1\n    high = low * 7\n")
+    detector, calibration, _ = store.load(model)
+    config = scan.ScanConfig(min_probability=0)
+
+    def probabilities() -> list[float]:
+        found = scan.scan([tmp_path / "a.py"], detector, calibration, config, warn=print)
+        return [f.probability for f in sorted(found, key=lambda f: (f.line, f.column))]
+
+    lowered = probabilities()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scan, "CLASS_ODDS", 1.0)
+        raw = probabilities()
+    assert len(raw) == 4
+    odds = [(a / (1 - a)) / (b / (1 - b)) for a, b in zip(lowered, raw, strict=True)]
+    assert odds == pytest.approx([scan.CLASS_ODDS] * 4, rel=1e-3)
