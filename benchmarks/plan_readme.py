@@ -96,7 +96,8 @@ def _times(value: float | None) -> str:
 def predicted(r: dict) -> list[str]:
     within = ", ".join(f"{name} {value:.3f}" for name, value in r["within_network"].items())
     return [
-        f"{r['plans']} plans of {len(r['within_network'])} networks on {r['threads']} threads: Spearman "
+        f"{r['plans']} plans of {len(r['within_network'])} networks on {r['threads']} threads, over the disk and over it "
+        "slowed down to 150 MB/s: Spearman "
         f"{r['spearman']:.3f} over seconds (bar {r['bar']}), {r['spearman_of_slowdowns']:.3f} over slowdowns; within a "
         f"network {within}."
     ]
