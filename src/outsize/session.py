@@ -122,9 +122,8 @@ class Session(Host):
         track.stale, track.drifted = "", False
         track.densities.planned()
         encodes = any(d.encoded_bytes for d in prepared.plan.decisions)
-        for (
-            tier
-        ) in self._tiers.values():  # what is denser than planned goes to one: its threads must have started
+        # What is denser than planned goes to a tier, whose threads must have started before the step is counted.
+        for tier in self._tiers.values():
             tier.reserve(prepared.plan.swapped_bytes or int(encodes))
         gc.collect()  # planning leaves graphs in cycles, which would come free in the middle of the step's count
         # Pages of the steps before would stand in the first one's resident set.
@@ -150,8 +149,10 @@ class Session(Host):
         except BudgetError as error:
             if type(error) is not BudgetError or track.outside is not None:
                 raise
-            for share in SMALLER_GUESSES:
-                guess = int(share * guessed_outside(step))
+            whole = guessed_outside(step)
+            for guess in (int(share * whole) for share in SMALLER_GUESSES):
+                if error.smallest_feasible_bytes - (whole - guess) > self.budget_bytes:
+                    continue  # no position needs less by more than that
                 try:
                     prepared = self._prepare(step, replace(learned, outside=guess))
                 except BudgetError:

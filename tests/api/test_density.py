@@ -185,7 +185,8 @@ def drift(name: str, budget: int, actions: tuple[str, ...]) -> list[RunRecord]:
 
 @pytest.mark.parametrize("name", DRIFTS)
 def test_drift_under_all_actions(peak: int, name: str) -> None:
-    drift(name, int(0.75 * peak), ("swap", "recompute", "encode"))
+    records = drift(name, int(0.75 * peak), ("swap", "recompute", "encode"))
+    assert records[-1].decisions
 
 
 @pytest.mark.parametrize("name", DRIFTS)

@@ -99,8 +99,9 @@ def test_python_prints_what_is_shown(document: str) -> None:
             assert printed == text
 
 
-def test_the_example_of_the_library_runs() -> None:
+def test_the_example_of_the_library_runs(capsys: pytest.CaptureFixture[str]) -> None:
     run(["python", "examples/library.py"])
+    assert capsys.readouterr().out
 
 
 def test_the_table_is_that_of_the_results() -> None:

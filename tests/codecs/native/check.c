@@ -1,20 +1,13 @@
 /* Every level against the portable one, over random bits, sizes, widths and damage; built with sanitizers, or
  * for another architecture under an emulator. `check SECONDS SEED` prints the number of cases, or what went
  * wrong. */
-#include "../../../src/outsize/native/codec.h"
+#include "levels.h"
+#include "random.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-static uint64_t state;
-static uint64_t draw(void) { /* splitmix64 */
-    uint64_t z = (state += 0x9E3779B97F4A7C15u);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
 
 static void fail(const char *what, const codec_job *job) {
     printf("%s: level %s, width %d, %lld elements\n", what, job->level->name, 1 << job->width,
@@ -22,13 +15,12 @@ static void fail(const char *what, const codec_job *job) {
     exit(1);
 }
 
-static size_t align(size_t n) { return (n + 15) / 16 * 16; }
 
 /* Exact-sized heap blocks, so that a sanitizer sees the first byte out of place. */
 static codec_job encode(const codec_level *level, int width, int64_t n, enum operation operation,
                         const uint8_t *x, uint8_t *y, uint8_t *buffer, int64_t room) {
     static const uint64_t low[] = {~0ull, 0xFC00, 0xFF800000u, 0xFFF0000000000000u};
-    size_t table = align(4 * (size_t)((n + BLOCK - 1) / BLOCK)), bitmap = align((size_t)(n + 7) / 8);
+    size_t table = padded(4 * (size_t)((n + BLOCK - 1) / BLOCK)), bitmap = padded((size_t)(n + 7) / 8);
     codec_job job = {.level = level, .width = width, .threads = 1 + (int)(draw() % 3), .n = n};
     job.operation = operation, job.neg_inf = low[width], job.x = x, job.y = y, job.base = buffer;
     job.table = (uint32_t *)buffer, job.bitmap = buffer + table, job.values = buffer + table + bitmap;
@@ -42,7 +34,7 @@ static void one_case(const codec_level *level) {
     int width = (int)(draw() % 4);
     int64_t n = (int64_t)(draw() % (draw() % 8 ? 5000 : 200000));
     size_t bytes = (size_t)n << width,
-           head = align(4 * (size_t)((n + BLOCK - 1) / BLOCK)) + align((size_t)(n + 7) / 8);
+           head = padded(4 * (size_t)((n + BLOCK - 1) / BLOCK)) + padded((size_t)(n + 7) / 8);
     uint8_t *x = malloc(bytes), *y = malloc(bytes), *expected = malloc(bytes), *plain_y = malloc(bytes);
     uint64_t run = 1 + draw() % 200, keep = draw() % 11, on = 1;
     for (int64_t i = 0; i < n; i++) {
@@ -102,17 +94,8 @@ static void one_case(const codec_level *level) {
 int main(int argc, char **argv) {
     double seconds = argc > 1 ? atof(argv[1]) : 1;
     state = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
-    codec_byte_tables();
-    const codec_level *levels[3] = {&codec_portable};
-    int count = 1;
-#if defined(__x86_64__)
-    codec_x86_tables();
-    if (__builtin_cpu_supports("avx2")) levels[count++] = &codec_avx2;
-    if (__builtin_cpu_supports("avx512vbmi2")) levels[count++] = &codec_avx512;
-#elif defined(__aarch64__)
-    codec_neon_tables();
-    levels[count++] = &codec_neon;
-#endif
+    const codec_level *levels[3];
+    int count = codec_levels_here(levels);
     long cases = 0;
     for (clock_t start = clock(); (double)(clock() - start) / CLOCKS_PER_SEC < seconds; cases++)
         one_case(levels[cases % count]);

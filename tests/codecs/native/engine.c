@@ -1,6 +1,8 @@
 /* A small fuzzing engine for compilers without libFuzzer: the codec is built with -fsanitize-coverage=trace-pc
  * and calls `__sanitizer_cov_trace_pc` at every branch; an input that takes a new path is kept and mutated on.
  * `engine SECONDS SEED` prints the number of runs and of inputs kept. */
+#include "random.h"
+
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,15 +20,6 @@ static struct {
     size_t size;
 } kept[MOST];
 static size_t kept_count;
-static uint64_t state;
-
-static uint64_t draw(void) { /* splitmix64 */
-    uint64_t z = (state += 0x9E3779B97F4A7C15u);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
-
 void __sanitizer_cov_trace_pc(void) {
     uint64_t here = (uint64_t)__builtin_return_address(0);
     uint8_t *count = &counts[(here ^ here >> 16) % PLACES];

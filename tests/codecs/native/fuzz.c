@@ -3,7 +3,7 @@
  * with the bitmap (few inputs would come past the table otherwise) and the number of values set or not, or as a
  * dense tensor. Every level must do what the portable one does, and touch no byte outside exact-sized heap
  * blocks. */
-#include "../../../src/outsize/native/codec.h"
+#include "levels.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -14,24 +14,12 @@ static const codec_level *levels[3];
 static int level_count;
 
 static void prepare(void) {
-    if (level_count) return;
-    codec_byte_tables();
-    levels[level_count++] = &codec_portable;
-#if defined(__x86_64__)
-    codec_x86_tables();
-    if (__builtin_cpu_supports("avx2")) levels[level_count++] = &codec_avx2;
-    if (__builtin_cpu_supports("avx512vbmi2")) levels[level_count++] = &codec_avx512;
-#elif defined(__aarch64__)
-    codec_neon_tables();
-    levels[level_count++] = &codec_neon;
-#endif
+    if (!level_count) level_count = codec_levels_here(levels);
 }
 
 static void expect(int holds) {
     if (!holds) abort();
 }
-
-static size_t padded(size_t n) { return (n + 15) / 16 * 16; }
 
 static size_t table_bytes(int64_t n) { return padded(4 * (size_t)((n + BLOCK - 1) / BLOCK)); }
 

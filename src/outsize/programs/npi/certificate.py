@@ -81,35 +81,22 @@ class Certificate:
         exact = all(p["kind"] == "exhaustive" and not p["errors"] for p in self.primitives.values())
         return self.holds and exact
 
-    def match(self, trained: Trained, template: Template) -> None:
-        """Raise unless this certificate is about these weights and this program.
+    def match(self, trained: Trained, template: Template | None = None) -> None:
+        """Raise unless this certificate is about these weights and, if given, this program.
 
         Raises:
             NpiError: naming what differs.
         """
-        changed = ["program"] if template.fingerprint() != self.program else []
-        self._raise(trained, changed + self._changed(trained))
-
-    def match_weights(self, trained: Trained) -> None:
-        """Raise unless this certificate is about these weights.
-
-        Raises:
-            NpiError: naming what differs.
-        """
-        self._raise(trained, self._changed(trained))
-
-    def _changed(self, trained: Trained) -> list[str]:
         now = {"controller": trained.controller.fingerprint()}
         then = {"controller": self.controller}
+        if template is not None:
+            now["program"], then["program"] = template.fingerprint(), self.program
         now |= {f"primitive {s}": p.fingerprint() for s, p in trained.primitives.items()}
         then |= {f"primitive {s}": p["weights"] for s, p in self.primitives.items()}
-        return sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
-
-    def _raise(self, trained: Trained, changed: list[str]) -> None:
-        if changed:
+        if different := sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k)):
             raise NpiError(
-                f"the certificate of {self.template} is not about this model: {', '.join(sorted(changed))} changed "
-                f"since; run `outsize npi verify {trained.name}` for a new one"
+                f"the certificate of {self.template} is not about this model: {', '.join(different)} changed since; run "
+                f"`outsize npi verify {trained.name}` for a new one"
             )
 
 

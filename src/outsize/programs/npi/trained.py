@@ -110,7 +110,7 @@ class Trained:
         Raises:
             NpiError: the certificate is about other weights.
         """
-        certificate.match_weights(self)
+        certificate.match(self)
         return replace(self, ends=self.fingerprint() if certificate.ends else "")
 
     def fill(self, slot: str, model: Primitive, check: PrimitiveCheck) -> Trained:
