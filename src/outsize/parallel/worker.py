@@ -24,13 +24,14 @@ from .chunks import ChunkPlan, Slot, form
 from .engine import Engine
 from .faults import HEADER, Control, Field, ended, gone, lines_bytes, watch
 from .generic import GenericRule, Schema
+from .guards import Idle, Places
 from .node import Groups, Node, discover, exchange, fetch, hand_out, listen
 from .relay import Relay
 from .ring import Ring
 from .rules import Memory, NativeRule, Rule, check_options, hyperparameters, master_type, native_state
 from .settings import MiB, Settings
 from .sinks import TORCH_TYPES, ReturnSink, Sink, UpdateSink
-from .startup import Idle, Places, dense_strides, meeting, open_groups, slots_of
+from .startup import dense_strides, meeting, open_groups, slots_of
 
 
 @final

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import inf
 
 import numpy as np
@@ -163,7 +164,6 @@ class Search:
         tries = self.model.settings.polished_ops // max(1, len(self.model.graph.ops))
         if best.seconds <= self.model.profile.seconds or tries < self.model.settings.polish_tries:
             return best
-
         found = polished(best.decisions, best.seconds, self._seconds, self._valid_move, tries=tries)
         return replace(best, seconds=found[0], decisions=found[1])
 
@@ -357,12 +357,13 @@ class Search:
 
     def _at_smallest(self) -> Scored | None:
         """A greedy walk may fail under a budget and get through a smaller one; swaps have no such gaps."""
-        if self.swaps or self.refused_by_tier or (smallest := self._smallest()) > self.model.budget:
+        if self.swaps or self.refused_by_tier or self._smallest > self.model.budget:
             return None
-        self.target = smallest
+        self.target = self._smallest
         starts = self.starts()
         return self._polished(starts[0]) if starts else None
 
+    @cached_property
     def _smallest(self) -> int:
         """The smallest budget at which a walk was seen to get through, to 0.1 %."""
         low, high, tastes = self.floor, self.model.peak, list(self._grid())
@@ -384,12 +385,11 @@ class Search:
             return tier_error(self.tier, self.request.limits[self.tier], self.refused_by_tier)
         if self.swaps:
             return cannot_shrink(self.model, floor_curve(self.model), tools="any plan")
-        high = self._smallest()
         position = int(np.argmax(self.model.curve))
         return BudgetError(
-            f"a budget of {self.model.budget} bytes is below {high} bytes, the smallest that a plan by "
+            f"a budget of {self.model.budget} bytes is below {self._smallest} bytes, the smallest that a plan by "
             f"{', '.join(self.request.actions)} was found for",
-            smallest_feasible_bytes=high,
+            smallest_feasible_bytes=self._smallest,
             dominating=held_at(self.model.graph, position)[:5],
         )
 
