@@ -39,8 +39,9 @@ MOST_CORRECTIONS = 3
 ROOM_WORTH_A_PLAN = 0.02
 #: Another plan is made where the loss took this share of the budget, or of the predicted peak, more or less than planned.
 LOSS_WORTH_A_PLAN = 0.01
-#: Bytes of objects by which first steps differ; the budget that an error names has room for them.
-FIRST_STEP_SPREAD = 2**16
+#: Bytes of objects by which steps differ: the budget that an error names has room for them, and one step that is over
+#: by no more is no reason to plan again (a process's table that doubles in the middle of it); a second one is.
+OBJECT_SPREAD = 2**16
 #: Shares of the guess for a loss not seen yet that are tried where the whole of it does not fit.
 SMALLER_GUESSES = (2 / 3, 1 / 3, 0.0)
 
@@ -214,7 +215,7 @@ class Session(Host):
         made, unknown = run.track.prepared, run.track.tight and run.track.outside is None
         if made is not None and unknown and run.meter.peaks.get("outside", 0) > self.budget_bytes:
             self._learn_outside(run.track, made, run)
-            run.track.outside = (run.track.outside or 0) + FIRST_STEP_SPREAD
+            run.track.outside = (run.track.outside or 0) + OBJECT_SPREAD
             self.called()
             try:
                 self._prepare(
@@ -271,7 +272,11 @@ class Session(Host):
         track.steps += 1
         # What a process allocates once in a first step no plan can shrink; the loss's bytes are known from it on.
         settled = track.steps > 1 or worst == peaks.get("outside")
-        if settled and worst > self.budget_bytes and track.corrections < MOST_CORRECTIONS:
+        if not settled or worst <= self.budget_bytes:
+            return
+        track.over += 1
+        again = track.over > 1 or worst > self.budget_bytes + OBJECT_SPREAD
+        if again and track.corrections < MOST_CORRECTIONS:
             track.corrections += 1
             inside = max(peaks.get(p, 0) - made.phase_peaks.get(p, 0) for p in ("forward", "backward"))
             track.bias += max(0, inside)

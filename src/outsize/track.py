@@ -25,6 +25,8 @@ class Track:
     bias: int = 0
     stale: str = ""
     drifted: bool = False
+    #: Steps that went over the budget.
+    over: int = 0
     corrections: int = 0
     steps: int = 0
     final: bool = False
