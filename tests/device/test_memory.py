@@ -105,6 +105,44 @@ def test_small_tensors_after_a_peak_are_no_part_of_it() -> None:
         assert meter.peak() - start == pytest.approx(8 * MIB + 6_000_000, abs=MIB)
 
 
+def test_what_an_operator_works_in_for_a_moment_is_part_of_the_peak() -> None:
+    if not allocator.install():
+        pytest.skip("without the arena every block is sampled")
+    x, weight, gradient = torch.randn(1, 256, 56, 56), torch.randn(8, 256, 1, 1), torch.randn(1, 8, 28, 28)
+    columns = 256 * 28 * 28 * 4  # of `operator new`, for a fraction of a sampler's rest
+
+    def backward() -> None:
+        torch.ops.aten._slow_conv2d_backward.output_mask(
+            gradient, x, weight, [1, 1], [2, 2], [0, 0], [True, False, False]
+        )
+
+    backward()
+    peaks = []
+    with memory.PeakMeter(interval_seconds=60.0) as meter:
+        for _ in range(20):
+            start = memory.bytes_in_use()
+            meter.reset()
+            backward()
+            peaks.append(meter.peak() - start)
+    assert min(peaks) >= x.nbytes + columns
+    assert max(peaks) - min(peaks) < columns // 10
+
+
+def test_small_blocks_count_once_whenever_the_reading_comes() -> None:
+    if not allocator.install():
+        pytest.skip("without the arena every block is sampled")
+    block, over = 200_000, []
+    with memory.PeakMeter(interval_seconds=1e-5, rest=1) as meter:
+        for _ in range(300):
+            start = memory.bytes_in_use()
+            meter.reset()
+            for _ in range(100):
+                tensor = torch.empty(block, dtype=torch.uint8)
+                del tensor
+            over.append(meter.peak() - start - block)
+    assert max(over) < block // 4
+
+
 def test_too_many_meters_is_an_error_and_harms_none() -> None:
     meters: list[memory.PeakMeter] = []
     with pytest.raises(RuntimeError, match="16"):  # a session elsewhere in the process may hold a few

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 /* Range FIRST begins at page 0 always: a split keeps the lower part and a merge the lower range. */
-enum { PAGE = 4096, HUGE_PAGES = 512, LEAST_PURGE = 2048, LEAST_COUNTED = 1024, RANGES = 1 << 17, NONE = 0, FIRST = 1 };
+enum { PAGE = 4096, HUGE_PAGES = 512, LEAST_PURGE = 2048, RANGES = 1 << 17, NONE = 0, FIRST = 1 };
 
 /* A run of pages, in use or free. Neighbours by address are linked; free ones are also in the free list. */
 struct range {
@@ -50,35 +50,29 @@ static struct {
 } arena = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static _Atomic size_t in_use_bytes, shadow_counted;
-/* Smaller blocks of the same libraries, which glibc serves: only changes count, some are older than the arena. The
- * high-water mark is that of both together: the small gradients at the end of a step are not there at its peak. */
-static _Atomic int64_t small_bytes, interval_high;
+/* The high-water mark is that of the arena's blocks and the smaller ones (small.c) together: the small gradients at the
+ * end of a step are not there at its peak. */
+static _Atomic int64_t interval_high;
 static _Atomic unsigned shadow_version; /* odd while the shadow is being moved */
 
 size_t outsize_arena_in_use(void) { return atomic_load(&in_use_bytes); }
 size_t outsize_arena_shadow(void) { return atomic_load(&shadow_counted); }
 unsigned outsize_arena_version(void) { return atomic_load(&shadow_version); }
 
-int64_t outsize_arena_small(void) { return atomic_load(&small_bytes); }
+static int64_t together(void) {
+    unsigned version;
+    return (int64_t)atomic_load(&in_use_bytes) + outsize_small_bytes(&version);
+}
 
-static int64_t together(void) { return (int64_t)atomic_load(&in_use_bytes) + atomic_load(&small_bytes); }
-
-static void note_high(void) {
+void outsize_arena_note_high(void) {
     int64_t now = together(), high = atomic_load(&interval_high);
     while (now > high && !atomic_compare_exchange_weak(&interval_high, &high, now)) {}
 }
 
 int64_t outsize_arena_take_high(void) {
     int64_t high = atomic_exchange(&interval_high, together());
-    note_high();
+    outsize_arena_note_high();
     return high;
-}
-
-static void count_small(void *block, int sign) {
-    size_t bytes = malloc_usable_size(block);
-    if (bytes < LEAST_COUNTED) return;
-    atomic_fetch_add(&small_bytes, sign * (int64_t)bytes);
-    if (sign > 0) note_high();
 }
 
 /* -- bits: count, set or clear those of [start, start + pages) */
@@ -243,7 +237,7 @@ static void *take(size_t bytes) {
     arena.blocks++;
     arena.allocations++;
     follow();
-    note_high();
+    outsize_arena_note_high();
     result = (void *)(arena.base + (size_t)it->start * PAGE);
 done:
     if (result == NULL) arena.misses++;
@@ -299,15 +293,12 @@ int outsize_posix_memalign(void **out, size_t alignment, size_t bytes) {
             return 0;
         }
     }
-    int error = posix_memalign(out, alignment, bytes);
-    if (error == 0 && *out != NULL) count_small(*out, 1);
-    return error;
+    return outsize_small_memalign(out, alignment, bytes);
 }
 
 void outsize_free(void *pointer) {
     if (!ours(pointer)) {
-        if (pointer != NULL) count_small(pointer, -1);
-        free(pointer);
+        outsize_small_free(pointer);
         return;
     }
     int kept = errno;
@@ -316,13 +307,13 @@ void outsize_free(void *pointer) {
 }
 
 void *outsize_realloc(void *pointer, size_t bytes) {
-    if (!ours(pointer)) return realloc(pointer, bytes);
+    if (!ours(pointer)) return outsize_small_realloc(pointer, bytes);
     if (bytes == 0) {
         outsize_free(pointer);
         return NULL;
     }
     size_t old = (size_t)arena.ranges[arena.index[((uintptr_t)pointer - arena.base) / PAGE]].pages * PAGE;
-    void *moved = malloc(bytes);
+    void *moved = outsize_small_realloc(NULL, bytes);
     if (moved == NULL) return NULL;
     memcpy(moved, pointer, old < bytes ? old : bytes);
     outsize_free(pointer);
@@ -462,6 +453,9 @@ static PyObject *arena_redirect(PyObject *self, PyObject *prefixes) {
     const struct outsize_redirect second[] = {{"posix_memalign", (void *)(uintptr_t)outsize_posix_memalign}};
     int slots = outsize_redirect_symbols(names, (int)count, first, 2);
     int entries = slots > 0 ? outsize_redirect_symbols(names, (int)count, second, 1) : 0;
+    int counted = entries > 0 ? outsize_small_redirect(names, (int)count) : 0;
+    if (counted < 0) entries = counted;
+    else slots += counted;
     return Py_BuildValue("(ii)", slots, entries);
 }
 
@@ -470,7 +464,7 @@ static PyObject *arena_redirect(PyObject *self, PyObject *prefixes) {
 size_t outsize_arena_in_use(void) { return 0; }
 size_t outsize_arena_shadow(void) { return 0; }
 unsigned outsize_arena_version(void) { return 0; }
-int64_t outsize_arena_small(void) { return 0; }
+void outsize_arena_note_high(void) {}
 int64_t outsize_arena_take_high(void) { return 0; }
 void outsize_arena_lock(void) {}
 void outsize_arena_unlock(void) {}

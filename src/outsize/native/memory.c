@@ -9,6 +9,7 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <time.h>
@@ -78,9 +79,15 @@ static void sample(int64_t age) {
     if (begin - meter.sampled_at >= age) {
         int left = begin - meter.sampled_at > STALE ? 64 : 4; /* other threads may allocate all the time */
         while (left-- > 0) {
-            int64_t small = outsize_arena_small();
+            unsigned changes;
+            int64_t small = outsize_small_bytes(&changes);
+            if (left > 0 && !outsize_small_stands(changes)) {
+                sched_yield();
+                continue;
+            }
             size_t shadow, all = count_beside(&shadow);
-            if (shadow != MOVED && (small == outsize_arena_small() || (left == 0 && begin - meter.sampled_at > STALE))) {
+            int late = left == 0 && begin - meter.sampled_at > STALE;
+            if (shadow != MOVED && (late || outsize_small_stands(changes))) {
                 meter.rest_bytes = (int64_t)(all - shadow) - small;
                 break;
             }

@@ -30,8 +30,16 @@ extern PyMethodDef outsize_plan_score_methods[]; /* plan_score.c: what a candida
 size_t outsize_arena_in_use(void);    /* bytes of the blocks handed out */
 size_t outsize_arena_shadow(void);    /* the part of them that glibc's own count includes */
 unsigned outsize_arena_version(void); /* changes with that part, and is odd while it is changing */
-int64_t outsize_arena_small(void);      /* change in the smaller blocks of the same libraries */
-int64_t outsize_arena_take_high(void);  /* highest in_use + small since the previous call */
+int64_t outsize_arena_take_high(void); /* highest in_use + small since the previous call */
+void outsize_arena_note_high(void);    /* after a small block came */
+
+/* small.c: the smaller blocks of the same libraries, which glibc serves. */
+int64_t outsize_small_bytes(unsigned *version); /* change in their bytes, which may be below 0 */
+int outsize_small_stands(unsigned version);     /* whether none of them has changed since, or is changing */
+int outsize_small_memalign(void **out, size_t alignment, size_t bytes);
+void outsize_small_free(void *block);
+void *outsize_small_realloc(void *block, size_t bytes);
+int outsize_small_redirect(const char *const *prefixes, int prefix_count); /* slots, -1 after a failure */
 extern PyMethodDef outsize_codec_methods[];  /* codec_python.c: zero suppression and bit masks */
 extern PyMethodDef outsize_sync_methods[];   /* sync.c: futex waits in shared memory */
 extern PyMethodDef outsize_update_methods[]; /* update.c: sum over workers + update */
