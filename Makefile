@@ -5,6 +5,8 @@ READY := $(VENV)/.ready
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 EXTRAS := dev,trees,zoo,report
 ARGS ?=
+# Tests mostly run one Python thread each, so each processor takes some of them.
+JOBS ?= auto
 
 .PHONY: train test lint clean
 
@@ -25,7 +27,7 @@ lint: $(READY)
 
 ifeq ($(strip $(ARGS)),)
 test: lint
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist worksteal
 else
 test: $(READY)
 	$(VENV)/bin/python -m pytest $(ARGS)
