@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, final
 from .errors import BudgetError, OutsizeError
 
 if TYPE_CHECKING:
-    from .api import compile, meter, plan, report
+    from .api import compile, meter, plan, record, report
 
 __version__ = "0.1.0"
-__all__ = ["BudgetError", "OutsizeError", "__version__", "compile", "meter", "plan", "report"]
+__all__ = ["BudgetError", "OutsizeError", "__version__", "compile", "meter", "plan", "record", "report"]
 
-_LAZY = ("compile", "meter", "plan", "report")
+_LAZY = ("compile", "meter", "plan", "record", "report")
 
 
 def __getattr__(name: str) -> Any:

@@ -114,8 +114,7 @@ def report(module: torch.nn.Module, *, timelines: bool = True) -> RunRecord:
     Raises:
         OutsizeError: the module is not compiled here, or has not run a step yet.
     """
-    inner = getattr(module, "module", module)  # what `outsize.parallel.distribute` wraps
-    session = _SESSIONS.get(module) or _SESSIONS.get(inner)
+    session = _session(module)
     record = session.record() if session is not None else None
     if session is None or record is None:
         raise OutsizeError("there is nothing to report: call outsize.compile(module) and run a step first")
@@ -127,6 +126,26 @@ def report(module: torch.nn.Module, *, timelines: bool = True) -> RunRecord:
         for chosen in (replace(made.plan, decisions=()), made.plan)
     )
     return replace(record, plain_timeline=plain, timeline=planned)
+
+
+def record(module: torch.nn.Module) -> None:
+    """Record the module's next step operator by operator: `report(module).measured_timeline` has it then.
+
+    It computes the same values in the same memory; reading clock and meter takes some 0.1 ms an operator.
+
+    Raises:
+        OutsizeError: the module is not compiled here.
+    """
+    if (session := _session(module)) is None:
+        raise OutsizeError(
+            "there is no step to record: call outsize.compile(module) or outsize.meter(module) first"
+        )
+    session.recording = True
+
+
+def _session(module: torch.nn.Module) -> Session | None:
+    inner = getattr(module, "module", module)  # what `outsize.parallel.distribute` wraps
+    return _SESSIONS.get(module) or _SESSIONS.get(inner)
 
 
 def plan(

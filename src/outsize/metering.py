@@ -45,6 +45,11 @@ class StepMeter:
         return self._meter is not None
 
     @property
+    def offset(self) -> int:
+        """What to add to the bytes in use for those of the step."""
+        return self._resident - self._base
+
+    @property
     def grown(self) -> int:
         """Bytes in use now beyond those at the start."""
         return max(0, bytes_in_use() - self._base)
@@ -52,7 +57,7 @@ class StepMeter:
     def end(self, phase: str, then: str = "") -> None:
         """A phase has ended, the next begins. A phase that comes again keeps the higher peak."""
         if self._meter is not None:
-            peak = self._resident + self._meter.reset() - self._base
+            peak = self._meter.reset() + self.offset
             self.peaks[phase] = max(peak, self.peaks.get(phase, 0))
             self._phase = then
 

@@ -29,6 +29,7 @@ from .metering import StepMeter, pause_others, resume
 from .prepared import Learned, Prepare, Prepared, guessed_outside
 from .runtime.executor import Host
 from .runtime.frame import Frame
+from .runtime.recording import Recorder
 from .runtime.tiers import Tier
 from .track import Measured, Running, Track
 from .values import RunRecord
@@ -64,6 +65,8 @@ class Session(Host):
         self._latest: Track | None = None
         self._running: Running | None = None
         self._paused: tuple[StepMeter, ...] = ()
+        #: Whether the step that begins next is to be recorded.
+        self.recording = False
         self.measured = Measured()
         self.capture_seconds = 0.0
         self.notes: list[str] = []
@@ -80,6 +83,10 @@ class Session(Host):
     @property
     def sampling(self) -> bool:
         return self._latest is None or self._latest.densities.sampling
+
+    @property
+    def recorder(self) -> Recorder | None:
+        return self._running.recorder if self._running is not None else None
 
     @property
     def prepared(self) -> Prepared | None:
@@ -187,7 +194,8 @@ class Session(Host):
 
     def _start(self, track: Track, step: CapturedStep, resident: int, args: list[Any]) -> None:
         if self._running is not None:
-            self._running.meter.stop()
+            # A recording that was given up begins anew.
+            self.recording |= self._running.stop()
         unborn = max(0, self._update.state - self._state_bytes())
         self._running = Running(
             track=track,
@@ -198,6 +206,10 @@ class Session(Host):
             counters=self._counters(),
             inputs=frozenset(a.untyped_storage()._cdata for a in args if isinstance(a, torch.Tensor)),
         )
+        if self.recording:
+            self.recording, meter = False, self._running.meter
+            names = [s.name for s in step.graph.storages]
+            self._running.recorder = Recorder(names, self._tiers.values(), lambda: meter.offset)
 
     def forward_done(self, frame: Frame) -> None:
         if self._running is not None:
@@ -212,6 +224,8 @@ class Session(Host):
         if run is None:
             return
         run.meter.end("outside", then="backward")
+        if run.recorder is not None:
+            run.recorder.between("outside the module")
         made, unknown = run.track.prepared, run.track.tight and run.track.outside is None
         if made is not None and unknown and run.meter.peaks.get("outside", 0) > self.budget_bytes:
             self._learn_outside(run.track, made, run)
@@ -245,6 +259,8 @@ class Session(Host):
     def _after_update(self, *_: Any) -> None:
         if self._running is not None and "backward" in self._running.meter.peaks:
             self._running.meter.end("update")
+            if self._running.recorder is not None:
+                self._running.recorder.between("update")
             self._note_peak(self._running)
             self._finish()
 
@@ -257,6 +273,8 @@ class Session(Host):
         if run is None:
             return
         run.meter.stop()
+        if run.recorder is not None:
+            self.measured.timeline = run.recorder.close()
         self._learn(run.track, run)
 
     def _learn(self, track: Track, run: Running) -> None:
@@ -374,5 +392,6 @@ class Session(Host):
             storage_names=tuple(s.name for s in made.graph.storages),
             storage_bytes=tuple(s.nbytes for s in made.graph.storages),
             encoded_bytes=seen.encoded,
+            measured_timeline=seen.timeline,
             notes=(*self.notes, *self._latest.densities.notes()),
         )

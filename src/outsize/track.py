@@ -8,6 +8,8 @@ from .density import DensityWatch
 from .fx import CapturedStep
 from .metering import StepMeter
 from .prepared import Prepared
+from .runtime.recording import Recorder
+from .values import Timeline
 
 __all__ = ["Measured", "Running", "Track"]
 
@@ -43,13 +45,15 @@ class Measured:
     bytes_in: int = 0
     encoded: int = 0
     steps: int = 0
+    timeline: Timeline | None = None
 
 
 @dataclass(kw_only=True)
 class Running:
     """The step under way.
 
-    `unborn` are the bytes of optimizer state that its update is yet to make, `inputs` the storages that it was given.
+    `unborn` are the bytes of optimizer state that its update is yet to make, `inputs` the storages that it was given,
+    `recorder` what records it, if anything does.
     """
 
     track: Track
@@ -59,3 +63,12 @@ class Running:
     start: float
     counters: tuple[int, int, float]
     inputs: frozenset[int]
+    recorder: Recorder | None = None
+
+    def stop(self) -> bool:
+        """The step is given up. Whether a recording of it was under way."""
+        self.meter.stop()
+        recorded = self.recorder is not None and self.recorder.runs
+        if self.recorder is not None:
+            self.recorder.close()
+        return recorded

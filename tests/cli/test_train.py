@@ -45,8 +45,8 @@ def test_the_models_of_the_help_are_those_of_the_zoo() -> None:
 
 
 def test_default_model_under_its_budget(tmp_path: Path) -> None:
-    html, path = tmp_path / "run.html", tmp_path / "run.json"
-    result = train("--tiny", "--steps", "40", "--html", str(html), "--json", str(path))
+    html, path, trace = tmp_path / "run.html", tmp_path / "run.json", tmp_path / "step.trace.json"
+    result = train("--tiny", "--steps", "40", "--html", str(html), "--json", str(path), "--trace", str(trace))
     assert result.exit_code == 0, (result.output, result.exception)
     data = json.loads(path.read_text())
     assert set(data) == {field.name for field in dataclasses.fields(RunRecord)}
@@ -62,7 +62,13 @@ def test_default_model_under_its_budget(tmp_path: Path) -> None:
     plain, planned = record.plain_timeline, record.timeline
     assert plain.peak_bytes == record.plain_peak_bytes
     assert planned.peak_bytes <= record.budget_bytes < plain.peak_bytes
-    assert html.read_text().count("<svg") >= 3
+    assert record.measured_timeline.peak_bytes <= record.budget_bytes
+    assert "Lanes, as measured" in html.read_text()
+    events = json.loads(trace.read_text())["traceEvents"]
+    real = [e for e in events if e["pid"] == 1]
+    assert real[0]["args"]["name"] == "measured step"
+    assert any("aten." in e["name"] for e in real if e["ph"] == "X")
+    assert max(e["args"]["bytes"] for e in real if e["ph"] == "C") == record.measured_timeline.peak_bytes
     for said in ("plain step: peak", "(60 %)", "loss", "alive", "validation loss", "of the budget"):
         assert said in result.output, said
 

@@ -104,6 +104,17 @@ def test_charts_are_well_formed_svg() -> None:
     assert "budget 60.00 MiB" in drawings[0]
 
 
+def test_a_measured_step_stands_beside_the_simulated_one() -> None:
+    text = page(record(measured_timeline=timeline([40, 59, 57, 50, 40], stall=0.001)))
+    assert text.count('class="measured"') == 1
+    assert "measured step" in text
+    assert text.index("Lanes, as planned") < text.index("Lanes, as measured")
+    parsed = Page()
+    parsed.feed(text)
+    assert parsed.open == []
+    assert "measured" not in page(record()).split("Bytes alive over the step")[1].split("Decisions")[0]
+
+
 def plans(*budgets: int) -> list[Plan]:
     return [
         Plan(

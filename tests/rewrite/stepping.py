@@ -58,7 +58,7 @@ class CopyTier(Tier):
     def reserve(self, nbytes: int) -> None:
         pass
 
-    def write(self, data: Data, owner: object = None) -> Copy:
+    def write(self, data: Data, owner: object = None, slot: int | None = None) -> Copy:
         block = Copy(flat_bytes(data))
         self.out += block.nbytes
         return block

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ..values import RunRecord
 
 
 def report(
@@ -19,7 +22,7 @@ def report(
     from rich.console import Console
 
     from ..errors import OutsizeError
-    from ..report import page, renderable, trace_json
+    from ..report import page, renderable
     from ..values import RunRecord, from_json
 
     try:
@@ -31,11 +34,27 @@ def report(
     if html is not None:
         write(html, page(record, title=f"Run {run.stem}"))
     if trace is not None:
-        timelines = {"plain step": record.plain_timeline, "planned step": record.timeline}
-        known = {name: timeline for name, timeline in timelines.items() if timeline is not None}
-        if not known:
-            raise OutsizeError(f"{run} holds no timeline, so there is no trace to write")
-        write(trace, trace_json(known))
+        write_trace(trace, record)
+
+
+def write_trace(path: Path, record: RunRecord) -> None:
+    """Writes the timelines of a run, the measured one first: simulated ones stand beside it for comparison.
+
+    Raises:
+        OutsizeError: the record holds none, or the file cannot be written.
+    """
+    from ..errors import OutsizeError
+    from ..report import trace_json
+
+    timelines = {
+        "measured step": record.measured_timeline,
+        "planned step, simulated": record.timeline,
+        "plain step, simulated": record.plain_timeline,
+    }
+    known = {name: timeline for name, timeline in timelines.items() if timeline is not None}
+    if not known:
+        raise OutsizeError("this run holds no timeline, so there is no trace to write")
+    write(path, trace_json(known))
 
 
 def write(path: Path, text: str) -> None:

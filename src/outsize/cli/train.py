@@ -62,6 +62,10 @@ def train(
     seed: Seed = 0,
     json: Annotated[Path | None, typer.Option(help="Write the RunRecord here.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report page here.")] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Write one real step here, operators and transfers, for ui.perfetto.dev."),
+    ] = None,
     no_plan: Annotated[bool, typer.Option("--no-plan", help="The plain step, under the same meter.")] = False,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that share the work, each under the budget.")
@@ -84,9 +88,9 @@ def train(
     from ..errors import WorkloadError
     from ..report import page, renderable
     from ..zoo import training
-    from .report import check_writable, write
+    from .report import check_writable, write, write_trace
 
-    for path in (json, html):
+    for path in (json, html, trace):
         check_writable(path)
     training.budget_bytes(budget, 2**30)  # a slip of the pen is told before the work begins
     if chunk_mb is not None and (chunk_mb <= 0 or (workers == 1 and not parallel.is_worker())):
@@ -113,7 +117,8 @@ def train(
     if parallel.is_worker():
         workload, optimizer = training.share(workload, learning_rate=lr, chunk_mb=chunk_mb)
     with progress(console, steps, limit) as on_step:
-        record = training.run(workload, optimizer, steps=steps, on_step=on_step)
+        pictured = html is not None or trace is not None
+        record = training.run(workload, optimizer, steps=steps, on_step=on_step, record=pictured)
     if not first:
         return
     Console().print(renderable(record))
@@ -121,6 +126,8 @@ def train(
         write(json, record.to_json())
     if html is not None:
         write(html, page(record, title=f"{workload.name}, {steps} steps"))
+    if trace is not None:
+        write_trace(trace, record)
 
 
 def load(target: str | None, model: str | None, **wanted: Any) -> Workload:

@@ -25,9 +25,13 @@ def second_ticks(right: float) -> dict[float, str]:
 
 
 def residency(record: RunRecord) -> str:
-    """Bytes alive over the step: without the plan, with it, and the budget."""
-    plain, planned = record.plain_timeline, record.timeline
-    shown = [timeline for timeline in (plain, planned) if timeline]
+    """Bytes alive over the step: without the plan, with it, as measured, and the budget."""
+    curves = (
+        (record.plain_timeline, "plain"),
+        (record.timeline, "planned"),
+        (record.measured_timeline, "measured"),
+    )
+    shown = [timeline for timeline, _ in curves if timeline]
     if not shown:
         return ""
     right = max(timeline.seconds for timeline in shown)
@@ -36,9 +40,9 @@ def residency(record: RunRecord) -> str:
     top = 1.06 * max(highest, record.budget_bytes if near else 0)
     axes = Axes(right=right, top=top, height=330)
     body = ""
-    for timeline, css in ((plain, "plain"), (planned, "planned")):
+    for timeline, css in curves:
         if timeline:
-            for kind, fill in ((f"{css}-fill", True), (css, False)):
+            for kind, fill in ((f"{css}-fill", True), (css, False))[css == "measured" :]:
                 body += steps(
                     axes, timeline.starts, timeline.residency, timeline.seconds, css=kind, fill=fill
                 )

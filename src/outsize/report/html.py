@@ -74,16 +74,20 @@ def _sections(record: RunRecord) -> Iterable[str]:
         key = (
             '<p class="key dim"><i style="color:var(--plain)"></i>plain step'
             '<i style="color:var(--planned)"></i>planned step'
-            '<i style="color:var(--budget)"></i>budget</p>'
+            + ('<i style="color:var(--measured)"></i>measured step' if record.measured_timeline else "")
+            + '<i style="color:var(--budget)"></i>budget</p>'
         )
-        yield _figure(
-            "Bytes alive over the step", key + curve, "Simulated on the profiled costs of this machine."
-        )
+        caption = "Simulated on the profiled costs of this machine."
+        if record.measured_timeline:
+            caption += " The measured step is a real one: the peak of each operator, as the meter counted it."
+        yield _figure("Bytes alive over the step", key + curve, caption)
     else:
         yield "<h2>Bytes alive over the step</h2><p class='dim'>This record holds no timeline.</p>"
+    waits = "Red on the compute lane: it waits for a transfer. Point at a bar for its name and time."
     if record.timeline and record.timeline.spans:
-        caption = "Red on the compute lane: it waits for a transfer. Point at a bar for its name and time."
-        yield _figure("Lanes", charts.lanes(record.timeline), caption)
+        yield _figure("Lanes, as planned", charts.lanes(record.timeline), waits)
+    if record.measured_timeline:
+        yield _figure("Lanes, as measured", charts.lanes(record.measured_timeline), waits)
     if curve := charts.losses(record):
         yield _figure("Training loss", curve, "By step.")
     yield _decisions(record)

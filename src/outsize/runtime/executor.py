@@ -17,6 +17,7 @@ from torch.fx.graph import _BoxedCodeGen
 
 from ..fx import CapturedStep, Program, RewrittenStep
 from .frame import Frame
+from .recording import Recorder
 from .tiers import Tier
 
 
@@ -50,6 +51,11 @@ class Host(ABC):
 
     @property
     @abstractmethod
+    def recorder(self) -> Recorder | None:
+        """Of the step that begins, where it is to be recorded."""
+
+    @property
+    @abstractmethod
     def tiers(self) -> dict[str, Tier]:
         """By name."""
 
@@ -67,9 +73,10 @@ class StepProgram(Program):
     def forward(self, args: list[Any]) -> list[Any]:
         rewritten = self._host.begin(self._step, args)
         frame = Frame(rewritten, self._host.tiers, sampling=self._host.sampling)
+        frame.recorder = self._host.recorder
         inputs = [frame, *args]
         args.clear()
-        values = list(rewritten.forward.forward(inputs))
+        values = _run(rewritten.forward, inputs, frame)
         count = len(self._step.forward_outputs)
         results = {id(value) for value in values[:count]}
         # Autograd will hang the graph on the results; saved as they are, they would keep it, and it them, for ever.
@@ -86,7 +93,7 @@ class StepProgram(Program):
         self._host.backward_begins()
         inputs = [frame, *frame.take(keep=keep), *args[1:]]
         args.clear()
-        gradients = list(frame.program.backward.forward(inputs))
+        gradients = _run(frame.program.backward, inputs, frame)
         self._host.backward_done(frame, kept=keep)
         return gradients
 
@@ -100,6 +107,12 @@ class StepProgram(Program):
             and isinstance(value, torch.Tensor)
             and value.untyped_storage()._cdata not in updated
         ]
+
+
+def _run(graph: Any, inputs: list[Any], frame: Frame) -> list[Any]:
+    if frame.recorder is not None and frame.recorder.runs:
+        return frame.recorder.run(graph, inputs)
+    return list(graph.forward(inputs))
 
 
 def plain_forward(module: GraphModule) -> Callable[[list[Any]], Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor
 from ..errors import MutationError
 from .encoding import Form
 from .tiers import Arrival, Block, Tier
+
+if TYPE_CHECKING:
+    from .recording import Recorder
 
 _NUMBERS = itertools.count(1)
 _FRAMES: weakref.WeakValueDictionary[int, Frame] = weakref.WeakValueDictionary()
@@ -47,6 +50,7 @@ class Frame:
         program: whoever runs this frame's backward.
         held_bytes: device bytes that the frame kept when its forward ended, as its host measured them.
         inputs: bytes of the storages that the forward was given and that the frame keeps alive, by storage.
+        recorder: of the step, where it is recorded.
         kept: whether autograd may ask for another backward, which will read the encoded forms once more.
     """
 
@@ -65,6 +69,7 @@ class Frame:
         self.overflowed: list[int] = []
         self.held_bytes = 0
         self.inputs: dict[int, int] = {}
+        self.recorder: Recorder | None = None
         self.kept = False
         self._saved: list[Any] = []
         self._watched: list[tuple[str, Tensor, int]] = []

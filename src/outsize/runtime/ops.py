@@ -18,11 +18,11 @@ def swap_out(frame: Frame, tensor: Tensor | None, slot: int, tier: str) -> None:
     target = frame.tiers[tier]
     if tensor is not None:
         frame.dtypes[slot] = tensor.dtype
-        frame.blocks[slot] = (target, target.write(tensor.untyped_storage()))
+        frame.blocks[slot] = (target, target.write(tensor.untyped_storage(), slot=slot))
         return
     form = frame.forms[slot]
     if form.compressed is not None:
-        frame.blocks[slot] = (target, target.write(form.compressed.buffer))
+        frame.blocks[slot] = (target, target.write(form.compressed.buffer, slot=slot))
 
 
 def settle(frame: Frame, slot: int) -> None:

@@ -24,6 +24,7 @@ class RunRecord:
         rss_peak_bytes: the process's peak resident set.
         steps: steps run so far.
         plain_timeline, timeline: the simulated step without and with the plan, where they are known.
+        measured_timeline: the real step that `outsize.record` asked for.
     """
 
     budget_bytes: int
@@ -57,6 +58,7 @@ class RunRecord:
     validation_loss_before: float | None = None
     plain_timeline: Timeline | None = None
     timeline: Timeline | None = None
+    measured_timeline: Timeline | None = None
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """The record as JSON text; `outsize.values.from_json(RunRecord, text)` reads it back."""

@@ -88,14 +88,21 @@ def unallocated(workload: Callable[[], Workload]) -> Workload:
     return replace(made, batches=lambda: iter([batch]))
 
 
-def fit(workload: Workload, optimizer: torch.optim.Optimizer, *, steps: int) -> Iterator[Step]:
+def fit(
+    workload: Workload, optimizer: torch.optim.Optimizer, *, steps: int, recorded: int | None = None
+) -> Iterator[Step]:
     """Trains a module that `outsize.compile` or `outsize.meter` has taken on, one step per item.
+
+    Args:
+        recorded: number of the step to record.
 
     Raises:
         OutsizeError: the loss is no longer finite.
     """
     module = workload.module
     for index, batch in enumerate(islice(workload.batches(), steps)):
+        if index == recorded:
+            api.record(module)
         start = time.perf_counter()
         optimizer.zero_grad()
         loss = workload.loss_fn(module(*batch.args), batch.target)
@@ -111,7 +118,12 @@ def fit(workload: Workload, optimizer: torch.optim.Optimizer, *, steps: int) -> 
 
 
 def run(
-    workload: Workload, optimizer: torch.optim.Optimizer, *, steps: int, on_step: Callable[[Step], None]
+    workload: Workload,
+    optimizer: torch.optim.Optimizer,
+    *,
+    steps: int,
+    on_step: Callable[[Step], None],
+    record: bool = False,
 ) -> RunRecord:
     """Validation, `steps` steps, validation; the record of it all.
 
@@ -120,12 +132,13 @@ def run(
         optimizer: of its parameters.
         steps: at least 1.
         on_step: told of each step.
+        record: the last step but one operator by operator; the figures are then those of the last.
 
     Raises:
         OutsizeError: no batch, or a loss that is not finite.
     """
     before, losses = mean_loss(workload), []
-    for step in fit(workload, optimizer, steps=steps):
+    for step in fit(workload, optimizer, steps=steps, recorded=max(0, steps - 2) if record else None):
         losses.append(step.loss)
         on_step(step)
     if not losses:

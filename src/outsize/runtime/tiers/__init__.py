@@ -1,6 +1,6 @@
 """Tiers: the memory behind the device. `DiskTier` and `HostTier` keep the contract of `Tier`."""
 
-from .base import Arrival, Block, Data, Tier, TierCounters
+from .base import Arrival, Block, Data, Moved, Tally, Tier, TierCounters
 from .disk import DiskSettings, DiskTier
 from .file import RawFile
 from .host import HostSettings, HostTier
@@ -13,7 +13,9 @@ __all__ = [
     "DiskTier",
     "HostSettings",
     "HostTier",
+    "Moved",
     "RawFile",
+    "Tally",
     "Tier",
     "TierCounters",
 ]

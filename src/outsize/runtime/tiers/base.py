@@ -13,13 +13,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import Literal, TypeAlias, final
 
 import torch
 
 from ...errors import TierError
 
-__all__ = ["Arrival", "Block", "Data", "Tier", "TierCounters", "flat_bytes"]
+__all__ = ["Arrival", "Block", "Data", "Moved", "Tier", "TierCounters", "flat_bytes"]
 
 Data: TypeAlias = torch.Tensor | torch.UntypedStorage
 
@@ -60,11 +60,27 @@ class TierCounters:
     peak_held_bytes: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """A transfer that has ended: which way, of which storage where that is known, from when to when (`perf_counter`)."""
+
+    lane: Literal["out", "in"]
+    slot: int | None
+    nbytes: int
+    start: float
+    end: float
+
+
 @final
 class Tally:
-    """The counters of one tier, shared with its threads."""
+    """The counters of one tier, shared with its threads.
+
+    Attributes:
+        watcher: told of each transfer that ends, None for nobody. Called on any thread.
+    """
 
     def __init__(self) -> None:
+        self.watcher: Callable[[Moved], object] | None = None
         self._lock = threading.Lock()
         self._out = self._in = self._held = self._peak = 0
         self._stall = 0.0
@@ -75,6 +91,15 @@ class Tally:
             self._in += into
             self._held += held
             self._peak = max(self._peak, self._held)
+
+    def moved(self, lane: Literal["out", "in"], nbytes: int, start: float, slot: int | None) -> None:
+        """A transfer that began at `start` has ended now."""
+        if lane == "out":
+            self.add(out=nbytes)
+        else:
+            self.add(into=nbytes)
+        if (watcher := self.watcher) is not None:
+            watcher(Moved(lane=lane, slot=slot, nbytes=nbytes, start=start, end=time.perf_counter()))
 
     def blocked(self, wait: Callable[[], object]) -> None:
         """Run `wait` and count the time it takes as stall."""
@@ -100,6 +125,8 @@ class Block(ABC):
     """Bytes in a tier. The space returns to the tier on `release`, or when the last reference goes."""
 
     nbytes: int
+    #: Which storage of the step it holds, where whoever wrote it said so; for recordings.
+    slot: int | None = None
 
     @abstractmethod
     def settle(self) -> None:
@@ -139,6 +166,7 @@ class Tier(ABC):
     """Memory behind the device: takes blocks, gives them back. Every method may be called from any thread."""
 
     name: str
+    tally: Tally
 
     @abstractmethod
     def reserve(self, nbytes: int) -> None:
@@ -149,7 +177,7 @@ class Tier(ABC):
         """
 
     @abstractmethod
-    def write(self, data: Data, owner: object = None) -> Block:
+    def write(self, data: Data, owner: object = None, slot: int | None = None) -> Block:
         """Start to move the bytes of `data` out.
 
         The tier keeps `data` and `owner` alive until the last byte has left and drops both at once, before
@@ -158,6 +186,7 @@ class Tier(ABC):
         Args:
             data: an untyped storage (all its bytes) or a dense tensor.
             owner: anything else to keep alive meanwhile.
+            slot: which storage of the step it is, for whoever watches.
         """
 
     @abstractmethod
@@ -168,9 +197,13 @@ class Tier(ABC):
             into: where to, `block.nbytes` long; None allocates a flat uint8 tensor.
         """
 
-    @abstractmethod
     def counters(self) -> TierCounters:
         """What the tier has done so far."""
+        return self.tally.snapshot()
+
+    def watch(self, watcher: Callable[[Moved], object] | None) -> None:
+        """Tell `watcher` of each transfer that ends from now on, on whichever thread; None for nobody any more."""
+        self.tally.watcher = watcher
 
     @abstractmethod
     def facts(self) -> Mapping[str, object]:

@@ -12,6 +12,7 @@ import errno
 import os
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import torch
 from ...device.link import EmulatedLink, Pace
 from ...errors import TierError, TierFullError
 from ...units import format_bytes
-from .base import Arrival, Block, Data, Tally, Tier, TierCounters, destination, flat_bytes
+from .base import Arrival, Block, Data, Tally, Tier, destination, flat_bytes
 from .file import RawFile, SwapFile, choose_directory
 from .pieces import PieceMover
 from .space import Space
@@ -67,8 +68,8 @@ class _Extent:
 class DiskBlock(Block):
     """An extent of the file, its checksums, and how far its write has come."""
 
-    def __init__(self, engine: _Engine, extent: _Extent) -> None:
-        self.nbytes, self.extent = extent.nbytes, extent
+    def __init__(self, engine: _Engine, extent: _Extent, slot: int | None) -> None:
+        self.nbytes, self.extent, self.slot = extent.nbytes, extent, slot
         self.digests: list[int] = []
         self.error: TierError | None = None
         self.done = threading.Event()
@@ -265,11 +266,11 @@ class _Engine:
                 return TierError("the disk tier was closed before the block was written")
             if self.abandoned(block.extent):
                 return None
-            arrives = self.out_pace.begin(block.nbytes)
+            start, arrives = time.perf_counter(), self.out_pace.begin(block.nbytes)
             assert job.source is not None
             block.digests = mover.write(job.source, block.extent.offset)
             self.out_pace.finish(arrives)
-            self.tally.add(out=block.nbytes)
+            self.tally.moved("out", block.nbytes, start, block.slot)
             return None
         except BaseException as error:
             return self.explain(error, f"write a block of {format_bytes(block.nbytes)}")
@@ -299,11 +300,11 @@ class _Engine:
             block.done.wait()
             if self.closed or block.error is not None:
                 return block.error or TierError("the disk tier was closed before the block was read")
-            arrives = self.in_pace.begin(block.nbytes)
+            start, arrives = time.perf_counter(), self.in_pace.begin(block.nbytes)
             assert arrival.target is not None
             mover.read(arrival.target, block.extent.offset, block.digests, what)
             self.in_pace.finish(arrives)
-            self.tally.add(into=block.nbytes)
+            self.tally.moved("in", block.nbytes, start, block.slot)
             return None
         except BaseException as error:
             return self.explain(error, f"read {what}")
@@ -353,6 +354,7 @@ class DiskTier(Tier):
         if file is None:
             file = SwapFile(Path(directory) if directory is not None else choose_directory())
         self._engine = _Engine(file, settings or DiskSettings())
+        self.tally = self._engine.tally
         self._close: Callable[[], object] = weakref.finalize(self, self._engine.shut)
 
     def reserve(self, nbytes: int) -> None:
@@ -365,10 +367,10 @@ class DiskTier(Tier):
             for arrival in [self.read(block) for block in blocks]:
                 arrival.wait()
 
-    def write(self, data: Data, owner: object = None) -> DiskBlock:
+    def write(self, data: Data, owner: object = None, slot: int | None = None) -> DiskBlock:
         engine, source = self._engine, flat_bytes(data)
         engine.check_open()
-        block = DiskBlock(engine, engine.take(source.numel()))
+        block = DiskBlock(engine, engine.take(source.numel()), slot)
         engine.submit_write(block, source, (data, owner))
         return block
 
@@ -382,9 +384,6 @@ class DiskTier(Tier):
             raise TierError(f"this block of {format_bytes(block.nbytes)} was released before it was read")
         engine.reads.put(arrival)
         return arrival
-
-    def counters(self) -> TierCounters:
-        return self._engine.tally.snapshot()
 
     def facts(self) -> Mapping[str, object]:
         return {

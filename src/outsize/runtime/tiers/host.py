@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import collections
 import threading
+import time
+import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import torch
@@ -70,6 +72,8 @@ class _Transfer:
     place: _Place
     keeps: object
     out: bool
+    block: weakref.ref[HostBlock]
+    start: float = field(default_factory=time.perf_counter)
 
 
 @final
@@ -211,24 +215,28 @@ class HostTier(Tier):
                 (ended if transfer.event.done() else left).append(transfer)
             self._under_way = left
             for transfer in ended:
-                moved = transfer.place.nbytes
-                self.tally.add(out=moved if transfer.out else 0, into=0 if transfer.out else moved)
+                block = transfer.block()
+                slot = block.slot if block is not None else None
+                self.tally.moved("out" if transfer.out else "in", transfer.place.nbytes, transfer.start, slot)
                 self._given_back.append(transfer.place)
             self._collect()
         # `ended` goes with this frame, outside the lock: finalizers may call back
 
     # -- transfers
 
-    def write(self, data: Data, owner: object = None) -> HostBlock:
+    def write(self, data: Data, owner: object = None, slot: int | None = None) -> HostBlock:
         self.sweep()
         source = flat_bytes(data)
         with self._lock:
             self._check_open()
             place = self._take(source.numel())
             block = HostBlock(self, place)
+            block.slot = slot
             block.event = self.lanes.copy("out", place.flat, source, (self.lanes.compute_event(),))
             place.pins += 1
-            self._under_way.append(_Transfer(block.event, place, (source, data, owner), True))
+            self._under_way.append(
+                _Transfer(block.event, place, (source, data, owner), True, weakref.ref(block))
+            )
         return block
 
     def read(self, block: Block, into: Data | None = None) -> HostArrival:
@@ -244,7 +252,7 @@ class HostTier(Tier):
             after = (block.event, self.lanes.compute_event())
             event = self.lanes.copy("in", target, block.place.flat, after)
             block.place.pins += 1
-            self._under_way.append(_Transfer(event, block.place, target, False))
+            self._under_way.append(_Transfer(event, block.place, target, False, weakref.ref(block)))
         return HostArrival(self, target, event)
 
     def _check_open(self) -> None:
