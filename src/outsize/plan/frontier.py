@@ -106,7 +106,7 @@ class Frontier:
         """The cheapest recomputation that fits the budget at the cuts, which are ascending positions."""
         program = Program()
         for k, cut in enumerate(cuts):
-            self._memory(program, k, cut, budget)
+            self._memory(program, k, cut, max(1, budget))
         ends = [*cuts[1:], len(self._chains.inputs) - 1]
         for k, (cut, end) in enumerate(zip(cuts, ends)):
             self._reruns(program, k, cut, end)
