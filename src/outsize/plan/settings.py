@@ -31,8 +31,9 @@ FRONTIER_GAP = 3e-3
 #: Branches of one program. With one, a subset sum over nine storages came out 3 % above its optimum; a hundred took three
 #: times as long as one on a ResNet-50 at a third of its peak, and no longer in 17 other cases.
 FRONTIER_NODES = 100
-#: Only a safety net, as what is found depends on the machine's speed beyond it; 0.1 to 4 s are usual.
-FRONTIER_SECONDS = 10.0
+#: Only a safety net, far above what programs take (0.1 to 4 s of an idle core): beyond it a program is left unused, and
+#: the plan would depend on how busy the machine is.
+FRONTIER_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
