@@ -76,8 +76,8 @@ def baselines(r: dict) -> list[str]:
     lines = [
         f"{r['compared_points']} points of the baselines (full block checkpointing, and the best of "
         "`activation_memory_budget` 0.1 to 0.7 with each of four solvers, 0 and 1): ours needs more FLOPs at the same "
-        f"peak in {r['more_flops_than_a_baseline_in']}, of which {r['of_them_repeat_a_draw']} repeat a draw of random "
-        "numbers in the backward, which makes other gradients; ours ÷ theirs "
+        f"peak in {r['more_flops_than_a_baseline_in']}, of which {r['of_them_repeat_a_draw']} with a draw of random "
+        "numbers repeated in the backward, which no plan here may do; ours ÷ theirs "
         f"{r['median_flops_ours_over_theirs']:.4f} in the median."
     ]
     for row in r["rows"]:
