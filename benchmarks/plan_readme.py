@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import floor
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -34,8 +35,8 @@ def recompute(r: dict) -> list[str]:
     for row in r["rows"]:
         at = {k: v for k, v in row.items() if k.startswith("search_at_")}
         found = ", ".join(
-            f"{v:.3f} × at {float(k.removeprefix('search_at_')):.3f} (at least "
-            f"{row[k.replace('search', 'least')]:.3f})"
+            f"{v:.4f} × at {float(k.removeprefix('search_at_')):.3f} (no plan less than "
+            f"{floored(row[k.replace('search', 'least')])} ×)"
             for k, v in at.items() if v
         )  # fmt: skip
         block = row["block_checkpointing"]
@@ -75,18 +76,27 @@ def baselines(r: dict) -> list[str]:
     lines = [
         f"{r['compared_points']} points of the baselines (full block checkpointing, and the best of "
         "`activation_memory_budget` 0.1 to 0.7 with each of four solvers, 0 and 1): ours needs more FLOPs at the same "
-        "peak in "
-        f"{r['more_flops_than_a_baseline_in']}; ours ÷ theirs {r['median_flops_ours_over_theirs']:.4f} in the median."
+        f"peak in {r['more_flops_than_a_baseline_in']}, of which {r['of_them_repeat_a_draw']} with a draw of random "
+        "numbers repeated in the backward, which no plan here may do; ours ÷ theirs "
+        f"{r['median_flops_ours_over_theirs']:.4f} in the median."
     ]
     for row in r["rows"]:
         block, low = row["block_checkpointing"], min(row["torch_front"], key=lambda p: p["peak"])
-        at = ", ".join(f"{v:.3f} × at {k}" if v else f"none at {k}" for k, v in row["at"].items())
+        at = ", ".join(
+            f"{f'{v:.4f} ×' if v else 'none'} at {k} (no plan less than {floored(row['least_at'][k])} ×)"
+            for k, v in row["at"].items()
+        )
         lines.append(
             f"{row['family']} ({row['ops']} ops): FLOPs {at}; block checkpointing {block['flops']:.3f} × at "
             f"{block['peak']:.3f} (ours {_times(block['ours'])}); torch's lowest peak {low['flops']:.3f} × at "
             f"{low['peak']:.3f} (ours {_times(low['ours'])})."
         )
     return lines
+
+
+def floored(bound: float) -> str:
+    """A lower bound to four digits, never rounded up."""
+    return f"{floor(bound * 1e4) / 1e4:.4f}"
 
 
 def _times(value: float | None) -> str:

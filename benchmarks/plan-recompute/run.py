@@ -15,6 +15,8 @@ from tests.plan.families import bert, gpt, resnet, unet, vit
 from tests.plan.nets import Machine
 
 from outsize.plan import PlanSettings
+from outsize.plan.follow import least_again
+from outsize.plan.frontier import Effort
 from outsize.plan.lower import lower_decisions
 from outsize.plan.simulate import simulate
 from outsize.values import Decision, StepGraph
@@ -22,6 +24,7 @@ from plan_bench import Case, save
 
 FLOPS_ONLY = Machine(flops=1e12, bandwidth=1e18, launch=0.0, links={})
 SETTINGS = PlanSettings(walks=300, walked_ops=75_000)
+PROOF = Effort(gap=1e-4, seconds=30.0, rounds=3, cuts=16)
 STEPS = {
     "gpt": gpt(FLOPS_ONLY, 8, 768, 1024, 8),
     "bert": bert(FLOPS_ONLY, 12, 768, 512, 32),
@@ -65,32 +68,10 @@ def checkpointed(graph: StepGraph, ends: list[int]) -> tuple[Decision, ...]:
     return tuple(decisions)
 
 
-def least_flops(graph: StepGraph, budget: int) -> float:
-    """A lower bound on FLOPs ÷ plain that any recompute-only plan needs.
-
-    While op p runs, what it touches and what is handed out leave `room` bytes for the activations that later ops read.
-    What is not kept there has its producer run again, so at least a fractional knapsack's rest is redone.
-    """
-    fixed = graph.resident_bytes
-    total = sum(op.flops for op in graph.ops)
-    worst = 0.0
-    for op in graph.ops:
-        fixed += sum(
-            graph.storages[s].nbytes for s in op.writes if graph.storages[s].kind in ("output", "gradient")
-        )
-        touched = {*op.reads, *op.writes}
-        own = sum(graph.storages[s].nbytes for s in touched if graph.storages[s].kind == "activation")
-        room, items = budget - fixed - own, {}
-        for s in graph.candidates():
-            if s.producer < op.index and s.uses and s.uses[-1] > op.index and s.index not in touched:
-                items[s.producer] = items.get(s.producer, 0) + s.nbytes
-        redone = 0.0
-        for producer in sorted(items, key=lambda o: -graph.ops[o].flops / items[o]):
-            kept = min(1.0, max(0, room) / items[producer])
-            room -= items[producer]
-            redone += (1 - kept) * graph.ops[producer].flops
-        worst = max(worst, redone)
-    return 1 + worst / total
+def least_flops(case: Case, budget: int) -> float:
+    """A lower bound on FLOPs ÷ plain that any recompute-only plan of this graph needs."""
+    search = case.searched(budget, ("recompute",), SETTINGS)
+    return 1 + least_again(search, PROOF) * FLOPS_ONLY.flops / sum(op.flops for op in case.graph.ops)
 
 
 rows = []
@@ -104,7 +85,7 @@ for family, (graph, profile) in STEPS.items():
     row["block_checkpointing"] = {"peak": peak / case.peak, "flops": 1 + again / total}
     for share in (0.5, 1 / 3, peak / case.peak):
         plan = case.plan(int(share * case.peak), "search", ("recompute",), SETTINGS)
-        row[f"least_at_{share:.3f}"] = least_flops(graph, int(share * case.peak))
+        row[f"least_at_{share:.3f}"] = least_flops(case, int(share * case.peak))
         row[f"search_at_{share:.3f}"] = 1 + plan.recomputed_flops / total if plan else None
     sweep: list[dict] = []
     lowest = max(case.floor / case.peak + 0.03, 0.25)

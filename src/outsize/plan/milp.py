@@ -15,11 +15,16 @@ Terms = dict[Key, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Best values found (None where none was), the proved bound on the objective, and whether they meet."""
+    """Best values found (None where none was), the proved bound on the objective, and whether they meet.
+
+    Attributes:
+        late: the time limit ended it, so that another run may find other values.
+    """
 
     bound: float
     proved: bool
     values: Terms | None
+    late: bool = False
 
 
 class Program:
@@ -64,8 +69,9 @@ class Program:
         """Row: the terms sum to at most the constant."""
         self.at_least({key: -factor for key, factor in terms.items()}, -constant)
 
-    def solve(self, time_limit: float) -> Answer | None:
-        """The optimum, or what is known of it at the time limit; None where the rows contradict each other."""
+    def solve(self, time_limit: float, *, gap: float = 1e-4, nodes: int | None = None) -> Answer | None:
+        """The optimum to a relative gap, or what is known of it at a limit; None where the rows contradict each other."""
+        options = {"time_limit": time_limit, "mip_rel_gap": gap}
         shape = (len(self._least), len(self._low))
         matrix = csr_array((self._entries, (self._rows, self._columns)), shape=shape)
         result = milp(
@@ -73,7 +79,7 @@ class Program:
             integrality=np.array(self._whole),
             bounds=Bounds(np.array(self._low), np.array(self._high)),
             constraints=LinearConstraint(matrix, lb=np.array(self._least)),
-            options={"time_limit": time_limit, "mip_rel_gap": 1e-4},
+            options=options if nodes is None else {**options, "node_limit": nodes},
         )
         if result.status == 2:
             return None
@@ -81,4 +87,4 @@ class Program:
         if result.x is not None:
             values = {key: float(result.x[place]) for key, place in self._index.items()}
         bound = result.mip_dual_bound if result.mip_dual_bound is not None else 0.0
-        return Answer(bound=float(bound), proved=result.status == 0, values=values)
+        return Answer(bound=float(bound), proved=result.status == 0, values=values, late=result.status == 1)

@@ -21,6 +21,7 @@ from ..values import Decision
 from .chains import Chains, build_chains
 from .check import check
 from .exchange import Exchange, Judge
+from .follow import followed
 from .lower import lower_decisions
 from .model import Ints, Model, Spans, cannot_shrink, floor_curve, held_at
 from .moves import Barred, Move, all_moves, bar, force, kicks, storage_classes
@@ -64,7 +65,7 @@ class Search:
     chains: Chains = field(init=False)
     classes: list[Ints] = field(init=False)
     walker: Walker = field(init=False)
-    alone: list[tuple[Search, Scored]] = field(init=False, default_factory=list)
+    others: list[tuple[Search, Scored]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.chains = build_chains(self.model)
@@ -74,8 +75,7 @@ class Search:
         self.options = Options(self.model, self.request, self.tier)
         self.walker = Walker(self.chains, self.options.of, self.tier, self.model.settings.min_bytes)
         self.scorer = Scorer(self.model, self.tier)
-        count = len(self.model.graph.storages)
-        self.plain_weight = np.ones(count)
+        self.plain_weight = np.ones(len(self.model.graph.storages))
         self.floor = int(floor_curve(self.model).max(initial=0))
         self.target = max(self.model.target, self.floor)
         ops = len(self.model.graph.ops)
@@ -102,13 +102,13 @@ class Search:
         found = self.attempt() or self._at_smallest()
         if found is None:
             raise self.infeasible()
-        ends = [self._exchanged(found), *(search._exchanged(single) for search, single in self.alone)]
+        ends = [self._exchanged(found), *(search._exchanged(single) for search, single in self.others)]
         return min(ends, key=lambda scored: scored.seconds)
 
     def attempt(self) -> Scored | None:
         """The fastest plan before exchanges, None where nothing fits; never slower than one action alone would give."""
-        self.alone = self._alone()
-        singles = [single for _, single in self.alone]
+        self.others = self._alone()
+        singles = [single for _, single in self.others]
         starts = self.starts() if self.floor <= self.model.budget else []
         if not starts and not singles and self.target < self.model.budget:  # better no margin than no plan
             self.target = self.model.budget
@@ -117,15 +117,21 @@ class Search:
             starts = self._tighter()
         starts += [mixed for single in singles if self.swaps for mixed in self._mixed(single)]
         starts = sorted([*starts, *singles], key=lambda scored: scored.seconds)
-        if not starts:
-            return None
-        found = [*self._improved(starts), *starts]
-        found.sort(key=lambda scored: scored.seconds)
-        return min(map(self._polished, found[:POLISHED]), key=lambda scored: scored.seconds)
+        led = followed(self) if self.request.actions == ("recompute",) else []
+        groups = ([*self._improved(starts), *starts], led)
+        ends = sorted((self._best_of(group) for group in groups if group), key=lambda scored: scored.seconds)
+        # exchanges may take the second further than the first
+        self.others += [(self, other) for other in ends[1:] if other.decisions != ends[0].decisions]
+        return ends[0] if ends else None
+
+    def _best_of(self, found: list[Scored]) -> Scored:
+        """The fastest after last touches on the few that were fastest before."""
+        found = sorted(found, key=lambda scored: scored.seconds)[:POLISHED]
+        return min(map(self._polished, found), key=lambda scored: scored.seconds)
 
     def _improved(self, starts: list[Scored]) -> Iterator[Scored]:
         """A short and a long climb: they part early, and neither always ends higher."""
-        for left in dict.fromkeys((max(1, self.left // SHORT_CLIMB), self.left)):
+        for left in dict.fromkeys((max(1, self.left // SHORT_CLIMB), self.left)) if starts else ():
             self.left = left
             yield self.improve(starts)
 
@@ -229,9 +235,9 @@ class Search:
         for taste in self._grid():
             kind = (taste.recompute, bool(np.isfinite(taste.lane_price)))
             known = kinds.get(kind)
-            best = _faster(known, self.walk(taste, below=known.seconds if known else inf))
-            if best is not None:
-                kinds[kind] = best
+            trial = self.walk(taste, below=known.seconds if known else inf)
+            if trial is not None and (known is None or trial.seconds < known.seconds * (1 - 1e-9)):
+                kinds[kind] = trial
         found = list(kinds.values())
         if self.swaps:
             cheap = self._score(tuple(plan_slack(self.model.with_target(self.target), self.tier)))
@@ -313,16 +319,16 @@ class Search:
             best, spare = self._climb(start, moves, allowed)
             self.left += spare
             found.append(best)
-        best = self._without(min(found, key=lambda scored: scored.seconds))
+        best = self.without(min(found, key=lambda scored: scored.seconds))
         for kick in kicks(self.classes, len(self.plain_weight)):
             if self.left <= 0 or best.taste is None or best.seconds <= self.model.profile.seconds:
                 return best
             self.left -= 1
             better = self._tried(best, kick)
-            best = self._without(better) if better else best
+            best = self.without(better) if better else best
         return best
 
-    def _without(self, best: Scored) -> Scored:
+    def without(self, best: Scored) -> Scored:
         """Decision by decision: bar one, dearest first, or force one that was not made; what comes out faster stays."""
         refused: set[Barred] = set()
         while self.left > 0 and best.seconds > self.model.profile.seconds:
@@ -392,9 +398,3 @@ class Search:
             smallest_feasible_bytes=self._smallest,
             dominating=held_at(self.model.graph, position)[:5],
         )
-
-
-def _faster(best: Scored | None, other: Scored | None) -> Scored | None:
-    if best is None or (other is not None and other.seconds < best.seconds * (1 - 1e-9)):
-        return other
-    return best

@@ -19,6 +19,21 @@ FEWEST_EXCHANGES = 200
 #: Local moves that must be left for each share tried: on a step of 2,489 ops, which has 10 moves, four shares took a
 #: sixth of the planning time.
 WALKS_A_SHARE = 5
+#: Fewer positions say too little: with two, the bound of a transformer of eight blocks was a third of that with six.
+FEWEST_CUTS = 2
+#: Positions of the first program. More are added where a walk shows that they matter, mostly one to four.
+FIRST_CUTS = 4
+#: Programs of one search: the second or the third fitted at every position on the transformers.
+FRONTIER_ROUNDS = 3
+#: Share of the recomputed seconds that the solver may leave on the table. On a captured GPT, 1e-4 took ten times as long
+#: as 1e-3 and found the same plan.
+FRONTIER_GAP = 3e-3
+#: Branches of one program. With one, a subset sum over nine storages came out 3 % above its optimum; a hundred took three
+#: times as long as one on a ResNet-50 at a third of its peak, and no longer in 17 other cases.
+FRONTIER_NODES = 100
+#: Only a safety net, far above what programs take (0.1 to 4 s of an idle core): beyond it a program is left unused, and
+#: the plan would depend on how busy the machine is.
+FRONTIER_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +60,7 @@ class PlanSettings:
             search and one of eight by swaps alone.
         polish_tries: fewest trials that are worth making.
         exchanged_ops: ops over all trials of exchanges of decisions.
+        frontier_ops: ops times cuts of the largest program over a few positions; a step too large for two cuts has none.
         exact_ops: largest step that `exact` takes; HiGHS needs about 20 s at 60 ops on one core.
         exact_seconds: time limit of the solver, after which its bound and its best plan are used.
     """
@@ -59,6 +75,7 @@ class PlanSettings:
     polished_ops: int = 100_000
     exchanged_ops: int = 1_000_000
     polish_tries: int = 25
+    frontier_ops: int = 2_600
     exact_ops: int = 64
     exact_seconds: float = 60.0
     headrooms: tuple[float, ...] = (0.0, 0.03, 0.08, 0.15, 0.25, 0.4)

@@ -1,0 +1,125 @@
+"""The program over a few positions: its bound holds for every plan, and the search fills the budget as it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outsize.errors import BudgetError
+from outsize.plan import PlanSettings, make_plan
+from outsize.plan.exact import lower_bound
+from outsize.plan.follow import followed, least_again, optima
+from outsize.plan.frontier import Effort, Frontier
+from outsize.plan.model import build_model, floor_curve
+from outsize.plan.request import Request
+from outsize.plan.search import Search
+from outsize.plan.settings import FRONTIER_GAP
+from outsize.slack import compute_slack
+from outsize.values import Profile, StepGraph
+from tests.plan.families import _transformer
+from tests.plan.graphs import Builder, chain, random_step
+from tests.plan.nets import V100_PCIE3
+
+SMALL = PlanSettings(min_bytes=1, margin=0.0, walks=60, exact_seconds=10)
+EFFORT = Effort(gap=1e-6, seconds=20.0, rounds=4, cuts=16)
+WITHOUT = PlanSettings(margin=0.0, frontier_ops=0)
+
+
+def search_for(
+    graph: StepGraph, profile: Profile, budget: int, plan_settings: PlanSettings = SMALL
+) -> Search:
+    slack = compute_slack(graph, profile)
+    model = build_model(graph, profile, slack, budget_bytes=budget, settings=plan_settings)
+    return Search(model, Request(actions=("recompute",), tiers=(), lossy={}))
+
+
+def between(graph: StepGraph, profile: Profile, share: float) -> int:
+    model = build_model(graph, profile, compute_slack(graph, profile), budget_bytes=1, settings=SMALL)
+    low = int(floor_curve(model).max())
+    return int(low + share * (model.peak - low))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**4), ops=st.integers(3, 12), share=st.floats(0.1, 0.95))
+def test_no_plan_recomputes_less_than_the_bound(seed: int, ops: int, share: float) -> None:
+    graph, profile = random_step(seed, ops=ops)
+    search = search_for(graph, profile, between(graph, profile, share))
+    again = least_again(search, EFFORT)
+    try:
+        found = search.planned()
+    except BudgetError:
+        return
+    assert found.seconds >= (profile.seconds + again) * (1 - 1e-5)
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10**4), share=st.floats(0.2, 0.9))
+def test_the_bound_is_no_higher_than_that_of_all_positions(seed: int, share: float) -> None:
+    graph, profile = random_step(seed, ops=5)
+    search = search_for(graph, profile, between(graph, profile, share))
+    everywhere = lower_bound(search)
+    if everywhere.feasible:
+        assert profile.seconds + least_again(search, EFFORT) <= everywhere.seconds * (1 + 1e-3)
+
+
+def items(sizes: list[int]) -> tuple[StepGraph, Profile]:
+    """Storages that have nothing to do with one another, made and read once; seconds as bytes."""
+    b = Builder()
+    data = b.resident(1)
+    made = [b.op(f"f{i}", [data], [size], seconds=float(size))[0] for i, size in enumerate(sizes)]
+    b.op("loss", [data], [1], phase="outside")
+    for i in reversed(range(len(sizes))):
+        b.op(f"b{i}", [made[i]], [1], phase="backward", seconds=0.5)
+    return b.graph(), b.profile()
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes=st.lists(st.integers(10, 99), min_size=5, max_size=9), share=st.floats(0.3, 0.9))
+def test_independent_storages_fill_the_budget_as_a_knapsack(sizes: list[int], share: float) -> None:
+    sizes.sort()  # the last and largest is there while the others are
+    graph, profile = items(sizes)
+    peak = max(graph.plain_residency(profile.workspace))
+    budget = max(sizes[-1] + 2, int(share * peak))
+    search = search_for(graph, profile, budget)
+    found = min(scored.seconds for scored in followed(search))
+    rest = sizes[:-1]
+    sums = [sum(gone) for n in range(len(sizes)) for gone in combinations(rest, n)]
+    least = min(gone for gone in sums if gone >= peak - budget)
+    assert least_again(search, EFFORT) == pytest.approx(least, rel=1e-5)
+    assert found == pytest.approx(profile.seconds + least, rel=FRONTIER_GAP)
+
+
+def test_a_search_is_no_slower_for_it_and_repeats_itself() -> None:
+    for dropout in (False, True):
+        graph, profile = _transformer(V100_PCIE3, 5, 256, 4, 256, 8, dropout=dropout, pre=True)
+        slack = compute_slack(graph, profile)
+        for share in (0.35, 0.45, 0.6):
+            budget = int(share * max(graph.plain_residency(profile.workspace)))
+            first, again, without = (
+                make_plan(
+                    graph, profile, slack, budget_bytes=budget, actions=("recompute",), tiers=(), settings=chosen
+                )
+                for chosen in (PlanSettings(margin=0.0), PlanSettings(margin=0.0), WITHOUT)
+            )  # fmt: skip
+            assert first.decisions == again.decisions
+            assert first.predicted_step_seconds <= without.predicted_step_seconds
+
+
+def test_a_step_too_large_or_one_that_fits_has_no_program() -> None:
+    graph, profile = chain(6)
+    budget = between(graph, profile, 0.5)
+    assert followed(search_for(graph, profile, budget))
+    assert followed(search_for(graph, profile, budget, replace(SMALL, frontier_ops=0))) == []
+    peak = max(graph.plain_residency(profile.workspace))
+    assert list(optima(search_for(graph, profile, peak), peak, EFFORT, retain=True)) == []
+
+
+def test_what_cannot_fit_at_a_cut_is_infeasible() -> None:
+    graph, profile = chain(6)
+    search = search_for(graph, profile, between(graph, profile, 0.5))
+    frontier = Frontier(search.chains, retain=True)
+    assert not frontier.solve([len(graph.ops) // 2], 1, EFFORT).feasible
