@@ -21,7 +21,8 @@ from ..values import Decision
 from .milp import Key, Program, Terms
 from .model import Model
 from .request import Request
-from .search import Scored, Search
+from .scored import Scored
+from .search import Search
 
 
 @dataclass(frozen=True, kw_only=True)

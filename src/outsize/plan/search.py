@@ -21,6 +21,7 @@ from ..values import Decision
 from .chains import Chains, build_chains
 from .check import check
 from .exchange import Exchange, Judge
+from .finish import finished
 from .lower import lower_decisions
 from .model import Ints, Model, Spans, cannot_shrink, floor_curve, held_at
 from .moves import Barred, Move, all_moves, bar, force, kicks, storage_classes
@@ -29,19 +30,11 @@ from .polish import polished
 from .prices import Taste
 from .request import Request, tier_error
 from .score import Scorer
+from .scored import Scored, faster
 from .settings import FEWEST_EXCHANGES, LANE_SHARES, POLISHED, SHORT_CLIMB, TIGHTER_BUDGETS, WALKS_A_SHARE
 from .slackplan import plan_slack
 from .swaps import Ground, place
 from .walker import Walker
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """A plan that fits, with what it costs."""
-
-    seconds: float
-    decisions: tuple[Decision, ...]
-    taste: Taste | None = None
 
 
 def plan_search(model: Model, request: Request) -> list[Decision]:
@@ -99,11 +92,20 @@ class Search:
         Raises:
             BudgetError: nothing fits, with the smallest budget that does.
         """
-        found = self.attempt() or self._at_smallest()
+        found = self.attempt() or self._at_smallest() or self._finished(None)
         if found is None:
             raise self.infeasible()
         ends = [self._exchanged(found), *(search._exchanged(single) for search, single in self.alone)]
-        return min(ends, key=lambda scored: scored.seconds)
+        best = min(ends, key=lambda scored: scored.seconds)
+        return self._finished(best) or best
+
+    def _finished(self, best: Scored | None) -> Scored | None:
+        """A small step's plan, or a faster one by labels."""
+        known = (best.seconds, best.decisions) if best else (inf, ())
+        judge = Judge(seconds=self._seconds, valid=self._valid)
+        model = self.model.with_target(self.target)
+        seconds, decisions = finished(model, self.chains, self.tier, known, judge, recompute=self.recompute)
+        return Scored(seconds=seconds, decisions=decisions) if seconds < known[0] else best
 
     def attempt(self) -> Scored | None:
         """The fastest plan before exchanges, None where nothing fits; never slower than one action alone would give."""
@@ -229,7 +231,7 @@ class Search:
         for taste in self._grid():
             kind = (taste.recompute, bool(np.isfinite(taste.lane_price)))
             known = kinds.get(kind)
-            best = _faster(known, self.walk(taste, below=known.seconds if known else inf))
+            best = faster(known, self.walk(taste, below=known.seconds if known else inf))
             if best is not None:
                 kinds[kind] = best
         found = list(kinds.values())
@@ -392,9 +394,3 @@ class Search:
             smallest_feasible_bytes=self._smallest,
             dominating=held_at(self.model.graph, position)[:5],
         )
-
-
-def _faster(best: Scored | None, other: Scored | None) -> Scored | None:
-    if best is None or (other is not None and other.seconds < best.seconds * (1 - 1e-9)):
-        return other
-    return best
