@@ -17,9 +17,10 @@ from .told import told
 FINISHED_OPS = 64
 #: Rounds: labels kept at a position, branches made of each. Narrow rounds reach the end in few branches, and which
 #: narrow one finds the plan differs from step to step.
-_ROUNDS = ((8, 30), (8, 100), (24, 30), (80, 30), (24, 100), (80, 100), (240, 100), (800, 1000))
-#: Branches of all rounds together by swaps alone and with recomputation, over the ops of the step.
-_BRANCHES, _LEAST_OPS = (200_000, 400_000), 20
+_ROUNDS = ((8, 30), (24, 50), (80, 30), (80, 100), (240, 100), (800, 1000))
+#: Branches of all rounds together, by swaps alone and with recomputation, of a step of so many ops: about a quarter and
+#: half a second. A longer step has more positions, and each branch of it takes longer.
+_BRANCHES, _OPS = (4_500, 9_000), 20
 
 
 def finished(
@@ -38,7 +39,7 @@ def finished(
     kinds = [again for again in (False, True) if (recompute or not again) and (again or link is not None)]
     for again in kinds:
         labels = Labels(model, chains, link, recompute=again)
-        left = _BRANCHES[again] // max(_LEAST_OPS, len(model.graph.ops))
+        left = int(_BRANCHES[again] * min(1.0, _OPS / len(model.graph.ops)) ** 1.5)
         for most, each in _ROUNDS:
             if left <= 0 or best[0] <= model.profile.seconds:
                 break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import inf
+from typing import NamedTuple
 
 from ..errors import PlanError
 from ..values import LinkRate
@@ -17,6 +18,28 @@ def mask_of(storages: Iterable[int]) -> int:
     for s in storages:
         mask |= 1 << s
     return mask
+
+
+class _Peak(NamedTuple):
+    """A position over the budget, as seen from an earlier one.
+
+    Attributes:
+        over: bytes over the budget in the unplanned step.
+        away, unused: what may be away there; of that, what is made already and not wanted before.
+        start, behind: compute seconds until it begins, and from its end to the last use of what may be away.
+        write, read: seconds of a byte on the lanes.
+        part_out, part_in: where recomputation is allowed, what it leaves of the lanes' delay at least.
+    """
+
+    over: int
+    away: int
+    unused: int
+    start: float
+    behind: float
+    write: float
+    read: float
+    part_out: float
+    part_in: float
 
 
 class Facts:
@@ -56,9 +79,8 @@ class Facts:
         self.use = {s: [chains.next_use(s, p - 1) for p in range(count + 1)] for s in self.mortal}
         self.begun = [mask_of(s for s in self.mortal if chains.producer[s] < p) for p in range(count + 1)]
         self._owed_by: dict[tuple[int, int], float] = {}
-        self._idle: dict[tuple[int, int], int] = {}
         self._bytes: dict[int, int] = {0: 0}
-        self._peaks = self._tight()
+        self._ahead = [self._peaks(p) for p in range(count + 1)]
 
     def _reach(self) -> dict[int, int]:
         """Last position at which a storage may be wanted: its own last use, or that of what is made of it again."""
@@ -79,20 +101,35 @@ class Facts:
             known = self._bytes[mask] = self.size(mask ^ low) + self.chains.size[low.bit_length() - 1]
         return known
 
-    def _tight(self) -> list[tuple[int, int, float, float]]:
-        """Positions over the budget: which, what may be away there, least seconds a byte again, seconds behind it."""
+    def _peaks(self, p: int) -> list[_Peak]:
+        """Positions from p on that are over the budget."""
+        if self.link is None:
+            return []
         found = []
-        for q in range(self.count):
+        outward, inward = self.link.out_bytes_per_second, self.link.in_bytes_per_second
+        for q in range(p, self.count):
             if self.over[q] <= 0:
                 continue
             idle = [s for s in self.mortal if self.begun[q] >> s & 1 and self.use[s][q] > q]
             away = mask_of(idle) & self.able
-            ratio = inf
-            for i in range(q):
-                if self.again[i] and (given := self.outputs[i] & away & self.remade):
-                    ratio = min(ratio, self.chains.seconds[i] / self.size(given))
+            given = [self.outputs[i] & away & self.remade if self.again[i] else 0 for i in range(q)]
+            again = min(
+                (self.chains.seconds[i] / self.size(g) for i, g in enumerate(given) if g), default=inf
+            )
             last = max((self.chains.last[s] for s in idle), default=q)
-            found.append((q, away, ratio, self.rest[q + 1] - self.rest[last]))
+            found.append(
+                _Peak(
+                    over=self.over[q],
+                    away=away,
+                    unused=mask_of(s for s in idle if (away & self.begun[p]) >> s & 1 and self.use[s][p] > q),
+                    start=self.rest[p] - self.rest[q],
+                    behind=self.rest[q + 1] - self.rest[last],
+                    write=1 / outward,
+                    read=1 / inward,
+                    part_out=min(1.0, again * outward),
+                    part_in=again * inward / (again * inward + 1) if again < inf else 1.0,
+                )
+            )
         return found
 
     def bound(self, label: Label, p: int) -> float:
@@ -114,35 +151,27 @@ class Facts:
         """The longest that a position over the budget must hold the step up: its bytes go one way or the other.
 
         By the link they leave in the time until then, each byte of what is too much costing its time on the lane, and
-        come back in the time behind it; by recomputation each costs at least `ratio`.
+        come back in the time behind it; by recomputation each costs at least a known time.
         """
-        assert self.link is not None
-        worst, copied = 0.0, label.copied | mask_of(s for s, _ in label.writing)
-        outward, inward = self.link.out_bytes_per_second, self.link.in_bytes_per_second
-        for q, away, ratio, behind in self._peaks:
-            if q < p:
-                continue
-            lost = self._unused(p, q, away) & ~label.here & ~label.copied
-            more = self.over[q] - self.size(lost)
-            write = more - self.size(away & copied)
-            window = label.now + self.rest[p] - self.rest[q] - max(label.out, label.now)
-            first = max(0.0, write / outward - max(0.0, window))
-            after = max(0.0, more / inward - behind)
-            if not self.recompute:
-                worst = max(worst, first + after)
-                continue
-            part = ratio * inward / (ratio * inward + 1) if ratio < inf else 1.0
-            worst = max(worst, first * min(1.0, ratio * outward), after * part)
+        copied = label.copied
+        for s, _ in label.writing:
+            copied |= 1 << s
+        gone, busy = ~(label.here | label.copied), max(0.0, label.out - label.now)
+        worst = 0.0
+        for peak in self._ahead[p]:
+            more = peak.over - self.size(peak.unused & gone)
+            first = (more - self.size(peak.away & copied)) * peak.write
+            window = peak.start - busy
+            if window > 0.0:
+                first -= window
+            after = more * peak.read - peak.behind
+            if self.recompute:
+                late = max(first * peak.part_out, after * peak.part_in)
+            else:
+                late = first + after if first > 0.0 < after else max(first, after)
+            if late > worst:
+                worst = late
         return worst
-
-    def _unused(self, p: int, q: int, away: int) -> int:
-        """What is made before p and not wanted from there up to q."""
-        known = self._idle.get((p, q))
-        if known is None:
-            away &= self.begun[p]
-            known = mask_of(s for s in self.mortal if away >> s & 1 and self.use[s][p] > q)
-            self._idle[(p, q)] = known
-        return known
 
     def _owed(self, label: Label, p: int) -> float:
         """Seconds of the ops that must run again: what is wanted, absent and nowhere else."""

@@ -176,13 +176,30 @@ class Labels(Facts):
                 waited = self._waited(at, self.inputs[i], spent)
                 if waited.now + seconds + self.rest[p] >= self.below:
                     continue
-                need = before + self.size(fresh) + self.chains.workspace[i] + self.chains.second_copies[i]
-                need += self.size(self.outputs[i] & at.here)
+                waited = self._replaced(waited, i, p, before)
+                fresh = self.outputs[i] & ~waited.here
+                need = before + self.size(self.outputs[i]) + self.chains.workspace[i]
+                need += self.chains.second_copies[i]
                 for roomy in self._roomy(waited, p, need, self.inputs[i] | self.outputs[i]):
                     other = roomy._replace(
                         now=roomy.now + seconds, here=roomy.here | fresh, log=(roomy.log, ("run", i, p))
                     )
                     stack.append((other, i + 1, (*runs, i), spent + seconds))
+
+    def _replaced(self, label: Label, i: int, p: int, before: int) -> Label:
+        """Where room is short, what op i makes again anyway is not there twice."""
+        need = before + self.size(self.outputs[i]) + self.chains.workspace[i] + self.chains.second_copies[i]
+        twice = self.outputs[i] & label.here & ~mask_of(s for s, _ in (*label.writing, *label.arriving))
+        if not twice or self.size(label.here) + need <= self.budget:
+            return label
+        log = label.log
+        for s in self.mortal:
+            if twice >> s & 1:
+                if not (self.remade >> s & 1 or self.use[s][p] < 0):
+                    twice ^= 1 << s
+                else:
+                    log = (log, ("free", s, p))
+        return label._replace(here=label.here & ~twice, log=log)
 
     @staticmethod
     def _waited(label: Label, mask: int, spent: float) -> Label:

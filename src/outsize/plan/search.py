@@ -103,7 +103,7 @@ class Search:
         """A small step's plan, or a faster one by labels."""
         known = (best.seconds, best.decisions) if best else (inf, ())
         judge = Judge(seconds=self._seconds, valid=self._valid)
-        model = self.model.with_target(self.target)
+        model = self.model.with_target(max(self.target, self.model.target))
         seconds, decisions = finished(model, self.chains, self.tier, known, judge, recompute=self.recompute)
         return Scored(seconds=seconds, decisions=decisions) if seconds < known[0] else best
 
