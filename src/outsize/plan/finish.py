@@ -22,6 +22,9 @@ _ROUNDS = ((8, 30), (24, 50), (80, 30), (80, 100), (240, 100), (800, 1000))
 #: half a second. A longer step has more positions, and each branch of it takes longer.
 _BRANCHES, _OPS = (4_500, 9_000), 20
 
+#: A search that is given fewer moves than this is given fewer branches too.
+_WALKS = 50
+
 
 def finished(
     model: Model, chains: Chains, tier: str, best: tuple[float, Decisions], judge: Judge, *, recompute: bool
@@ -39,7 +42,11 @@ def finished(
     kinds = [again for again in (False, True) if (recompute or not again) and (again or link is not None)]
     for again in kinds:
         labels = Labels(model, chains, link, recompute=again)
-        left = int(_BRANCHES[again] * min(1.0, _OPS / len(model.graph.ops)) ** 1.5)
+        left = int(
+            _BRANCHES[again]
+            * min(1.0, model.settings.walks / _WALKS)
+            * min(1.0, _OPS / len(model.graph.ops)) ** 1.5
+        )
         for most, each in _ROUNDS:
             if left <= 0 or best[0] <= model.profile.seconds:
                 break

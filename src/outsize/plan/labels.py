@@ -99,6 +99,8 @@ class Labels(Facts):
                 if self._spent():
                     return
                 for made, runs in self._regions(fetched, p):
+                    if self._spent():
+                        return
                     key = (made[:-1], runs)
                     if key not in seen:
                         seen.add(key)
@@ -130,8 +132,9 @@ class Labels(Facts):
         absent = [s for s in absent if self.recompute or self.use[s][p] >= 0]
         absent.sort(key=lambda s: (self.use[s][p] if self.use[s][p] >= 0 else self.count, s))
         stack: list[tuple[Label, list[int], list[tuple[int, float]]]] = [(label, absent, [])]
-        while stack:
+        while stack and not self._spent():
             at, left, starts = stack.pop()
+            self.left -= 1
             for k, s in enumerate(left):
                 start = max(at.now, at.back)
                 end = start + self.read[s]
@@ -232,7 +235,6 @@ class Labels(Facts):
             for i in runs:
                 fresh |= self.outputs[i]
             for issued in self._issued(done, p, fresh):
-                self.left -= 1
                 wait = max(issued.now, issued.writing[-1][1] if issued.writing else 0.0)
                 arriving = {s for s, _ in issued.arriving}
                 if not any(s in arriving and start >= wait for s, start in starts):
@@ -255,8 +257,9 @@ class Labels(Facts):
         taken = label.copied | mask_of(s for s, _ in label.writing) | mask_of(s for s, _ in label.arriving)
         open_ = [s for s in self.mortal if (label.here & ~taken) >> s & 1 and self._may_go(s, p)]
         stack = [(label, open_, False)]
-        while stack:
+        while stack and not self._spent():
             at, left, behind = stack.pop()
+            self.left -= 1
             for s in left:
                 if not (behind or fresh >> s & 1 or self.link.shared):
                     continue
@@ -303,8 +306,9 @@ class Labels(Facts):
         for k in reversed(range(len(able))):
             behind[k] = behind[k + 1] + size[able[k]]
         stack: list[tuple[int, int, tuple[int, ...]]] = [(0, excess, ())]
-        while stack:
+        while stack and not self._spent():
             k, left, chosen = stack.pop()
+            self.left -= 1
             if left <= 0:
                 if all(size[s] + left > 0 for s in chosen):
                     log = label.log

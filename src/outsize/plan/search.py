@@ -101,6 +101,8 @@ class Search:
 
     def _finished(self, best: Scored | None) -> Scored | None:
         """A small step's plan, or a faster one by labels."""
+        if self.floor > self.model.budget:
+            return best
         known = (best.seconds, best.decisions) if best else (inf, ())
         judge = Judge(seconds=self._seconds, valid=self._valid)
         model = self.model.with_target(max(self.target, self.model.target))
