@@ -130,14 +130,15 @@ def optimum(r: dict) -> list[str]:
         still = (
             f"; {s['open']} open, plan ÷ best known {s['open_worst_to_best_known']:.3f} and plan ÷ proved bound "
             f"{s['open_worst']:.3f} at worst"
-            if s["open"] else ""
+            if s.get("open") else ""
         )  # fmt: skip
         lines.append(f"{name}: {solved}{still}.")
     return [
         *lines,
         "The optimum has whole transfers on lanes that serve first in, first out (`labels`); a case counts as solved "
         "where the best plan known and the proved bound are within 0.02 %.",
-        f"Budgets that the MILP holds for feasible and the search finds no plan for: {r['feasible_without_plan']}.",
+        "Budgets that the MILP holds for feasible and the search finds no plan for: "
+        f"{r.get('feasible_without_plan', 'not counted')}.",
     ]
 
 

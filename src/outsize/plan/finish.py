@@ -17,10 +17,10 @@ from .told import told
 FINISHED_OPS = 64
 #: Rounds: labels kept at a position, branches made of each. Narrow rounds reach the end in few branches, and which
 #: narrow one finds the plan differs from step to step.
-_ROUNDS = ((8, 30), (24, 50), (80, 30), (80, 100), (240, 100), (800, 1000))
+_ROUNDS = ((8, 70), (24, 120), (80, 70), (80, 250), (240, 250), (800, 2500))
 #: Branches of all rounds together, by swaps alone and with recomputation, of a step of so many ops: about a quarter and
 #: half a second. A longer step has more positions, and each branch of it takes longer.
-_BRANCHES, _OPS = (4_500, 9_000), 20
+_BRANCHES, _OPS = (11_000, 22_000), 20
 
 #: A search that is given fewer moves than this is given fewer branches too.
 _WALKS = 50
