@@ -131,9 +131,24 @@ def largest(r: dict) -> list[str]:
 
 
 def optimum(r: dict) -> list[str]:
+    lines = []
+    for name, s in r["summary"].items():
+        solved = (
+            f"{s['cases']} solved cases, plan ÷ optimum {s['median']:.4f} in the median, {s['worst']:.3f} at worst"
+            if s["cases"] else "no solved case"
+        )  # fmt: skip
+        still = (
+            f"; {s['open']} open, plan ÷ best known {s['open_worst_to_best_known']:.3f} and plan ÷ proved bound "
+            f"{s['open_worst']:.3f} at worst"
+            if s.get("open") else ""
+        )  # fmt: skip
+        lines.append(f"{name}: {solved}{still}.")
     return [
-        f"{name}: {s['cases']} solved cases, plan ÷ bound {s['median']:.4f} in the median, {s['worst']:.3f} at worst."
-        for name, s in r["summary"].items()
+        *lines,
+        "The optimum has whole transfers on lanes that serve first in, first out (`labels`); a case counts as solved "
+        "where the best plan known and the proved bound are within 0.02 %.",
+        "Budgets that the MILP holds for feasible and the search finds no plan for: "
+        f"{r.get('feasible_without_plan', 'not counted')}.",
     ]
 
 
@@ -162,7 +177,7 @@ BENCHMARKS = {
     "baselines": ("Recompute-only plans beside torch's memory budget and block checkpointing", baselines),
     "hybrid": ("Swap and recompute units against swapping alone (method 4)", hybrid),
     "mixed": ("One plan from all actions against the best single action", mixed),
-    "optimum": ("The search's plans against the MILP's bound", optimum),
+    "optimum": ("The search's plans against the optimum", optimum),
     "time": ("Planning time", times),
     "predicted": ("Predicted against measured step time", predicted),
     "bitwise": ("Every network under every planner, bit for bit", bitwise),

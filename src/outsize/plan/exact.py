@@ -21,7 +21,8 @@ from ..values import Decision
 from .milp import Key, Program, Terms
 from .model import Model
 from .request import Request
-from .search import Scored, Search
+from .scored import Scored
+from .search import Search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +53,12 @@ def plan_exact(model: Model, request: Request) -> list[Decision]:
     try:
         best = search.planned()
     except BudgetError:  # the walks found no way: perhaps the program does
-        bound = lower_bound(search)
+        bound = lower_bound(Search(model, request))  # a search that has run may have lowered its target
         read = search.timed(bound.decisions) if bound.decisions else None
         if read is None:
             raise
         return _explained(read, bound)
-    bound = lower_bound(search)
+    bound = lower_bound(Search(model, request))
     read = search.timed(bound.decisions) if bound.decisions else None
     return _explained(read if read is not None and read.seconds < best.seconds else best, bound)
 

@@ -28,7 +28,8 @@ from .settings import (
 )
 
 if TYPE_CHECKING:
-    from .search import Scored, Search
+    from .scored import Scored
+    from .search import Search
 
 #: More bytes than any step has.
 _NO_BUDGET = 1 << 60

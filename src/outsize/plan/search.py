@@ -21,6 +21,7 @@ from ..values import Decision
 from .chains import Chains, build_chains
 from .check import check
 from .exchange import Exchange, Judge
+from .finish import finished
 from .follow import followed
 from .lower import lower_decisions
 from .model import Ints, Model, Spans, cannot_shrink, floor_curve, held_at
@@ -30,19 +31,11 @@ from .polish import polished
 from .prices import Taste
 from .request import Request, tier_error
 from .score import Scorer
+from .scored import Scored, faster
 from .settings import FEWEST_EXCHANGES, LANE_SHARES, POLISHED, SHORT_CLIMB, TIGHTER_BUDGETS, WALKS_A_SHARE
 from .slackplan import plan_slack
 from .swaps import Ground, place
 from .walker import Walker
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """A plan that fits, with what it costs."""
-
-    seconds: float
-    decisions: tuple[Decision, ...]
-    taste: Taste | None = None
 
 
 def plan_search(model: Model, request: Request) -> list[Decision]:
@@ -99,11 +92,12 @@ class Search:
         Raises:
             BudgetError: nothing fits, with the smallest budget that does.
         """
-        found = self.attempt() or self._at_smallest()
+        found = self.attempt() or self._at_smallest() or finished(self, None)
         if found is None:
             raise self.infeasible()
         ends = [self._exchanged(found), *(search._exchanged(single) for search, single in self.others)]
-        return min(ends, key=lambda scored: scored.seconds)
+        best = min(ends, key=lambda scored: scored.seconds)
+        return finished(self, best) or best
 
     def attempt(self) -> Scored | None:
         """The fastest plan before exchanges, None where nothing fits; never slower than one action alone would give."""
@@ -170,7 +164,7 @@ class Search:
         tries = self.model.settings.polished_ops // max(1, len(self.model.graph.ops))
         if best.seconds <= self.model.profile.seconds or tries < self.model.settings.polish_tries:
             return best
-        found = polished(best.decisions, best.seconds, self._seconds, self._valid_move, tries=tries)
+        found = polished(best.decisions, best.seconds, self.seconds, self._valid_move, tries=tries)
         return replace(best, seconds=found[0], decisions=found[1])
 
     def _exchanged(self, best: Scored) -> Scored:
@@ -186,17 +180,17 @@ class Search:
             self.chains, self.options, (s for s in listed if s[2] > s[1] + 1), tier=self.tier,
             link=self.model.profile.links[self.tier] if self.swaps else None, recompute=self.recompute,
         )  # fmt: skip
-        judge = Judge(seconds=self._seconds, valid=self._valid)
+        judge = Judge(seconds=self.seconds, valid=self.valid)
         found = exchange.improved(best.decisions, judge, tries=tries)
         if found == best.decisions:
             return best
-        return self._polished(replace(best, decisions=found, seconds=self._seconds(found)))
+        return self._polished(replace(best, decisions=found, seconds=self.seconds(found)))
 
-    def _seconds(self, decisions: tuple[Decision, ...]) -> float:
+    def seconds(self, decisions: tuple[Decision, ...]) -> float:
         scored = self._score(decisions)
         return scored.seconds if scored else inf
 
-    def _valid(self, decisions: tuple[Decision, ...]) -> bool:
+    def valid(self, decisions: tuple[Decision, ...]) -> bool:
         graph, profile = self.model.graph, self.model.profile
         try:
             check(graph, profile, lower_decisions(graph, decisions), self.model.budget)
@@ -205,9 +199,9 @@ class Search:
         return True
 
     def _valid_move(self, decisions: tuple[Decision, ...], moved: int) -> bool:
-        """`_valid`, asked only where a region reads the storage whose edges moved."""
+        """`valid`, asked only where a region reads the storage whose edges moved."""
         reads = self.chains.inputs
-        return not any(moved in reads[op] for d in decisions for op in d.region) or self._valid(decisions)
+        return not any(moved in reads[op] for d in decisions for op in d.region) or self.valid(decisions)
 
     def _alone(self) -> list[tuple[Search, Scored]]:
         """The same search for each of several allowed actions alone, with what it found."""
@@ -235,9 +229,9 @@ class Search:
         for taste in self._grid():
             kind = (taste.recompute, bool(np.isfinite(taste.lane_price)))
             known = kinds.get(kind)
-            trial = self.walk(taste, below=known.seconds if known else inf)
-            if trial is not None and (known is None or trial.seconds < known.seconds * (1 - 1e-9)):
-                kinds[kind] = trial
+            best = faster(known, self.walk(taste, below=known.seconds if known else inf))
+            if best is not None:
+                kinds[kind] = best
         found = list(kinds.values())
         if self.swaps:
             cheap = self._score(tuple(plan_slack(self.model.with_target(self.target), self.tier)))

@@ -19,7 +19,8 @@ from ..values import Decision, StepGraph
 from .model import Model
 from .prices import Taste
 from .request import Request
-from .search import Scored, Search
+from .scored import Scored
+from .search import Search
 
 
 @dataclass(frozen=True, kw_only=True)
