@@ -88,11 +88,9 @@ def train(
     from ..errors import WorkloadError
     from ..report import page, renderable
     from ..zoo import training
-    from .report import check_writable, write, write_trace
+    from .report import write, write_trace
 
-    for path in (json, html, trace):
-        check_writable(path)
-    training.budget_bytes(budget, 2**30)  # a slip of the pen is told before the work begins
+    proofread(budget, disk, json, html, trace)
     if chunk_mb is not None and (chunk_mb <= 0 or (workers == 1 and not parallel.is_worker())):
         raise WorkloadError(
             f"--chunk-mb {chunk_mb:g} must be positive, and divides the gradients of several workers: add --workers 2"
@@ -128,6 +126,23 @@ def train(
         write(html, page(record, title=f"{workload.name}, {steps} steps"))
     if trace is not None:
         write_trace(trace, record)
+
+
+def proofread(budget: str, disk: Path | None, *outputs: Path | None) -> None:
+    """A slip of the pen is told before the work begins.
+
+    Raises:
+        OutsizeError: the budget cannot be read, the disk tier's directory or an output file cannot be written to.
+    """
+    from ..runtime.tiers.file import SwapFile
+    from ..zoo import training
+    from .report import check_writable
+
+    for path in outputs:
+        check_writable(path)
+    training.budget_bytes(budget, 2**30)
+    if disk is not None:
+        SwapFile(disk).close()
 
 
 def load(target: str | None, model: str | None, **wanted: Any) -> Workload:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, product
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,11 @@ from .prices import Taste
 from .settings import (
     FEWEST_CUTS,
     FIRST_CUTS,
-    FRONTIER_GAP,
-    FRONTIER_NODES,
-    FRONTIER_ROUNDS,
+    FRONTIER_EFFORT,
     FRONTIER_SECONDS,
+    MIXED_EFFORT,
     SHORT_CLIMB,
+    WORTH_A_PROGRAM,
 )
 
 if TYPE_CHECKING:
@@ -35,16 +35,21 @@ if TYPE_CHECKING:
 _NO_BUDGET = 1 << 60
 #: `share` and `patience` of the walks along one optimum: what it leaves open, each of them finds best somewhere.
 _WAYS = ((0.0, 0.5), (1.0, 0.5), (0.0, 0.0))
+#: And what a second of a lane is worth to what more must go.
+_LANE_PRICES = (inf, 0.3)
 #: What a bound may cost: minutes.
 _LONG = Effort(gap=1e-4, seconds=120.0, rounds=8, cuts=32)
 
 
-def followed(search: Search) -> list[Scored]:
-    """Plans by recomputation alone that start from what the cheapest keeps; none where the step is too large."""
+def followed(search: Search, *, known: float = inf) -> list[Scored]:
+    """Plans that start from what the cheapest keeps; none where the step is too large or a known plan adds little."""
+    if not search.recompute or known <= search.model.profile.seconds * (1 + WORTH_A_PROGRAM):
+        return []
     best: Scored | None = None
     for kept in optima(search, search.target, _effort(search), retain=False):
-        for share, patience in _WAYS:
-            taste = replace(_taste(search, kept), share=share, patience=patience)
+        prices = _LANE_PRICES if search.swaps else (inf,)
+        for (share, patience), price in product(_WAYS, prices):
+            taste = replace(_taste(search, kept), share=share, patience=patience, lane_price=price)
             found = search.walk(taste, below=best.seconds if best else inf)
             if found is not None and (best is None or found.seconds < best.seconds):
                 best = found
@@ -57,7 +62,7 @@ def followed(search: Search) -> list[Scored]:
 
 
 def least_again(search: Search, effort: Effort = _LONG) -> float:
-    """Seconds that every plan by recomputation alone makes run again: the most that any of the programs proves."""
+    """Seconds that every plan by recomputation (and swaps, where allowed) adds: the most that a program proves."""
     budget = search.model.budget
     return max((kept.again for kept in optima(search, budget, effort, retain=True)), default=0.0)
 
@@ -67,13 +72,14 @@ def optima(search: Search, budget: int, effort: Effort, *, retain: bool) -> Iter
     full = np.flatnonzero(search.model.curve > budget)
     if effort.cuts < FEWEST_CUTS or not len(full):
         return
-    frontier = Frontier(search.chains, retain=retain)
+    link = search.model.profile.links[search.tier] if search.swaps else None
+    frontier = Frontier(search.chains, retain=retain, link=link)
     first, last = int(np.argmax(search.model.curve)), int(full[-1])
     cuts = frontier.cuts(first, last, min(effort.cuts, FIRST_CUTS))
     for _ in range(effort.rounds):
         kept = frontier.solve(cuts, budget, effort)
         yield kept
-        if kept.gone is None:
+        if kept.forced is None:
             return
         fresh = islice(_overfull(search, budget, kept, cuts), effort.cuts - len(cuts))
         known, cuts = cuts, sorted({*cuts, *fresh})
@@ -94,11 +100,10 @@ def _overfull(search: Search, budget: int, kept: Kept, cuts: list[int]) -> Itera
 
 
 def _taste(search: Search, kept: Kept) -> Taste:
-    return Taste(lane_price=inf, weight=search.plain_weight, forced=kept.forced)
+    return Taste(lane_price=inf, weight=search.plain_weight, forced=kept.forced or frozenset())
 
 
 def _effort(search: Search) -> Effort:
     most = search.model.settings.frontier_ops // max(1, len(search.model.graph.ops))
-    return Effort(
-        gap=FRONTIER_GAP, seconds=FRONTIER_SECONDS, nodes=FRONTIER_NODES, rounds=FRONTIER_ROUNDS, cuts=most
-    )
+    gap, nodes, rounds = MIXED_EFFORT if search.swaps else FRONTIER_EFFORT
+    return Effort(gap=gap, seconds=FRONTIER_SECONDS, nodes=nodes, rounds=rounds, cuts=most)

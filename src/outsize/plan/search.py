@@ -111,8 +111,8 @@ class Search:
             starts = self._tighter()
         starts += [mixed for single in singles if self.swaps for mixed in self._mixed(single)]
         starts = sorted([*starts, *singles], key=lambda scored: scored.seconds)
-        led = followed(self) if self.request.actions == ("recompute",) else []
-        groups = ([*self._improved(starts), *starts], led)
+        climbed = [*self._improved(starts), *starts]
+        groups = (climbed, followed(self, known=min((s.seconds for s in climbed), default=inf)))
         ends = sorted((self._best_of(group) for group in groups if group), key=lambda scored: scored.seconds)
         # exchanges may take the second further than the first
         self.others += [(self, other) for other in ends[1:] if other.decisions != ends[0].decisions]

@@ -23,14 +23,16 @@ WALKS_A_SHARE = 5
 FEWEST_CUTS = 2
 #: Positions of the first program. More are added where a walk shows that they matter, mostly one to four.
 FIRST_CUTS = 4
-#: Programs of one search: the second or the third fitted at every position on the transformers.
-FRONTIER_ROUNDS = 3
-#: Share of the recomputed seconds that the solver may leave on the table. On a captured GPT, 1e-4 took ten times as long
-#: as 1e-3 and found the same plan.
-FRONTIER_GAP = 3e-3
-#: Branches of one program. With one, a subset sum over nine storages came out 3 % above its optimum; a hundred took three
-#: times as long as one on a ResNet-50 at a third of its peak, and no longer in 17 other cases.
-FRONTIER_NODES = 100
+#: Gap, branches and rounds of programs. A gap of 1e-4 of the recomputed seconds took ten times as long as 1e-3 on a
+#: captured GPT and found the same plan. With one branch, a subset sum over nine storages came out 3 % above its optimum;
+#: a hundred took three times as long as one on a ResNet-50 at a third of its peak, and no longer in 17 other cases. The
+#: second or the third round fitted at every position on the transformers.
+FRONTIER_EFFORT = (3e-3, 100, 3)
+#: The same with swaps: there the program is thrice as large, and what it leaves out (the order on a lane) weighs more
+#: than what the solver does.
+MIXED_EFFORT = (1e-2, 1, 2)
+#: Share of the step that a plan must add for a program to be worth its time.
+WORTH_A_PROGRAM = 0.01
 #: Only a safety net, far above what programs take (0.1 to 4 s of an idle core): beyond it a program is left unused, and
 #: the plan would depend on how busy the machine is.
 FRONTIER_SECONDS = 30.0
