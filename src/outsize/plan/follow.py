@@ -41,6 +41,16 @@ _LANE_PRICES = (inf, 0.3)
 _LONG = Effort(gap=1e-4, seconds=120.0, rounds=8, cuts=32)
 
 
+def led(search: Search, known: float) -> Iterator[list[Scored]]:
+    """Plans along programs, each search's own: of all actions, and of single ones about as fast as all together."""
+    if search.leads:
+        yield followed(search, known=known)
+        near = known * (1 + WORTH_A_PROGRAM)
+        yield from (
+            followed(one, known=found.seconds) for one, found in search.others if found.seconds <= near
+        )
+
+
 def followed(search: Search, *, known: float = inf) -> list[Scored]:
     """Plans that start from what the cheapest keeps; none where the step is too large or a known plan adds little."""
     if not search.recompute or known <= search.model.profile.seconds * (1 + WORTH_A_PROGRAM):

@@ -22,7 +22,7 @@ from .chains import Chains, build_chains
 from .check import check
 from .exchange import Exchange, Judge
 from .finish import finished
-from .follow import followed
+from .follow import led
 from .lower import lower_decisions
 from .model import Ints, Model, Spans, cannot_shrink, floor_curve, held_at
 from .moves import Barred, Move, all_moves, bar, force, kicks, storage_classes
@@ -55,6 +55,7 @@ class Search:
     request: Request
     left: int = 0
     refused_by_tier: int = 0
+    leads: bool = True  # False for a part of another search, which decides whether a program is worth it
     chains: Chains = field(init=False)
     classes: list[Ints] = field(init=False)
     walker: Walker = field(init=False)
@@ -112,7 +113,7 @@ class Search:
         starts += [mixed for single in singles if self.swaps for mixed in self._mixed(single)]
         starts = sorted([*starts, *singles], key=lambda scored: scored.seconds)
         climbed = [*self._improved(starts), *starts]
-        groups = (climbed, followed(self, known=min((s.seconds for s in climbed), default=inf)))
+        groups = (climbed, *led(self, min((s.seconds for s in climbed), default=inf)))
         ends = sorted((self._best_of(group) for group in groups if group), key=lambda scored: scored.seconds)
         # exchanges may take the second further than the first
         self.others += [(self, other) for other in ends[1:] if other.decisions != ends[0].decisions]
@@ -208,7 +209,7 @@ class Search:
         if len(self.request.actions) < 2:
             return []
         searches = [
-            Search(self.model, replace(self.request, actions=(action,)))
+            Search(self.model, replace(self.request, actions=(action,)), leads=False)
             for action in self.request.actions
             if action != "swap" or self.swaps
         ]
