@@ -67,8 +67,8 @@ def mixed(r: dict) -> list[str]:
         f"{r['cases_where_a_gain_of_1.10_is_possible']} cases, and there the median is "
         f"{r['median_where_possible']:.3f} ×. A bound is proved for each case (a program over ten positions, a "
         f"relaxation of every plan by swap and recompute): no plan is more than "
-        f"{r['median_most_gain_proved']:.3f} × faster than the best single action in the median, and 1.10 × is refuted in all but "
-        f"{r['cases_where_1.10_is_not_refuted']} cases, where the median is "
+        f"{r['median_most_gain_proved']:.3f} × faster than the best single action in the median, "
+        f"and 1.10 × is refuted in all but {r['cases_where_1.10_is_not_refuted']} cases, where the median is "
         f"{r['median_where_1.10_is_not_refuted']:.3f} ×. The mixed plans take {r['median_mixed_over_bound']:.3f} × the "
         "bound in the median.",
     ]
