@@ -48,24 +48,18 @@ def between(graph: StepGraph, profile: Profile, share: float) -> int:
     return int(low + share * (model.peak - low))
 
 
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**4), ops=st.integers(3, 12), share=st.floats(0.1, 0.95))
-def test_no_plan_recomputes_less_than_the_bound(seed: int, ops: int, share: float) -> None:
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 10**4),
+    ops=st.integers(3, 10),
+    share=st.floats(0.05, 0.95),
+    actions=st.sampled_from([("recompute",), ("swap", "recompute")]),
+)
+def test_no_plan_adds_less_than_the_bound(
+    seed: int, ops: int, share: float, actions: tuple[str, ...]
+) -> None:
     graph, profile = random_step(seed, ops=ops)
-    search = search_for(graph, profile, between(graph, profile, share))
-    again = least_again(search, EFFORT)
-    try:
-        found = search.planned()
-    except BudgetError:
-        return
-    assert found.seconds >= (profile.seconds + again) * (1 - 1e-5)
-
-
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**4), ops=st.integers(3, 8), share=st.floats(0.05, 0.95))
-def test_no_plan_with_swaps_adds_less_than_the_bound(seed: int, ops: int, share: float) -> None:
-    graph, profile = random_step(seed, ops=ops)
-    search = search_for(graph, profile, between(graph, profile, share), actions=("swap", "recompute"))
+    search = search_for(graph, profile, between(graph, profile, share), actions=actions)
     added = least_again(search, EFFORT)
     try:
         found = search.planned()

@@ -44,13 +44,19 @@ static void end(void) { atomic_fetch_sub(&changing, 1); }
 /* A block's usable size is at most twice what was asked, from half the least on. */
 static int counts(size_t bytes) { return bytes >= LEAST_COUNTED / 2; }
 
+/* The end of a change that `begin` began, by which this block came. */
+static void *came(void *block) {
+    size_t bytes = held_by(block);
+    if (bytes) count(bytes, 0);
+    end();
+    return block;
+}
+
 int outsize_small_memalign(void **out, size_t alignment, size_t bytes) {
     if (!counts(bytes)) return posix_memalign(out, alignment, bytes);
     begin();
     int error = posix_memalign(out, alignment, bytes);
-    size_t got = error == 0 ? held_by(*out) : 0;
-    if (got) count(got, 0);
-    end();
+    came(error == 0 ? *out : NULL);
     return error;
 }
 
@@ -78,20 +84,12 @@ void *outsize_small_realloc(void *block, size_t bytes) {
 static void *counted_malloc(size_t bytes) {
     if (!counts(bytes)) return malloc(bytes);
     begin();
-    void *block = malloc(bytes);
-    size_t got = held_by(block);
-    if (got) count(got, 0);
-    end();
-    return block;
+    return came(malloc(bytes));
 }
 
 static void *counted_calloc(size_t items, size_t size) {
     begin();
-    void *block = calloc(items, size);
-    size_t got = held_by(block);
-    if (got) count(got, 0);
-    end();
-    return block;
+    return came(calloc(items, size));
 }
 
 /* C++'s: malloc's block while there is one, else whatever a failure of theirs does (a handler, an exception). */

@@ -52,6 +52,17 @@ class Chains:
         at = bisect_right(uses, position)
         return uses[at] if at < len(uses) else -1
 
+    def reach(self, *, again: bool = True) -> list[int]:
+        """Last position at which each storage may be wanted: its own last use or, with recomputation, that of what it
+        can be made into."""
+        reach = list(self.last)
+        for op in reversed(range(len(self.inputs))):
+            if again and self.repeats[op]:
+                until = max((reach[w] for w in self.outputs[op]), default=-1)
+                for v in self.inputs[op]:
+                    reach[v] = max(reach[v], until)
+        return reach
+
 
 def build_chains(model: Model) -> Chains:
     """Static facts of a step."""

@@ -96,25 +96,13 @@ class _Stages:
         self.program = Program()
         chains, self.count = self.chains, len(self.chains.inputs)
         self.mortal = sorted({s for made in chains.outputs for s in made})
-        self.reach = self._reach()
+        self.reach = chains.reach(again=search.recompute)
         self.link = search.model.profile.links.get(search.tier)
         # HiGHS holds rows to 1e-6: seconds are counted in thousandths of the step, bytes in shares of the budget.
         self.second = 1000.0 / max(search.model.profile.seconds, 1e-12)
         self.byte = 1.0 / search.target
         self.seconds = [s * self.second for s in chains.seconds]
         self.size = [b * self.byte for b in chains.size]
-
-    def _reach(self) -> dict[int, int]:
-        """Last stage in which a storage may be wanted: its own last use, or that of what it can be made into."""
-        chains = self.chains
-        reach = {v: chains.last[v] for v in self.mortal}
-        if self.search.recompute:
-            for op in reversed(range(self.count)):
-                if chains.repeats[op]:
-                    until = max((reach[w] for w in chains.outputs[op]), default=-1)
-                    for v in chains.inputs[op]:
-                        reach[v] = max(reach[v], until)
-        return reach
 
     def solve(self, time_limit: float) -> Bound:
         for t in range(self.count):

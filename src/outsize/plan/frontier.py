@@ -78,18 +78,8 @@ class Frontier:
     def __init__(self, chains: Chains, *, retain: bool, link: LinkRate | None = None) -> None:
         self._chains, self._retain, self._link = chains, retain, link
         self._mortal = sorted({s for made in chains.outputs for s in made})
-        self._reach = self._reached()
+        self._reach = chains.reach()
         self._scale = _PERCENT / max(sum(chains.seconds), 1e-300)
-
-    def _reached(self) -> list[int]:
-        """Last position at which a storage may be wanted: its own last use, or that of what it can be made into."""
-        chains, reach = self._chains, list(self._chains.last)
-        for op in reversed(range(len(chains.inputs))):
-            if chains.repeats[op]:
-                until = max((reach[w] for w in chains.outputs[op]), default=-1)
-                for v in chains.inputs[op]:
-                    reach[v] = max(reach[v], until)
-        return reach
 
     def cuts(self, first: int, last: int, count: int) -> list[int]:
         """Of each of `count` equal parts of the positions, the op that needs most bytes for itself."""

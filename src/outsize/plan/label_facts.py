@@ -69,7 +69,7 @@ class Facts:
         mortal = set(self.mortal)
         self.changes = [mask_of(s for s in op.mutates if s in mortal) for op in model.graph.ops]
         self.mutated = mask_of(s for s in model.mutated if s in mortal)
-        self.reach = self._reach()
+        self.reach = chains.reach(again=recompute)
         self.rest = [0.0] * (count + 1)
         for p in reversed(range(count)):
             self.rest[p] = self.rest[p + 1] + chains.seconds[p]
@@ -81,17 +81,6 @@ class Facts:
         self._owed_by: dict[tuple[int, int], float] = {}
         self._bytes: dict[int, int] = {0: 0}
         self._ahead = [self._peaks(p) for p in range(count + 1)]
-
-    def _reach(self) -> dict[int, int]:
-        """Last position at which a storage may be wanted: its own last use, or that of what is made of it again."""
-        chains = self.chains
-        reach = {s: chains.last[s] for s in self.mortal}
-        for op in reversed(range(self.count)):
-            if self.again[op]:
-                until = max((reach[s] for s in chains.outputs[op]), default=-1)
-                for s in chains.inputs[op]:
-                    reach[s] = max(reach[s], until)
-        return reach
 
     def size(self, mask: int) -> int:
         """Bytes of a set."""
