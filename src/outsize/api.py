@@ -23,6 +23,7 @@ from .measure import (
     load_hardware,
 )
 from .plan import lower, simulate
+from .plan.settings import MOST_EFFORT
 from .prepared import Learned, Prepared
 from .runtime.executor import StepProgram, plain_forward
 from .runtime.tiers import DiskTier, Tier
@@ -49,6 +50,7 @@ def compile(
     host_budget: int | str | None = None,
     disk_budget: int | str | None = None,
     inner: str = "aten",
+    effort: int = 1,
 ) -> torch.nn.Module:
     """Keep the module's training step under a budget; the training loop stays as it is.
 
@@ -67,9 +69,12 @@ def compile(
             the only one that needs no memory beside its result; none unless given.
         host_budget, disk_budget: most bytes that the plan may hold in that tier.
         inner: `aten` runs the step operator by operator, to the bit; `inductor` fuses what lies between our calls.
+        effort: how long the planner may look: 1 takes about a second on 400 operators; with 2 to 8 it anneals as well,
+            some seconds for each more, which makes plans by several actions a few per cent faster.
 
     Raises:
-        OutsizeError: `lossy` names a codec that a step cannot use, or allows less than its error.
+        OutsizeError: `lossy` names a codec that a step cannot use, or allows less than its error; `inner` or `effort` is
+            none of those above.
         UnitError: a budget cannot be read.
         VersionError: this torch is not supported.
         TierError: the disk directory is missing, read-only or too small.
@@ -85,6 +90,7 @@ def compile(
         disk_budget=None if disk_budget is None else parse_bytes(disk_budget),
         disk=None if disk is None else str(disk),
         inner=inner,
+        effort=_effort(effort),
     )
     if inner not in ("aten", "inductor"):
         raise OutsizeError(f"inner={inner!r} is not known: give 'aten' or 'inductor'")
@@ -158,6 +164,7 @@ def plan(
     actions: Sequence[str] = ACTIONS,
     planner: str = "search",
     lossy: dict[str, float] | None = None,
+    effort: int = 1,
 ) -> Plan:
     """The plan that `compile` would make for `module(*args)`, without running the step.
 
@@ -165,15 +172,18 @@ def plan(
         budget: as for `compile`; a percentage is of the hardware's memory.
         hardware: a name that `outsize.measure.known_hardware()` lists, a TOML file, or None for this machine.
             With it the figures are estimates, and module and args may be fake tensors.
+        effort: as for `compile`.
 
     Raises:
+        OutsizeError: `lossy` or `effort`, as for `compile`.
         BudgetError: no plan fits the budget.
         CaptureError: the module is not one graph.
     """
     allocator.install()
     options = replace(
-        _plan_options(budget, hardware), actions=tuple(actions), planner=planner, lossy=_allowed(lossy)
-    )
+        _plan_options(budget, hardware), actions=tuple(actions), planner=planner, lossy=_allowed(lossy),
+        effort=_effort(effort),
+    )  # fmt: skip
     step = capture(module, args)
     return decide(step, _unlearned(module, args, step, optimizer), options).plan
 
@@ -219,6 +229,12 @@ def sweep(
         name: tuple(p for b in budgets if isinstance(p := attempt(*chosen, b), Plan))
         for name, chosen in techniques.items()
     }
+
+
+def _effort(effort: int) -> int:
+    if not 1 <= effort <= MOST_EFFORT:
+        raise OutsizeError(f"effort={effort!r} is not known: give a number from 1 (quick) to {MOST_EFFORT}")
+    return effort
 
 
 def _plan_options(budget: int | str | None, hardware: str | Hardware | None) -> Options:

@@ -44,6 +44,7 @@ class Options:
     hardware: Hardware | None = None
     disk: str | None = None
     inner: str = "aten"
+    effort: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ def decide(step: CapturedStep, learned: Learned, options: Options) -> Decided:
         lossy=options.lossy,
         host_budget=options.host_budget,
         disk_budget=options.disk_budget,
-        settings=PlanSettings(),
+        settings=PlanSettings(effort=options.effort),
     )
     schedule = lower(graph, made)
     timeline = simulate(graph, profile, schedule)

@@ -18,6 +18,7 @@ from outsize.plan.prices import Taste
 from outsize.plan.request import Request
 from outsize.plan.search import Search
 from outsize.plan.walk import Walk
+from outsize.plan.walker import Walked
 from outsize.slack import compute_slack
 from outsize.values import CodecRate, LinkRate, Profile, StepGraph
 from tests.plan.families import _transformer, unet
@@ -57,7 +58,20 @@ def assert_same(search: Search, taste: Taste) -> tuple:
     assert found.decisions() == tuple(expected)
     again = {(d.fetch_before, op) for d in expected for op in d.region}
     assert found.again_seconds == pytest.approx(sum(search.chains.seconds[op] for _, op in again), rel=1e-9)
+    if native.available():
+        assert_same_trial(search, found)
     return found.decisions()
+
+
+def assert_same_trial(search: Search, found: Walked) -> None:
+    """Rows placed and timed as they are cost what the decisions do."""
+    trial, scored = search.trials.of(found), search.timed(found.decisions())
+    assert (trial is None) == (scored is None)
+    if trial is None or scored is None:
+        return
+    assert trial.seconds == scored.seconds
+    assert trial.keys == tuple((d.storage, d.after, d.action) for d in found.decisions())
+    assert search.trials.of(found, below=trial.seconds) is None
 
 
 def tastes(search: Search, draw: st.DataObject, count: int):
@@ -73,8 +87,8 @@ def tastes(search: Search, draw: st.DataObject, count: int):
         which = draw.draw(st.integers(0, 3))
         if which == 0 and keys:
             move = bar(draw.draw(st.sampled_from(keys)))
-        elif which == 1 and search._spans:
-            move = force(draw.draw(st.sampled_from(search._spans)))
+        elif which == 1 and search.open_spans:
+            move = force(draw.draw(st.sampled_from(search.open_spans)))
         elif which == 2:
             move = draw.draw(st.sampled_from(moves))
         else:

@@ -40,6 +40,10 @@ def plan(
     planner: Annotated[
         str | None, typer.Option(help="search (default), units, slack, distance or exact.")
     ] = None,
+    effort: Annotated[
+        int,
+        typer.Option(min=1, max=8, help="How long to look: 1 is quick, more anneals, some seconds for each."),
+    ] = 1,
     sweep: Annotated[
         bool,
         typer.Option(
@@ -79,11 +83,11 @@ def plan(
     if sweep:
         _sweep(workload, hardware, points, json, html)
     else:
-        _once(workload, hardware, budget, planner, json)
+        _once(workload, hardware, budget, planner, effort, json)
 
 
 def _once(
-    workload: Workload, hardware: str | None, budget: str, planner: str | None, json: Path | None
+    workload: Workload, hardware: str | None, budget: str, planner: str | None, effort: int, json: Path | None
 ) -> None:
     from rich.console import Console
 
@@ -102,6 +106,7 @@ def _once(
             budget=training.budget_bytes(budget, plain.plain_peak_bytes),
             hardware=hardware,
             optimizer=optimizer,
+            effort=effort,
             **chosen,
         )
     Console().print(plan_summary(made, title=_title(workload, hardware)))

@@ -30,13 +30,17 @@ _BRANCHES, _OPS = (11_000, 22_000), 20
 _WALKS = 50
 
 
+def finishable(search: Search) -> bool:
+    """Labels know the step: it is small, and its link takes no time from the compute lane."""
+    drag = search.swaps and search.model.profile.links[search.tier].drag_seconds_per_byte
+    return not drag and len(search.model.graph.ops) <= FINISHED_OPS
+
+
 def finished(search: Search, best: Scored | None) -> Scored | None:
     """The plan, or a faster one; with None for a plan the first one found, where there is one."""
     link = search.model.profile.links[search.tier] if search.swaps else None
     ops = len(search.model.graph.ops)
-    if ops > FINISHED_OPS or (link is not None and link.drag_seconds_per_byte):
-        return best
-    if search.floor > search.model.budget:
+    if not finishable(search) or search.floor > search.model.budget:
         return best
     model = search.model.with_target(max(search.target, search.model.target))
     walks, length = min(1.0, model.settings.walks / _WALKS), min(1.0, _OPS / ops) ** 1.5

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice, product
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .anneal import annealed
 from .frontier import Effort, Frontier, Kept
 from .prices import Taste
 from .settings import (
@@ -22,9 +23,9 @@ from .settings import (
     FIRST_CUTS,
     FRONTIER_EFFORT,
     FRONTIER_SECONDS,
-    MIXED_EFFORT,
+    NEAR,
     SHORT_CLIMB,
-    WORTH_A_PROGRAM,
+    WORTH_MORE,
 )
 
 if TYPE_CHECKING:
@@ -35,31 +36,42 @@ if TYPE_CHECKING:
 _NO_BUDGET = 1 << 60
 #: `share` and `patience` of the walks along one optimum: what it leaves open, each of them finds best somewhere.
 _WAYS = ((0.0, 0.5), (1.0, 0.5), (0.0, 0.0))
-#: And what a second of a lane is worth to what more must go.
-_LANE_PRICES = (inf, 0.3)
 #: What a bound may cost: minutes.
 _LONG = Effort(gap=1e-4, seconds=120.0, rounds=8, cuts=32)
 
 
-def led(search: Search, known: float) -> Iterator[list[Scored]]:
-    """Plans along programs, each search's own: of all actions, and of single ones about as fast as all together."""
-    if search.leads:
-        yield followed(search, known=known)
-        near = known * (1 + WORTH_A_PROGRAM)
-        yield from (
-            followed(one, known=found.seconds) for one, found in search.others if found.seconds <= near
-        )
+def deepened(search: Search) -> Iterator[tuple[Search, list[Scored]]]:
+    """Plans along programs and by annealing, each search's own: of all actions, and of each that alone is about as fast.
+
+    What a single action gets here it gets when it is asked for alone, so that all together are not slower, unless one
+    that is behind by more than `NEAR` gains more than that.
+    """
+    if not search.leads or not search.climbed:
+        return
+    known = inf
+    for one in (search, *(single for single, _ in search.others)):
+        climbed = min(scored.seconds for scored in one.climbed)
+        if climbed > known * (1 + NEAR):
+            continue
+        along = followed(one, known=climbed)
+        yield one, along
+        found = annealed(one, [*one.climbed, *along], [alone for _, alone in one.others])
+        yield one, found
+        known = min(known, climbed, *(scored.seconds for scored in (*along, *found)))
 
 
 def followed(search: Search, *, known: float = inf) -> list[Scored]:
-    """Plans that start from what the cheapest keeps; none where the step is too large or a known plan adds little."""
-    if not search.recompute or known <= search.model.profile.seconds * (1 + WORTH_A_PROGRAM):
+    """Plans by recomputation that start from what the cheapest keeps.
+
+    Empty where the step is too large or a known plan adds little. With swaps a program takes ten seconds, and annealing
+    found better plans in three.
+    """
+    if not search.recompute or search.swaps or known <= search.model.profile.seconds * (1 + WORTH_MORE):
         return []
     best: Scored | None = None
     for kept in optima(search, search.target, _effort(search), retain=False):
-        prices = _LANE_PRICES if search.swaps else (inf,)
-        for (share, patience), price in product(_WAYS, prices):
-            taste = replace(_taste(search, kept), share=share, patience=patience, lane_price=price)
+        for share, patience in _WAYS:
+            taste = replace(_taste(search, kept), share=share, patience=patience)
             found = search.walk(taste, below=best.seconds if best else inf)
             if found is not None and (best is None or found.seconds < best.seconds):
                 best = found
@@ -115,5 +127,5 @@ def _taste(search: Search, kept: Kept) -> Taste:
 
 def _effort(search: Search) -> Effort:
     most = search.model.settings.frontier_ops // max(1, len(search.model.graph.ops))
-    gap, nodes, rounds = MIXED_EFFORT if search.swaps else FRONTIER_EFFORT
+    gap, nodes, rounds = FRONTIER_EFFORT
     return Effort(gap=gap, seconds=FRONTIER_SECONDS, nodes=nodes, rounds=rounds, cuts=most)

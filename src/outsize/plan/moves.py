@@ -39,7 +39,7 @@ def all_moves(classes: list[Ints], *, swaps: bool) -> list[Move]:
         _patience(-0.25),
     ]
     for members in classes:
-        moves += [_weight(members, 6.0), _weight(members, 1 / 6.0)]
+        moves += [weigh(members, 6.0), weigh(members, 1 / 6.0)]
         if swaps:
             moves.append(_ban(members))
     return moves
@@ -66,6 +66,11 @@ def bar(key: Barred) -> Move:
 def force(key: Barred) -> Move:
     """A decision is made, needed or not."""
     return lambda taste: replace(taste, forced=taste.forced | {key}, barred=taste.barred - {key})
+
+
+def forget(key: Barred) -> Move:
+    """A decision is neither barred nor forced."""
+    return lambda taste: replace(taste, forced=taste.forced - {key}, barred=taste.barred - {key})
 
 
 def _fit(taste: Taste) -> Taste:
@@ -101,8 +106,10 @@ def _patience(step: float) -> Move:
     return move
 
 
-def _weight(members: Ints, factor: float) -> Move:
-    def move(taste: Taste) -> Taste | None:
+def weigh(members: Ints | list[int], factor: float) -> Move:
+    """The price of some storages is multiplied."""
+
+    def move(taste: Taste) -> Taste:
         weight = taste.weight.copy()
         weight[members] *= factor
         return replace(taste, weight=weight)

@@ -25,6 +25,7 @@ class Taste:
         barred: (storage, touch before the span, action): what is not done, though it looks cheap.
         forced: the same for what is done as soon as the storage has been touched.
         fit: bytes beyond those that are missing do not count for a storage.
+        headroom: part of the non-resident budget that the walk leaves free, for transfers under way.
         weight: factor on the price of each storage.
     """
 
@@ -38,6 +39,7 @@ class Taste:
     barred: frozenset[tuple[int, int, str]] = frozenset()
     forced: frozenset[tuple[int, int, str]] = frozenset()
     fit: bool = False
+    headroom: float = 0.0
     weight: Floats
 
 

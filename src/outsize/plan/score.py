@@ -28,7 +28,8 @@ Number = TypeVar("Number", bound=np.generic)
 
 #: Positions match the enums in plan_score.c.
 _ROWS, _CODINGS, _REGIONS, _SCRATCH, _SCRATCH_BYTES = 20, 21, 22, 23, 24
-_ACTIONS = {"swap": 0, "recompute": 1, "encode": 2, "encode_swap": 3}
+ACTIONS = {"swap": 0, "recompute": 1, "encode": 2, "encode_swap": 3}
+STORAGE, ACTION, AFTER, FREE, FETCH, BEFORE, ENCODED, CODING, REGION, LENGTH = range(10)
 _NO_PLAN, _ROW, _CODED = -1, 10, 5
 #: Decisions whose rows are kept: a plan of a step of 2,400 ops has some 300, and 4,096 rows take 320 KiB.
 _KNOWN = 4096
@@ -61,6 +62,29 @@ class Scorer:
         timeline = simulate(self.model.graph, self.model.profile, schedule)
         held = tier_peaks(self.model.graph, schedule).get(self.tier, 0)
         return timeline.seconds, timeline.peak_bytes, held
+
+    @property
+    def packed(self) -> bool:
+        """Rows can be scored: the C module is there and may read the step."""
+        return self._packed is not None
+
+    def score_rows(self, rows: Ints, regions: Ints) -> tuple[float, int, int] | None:
+        """As `score`, of rows as `native/plan_score.c` reads them; None where they are no plan."""
+        assert self._packed is not None
+        return self._packed.run_rows(rows, regions)
+
+    def ground_rows(self, rows: Ints, regions: Ints) -> tuple[float, Ints, Floats] | None:
+        """As `ground`, of rows."""
+        assert self._packed is not None
+        length = len(self.model.graph.ops)
+        curve, seconds = np.zeros(length, dtype=np.int64), np.zeros(length)
+        found = self._packed.run_rows(rows, regions, curve.ctypes.data, seconds.ctypes.data)
+        return None if found is None else (found[0], curve, seconds)
+
+    def coding(self, codec: str, storage: int, encoded: int) -> int:
+        """What rows name a storage's rates in a codec's form by."""
+        assert self._packed is not None
+        return self._packed.coding(codec, storage, encoded)
 
     def ground(self, decisions: Decisions) -> tuple[float, Ints, Floats]:
         """Seconds of the step; position by position the highest residency and the seconds on the compute lane.
@@ -164,6 +188,20 @@ class _Packed:
         except KeyError:
             self._learn(decisions)
             chosen = array("q", list(map(known.__getitem__, map(id, decisions))))
+        return self._asked(chosen, curve, seconds)
+
+    def run_rows(
+        self, rows: Ints, regions: Ints, curve: int = 0, seconds: int = 0
+    ) -> tuple[float, int, int] | None:
+        """As `run`, of a plan whose decisions are these rows, and nothing is kept of them."""
+        kept = self._block[_ROWS], self._block[_REGIONS]
+        self._block[_ROWS], self._block[_REGIONS] = rows.ctypes.data, regions.ctypes.data
+        try:
+            return self._asked(array("q", range(len(rows))), curve, seconds)
+        finally:
+            self._block[_ROWS], self._block[_REGIONS] = kept
+
+    def _asked(self, chosen: array[int], curve: int, seconds: int) -> tuple[float, int, int] | None:
         address, count = chosen.buffer_info()
         assert native.kernels is not None
         found = native.kernels.plan_score(self._address, address, count, curve, seconds)
@@ -197,9 +235,9 @@ class _Packed:
 
     def _row(self, d: Decision) -> tuple[int, ...]:
         """Its columns; an action of -1 is left to the reference, to do or to refuse."""
-        action, encoded, coding = _ACTIONS.get(d.action, -1), 0, 0
+        action, encoded, coding = ACTIONS.get(d.action, -1), 0, 0
         if d.action in ("encode", "encode_swap"):
-            encoded, coding = d.encoded_bytes, self._coding(d.codec, d.storage, d.encoded_bytes)
+            encoded, coding = d.encoded_bytes, self.coding(d.codec, d.storage, d.encoded_bytes)
         elif d.codec or d.encoded_bytes:
             action = -1
         swaps = d.action in ("swap", "encode_swap")
@@ -211,7 +249,7 @@ class _Packed:
             d.storage, action, d.after, d.free_before, d.fetch_before, d.before, encoded, coding, at, length
         )  # fmt: skip
 
-    def _coding(self, codec: str, storage: int, encoded: int) -> int:
+    def coding(self, codec: str, storage: int, encoded: int) -> int:
         """The row of seconds of a storage in a codec's form, -1 where the codec has no rate."""
         key = (codec, storage, encoded)
         if (known := self._coded.get(key)) is not None:

@@ -22,9 +22,10 @@ from .chains import Chains, build_chains
 from .check import check
 from .exchange import Exchange, Judge
 from .finish import finished
-from .follow import led
+from .follow import deepened
 from .lower import lower_decisions
-from .model import Ints, Model, Spans, cannot_shrink, floor_curve, held_at
+from .mixed import mixed
+from .model import Floats, Ints, Model, Spans, cannot_shrink, floor_curve, held_at
 from .moves import Barred, Move, all_moves, bar, force, kicks, storage_classes
 from .options import Options
 from .polish import polished
@@ -32,9 +33,10 @@ from .prices import Taste
 from .request import Request, tier_error
 from .score import Scorer
 from .scored import Scored, faster
-from .settings import FEWEST_EXCHANGES, LANE_SHARES, POLISHED, SHORT_CLIMB, TIGHTER_BUDGETS, WALKS_A_SHARE
+from .settings import FEWEST_EXCHANGES, POLISHED, SHORT_CLIMB, TIGHTER_BUDGETS
 from .slackplan import plan_slack
 from .swaps import Ground, place
+from .trial import Trials
 from .walker import Walker
 
 
@@ -55,11 +57,14 @@ class Search:
     request: Request
     left: int = 0
     refused_by_tier: int = 0
-    leads: bool = True  # False for a part of another search, which decides whether a program is worth it
+    leads: bool = (
+        True  # False for a part of another search, which decides what is worth a program or annealing
+    )
     chains: Chains = field(init=False)
     classes: list[Ints] = field(init=False)
     walker: Walker = field(init=False)
     others: list[tuple[Search, Scored]] = field(init=False, default_factory=list)
+    climbed: list[Scored] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.chains = build_chains(self.model)
@@ -76,14 +81,20 @@ class Search:
         settings = self.model.settings
         self.left = int(min(settings.walks, max(settings.walks / 25, settings.walked_ops / max(ops, 1))))
         self.classes = storage_classes(self.model)
-        self._spans = self._open_spans()
+        self.open_spans = self._open_spans()
 
     def _open_spans(self) -> list[Barred]:
         """What could be done to each storage in each of its idle spans, most bytes first."""
         order = np.argsort(-self.model.spans.nbytes, kind="stable").tolist()
         spans = [(int(self.model.spans.storage[k]), int(self.model.spans.after[k])) for k in order]
-        acts = ("recompute", "swap", "encode", "encode_swap")
-        allowed = [a for a in acts if a in self.request.actions or a == "encode_swap"]
+        codecs = bool(self.options.codecs)
+        can = {
+            "recompute": self.recompute,
+            "swap": self.swaps,
+            "encode": codecs,
+            "encode_swap": codecs and self.swaps,
+        }
+        allowed = [action for action, possible in can.items() if possible]
         again = [self.chains.repeats[self.chains.producer[s]] for s, _ in spans]
         return [(s, t, a) for (s, t), r in zip(spans, again) for a in allowed if r or a != "recompute"]
 
@@ -110,14 +121,15 @@ class Search:
             starts = self.starts()
         if not starts and not singles and self.floor <= self.model.budget:
             starts = self._tighter()
-        starts += [mixed for single in singles if self.swaps for mixed in self._mixed(single)]
+        starts += [plan for single in singles if self.swaps for plan in mixed(self, single)]
         starts = sorted([*starts, *singles], key=lambda scored: scored.seconds)
-        climbed = [*self._improved(starts), *starts]
-        groups = (climbed, *led(self, min((s.seconds for s in climbed), default=inf)))
-        ends = sorted((self._best_of(group) for group in groups if group), key=lambda scored: scored.seconds)
+        self.climbed = [*self._improved(starts), *starts]
+        groups = ((self, self.climbed), *deepened(self))
+        ends = [(search, search._best_of(group)) for search, group in groups if group]
         # exchanges may take the second further than the first
-        self.others += [(self, other) for other in ends[1:] if other.decisions != ends[0].decisions]
-        return ends[0] if ends else None
+        ends.sort(key=lambda end: end[1].seconds)
+        self.others += [e for e in ends if e[0] is not self or e[1].decisions != ends[0][1].decisions]
+        return ends[0][1] if ends else None
 
     def _best_of(self, found: list[Scored]) -> Scored:
         """The fastest after last touches on the few that were fastest before."""
@@ -129,36 +141,6 @@ class Search:
         for left in dict.fromkeys((max(1, self.left // SHORT_CLIMB), self.left)) if starts else ():
             self.left = left
             yield self.improve(starts)
-
-    def _mixed(self, single: Scored) -> Iterator[Scored]:
-        """From a plan of one action: with swaps at a price, and with its dearest recomputations swapped instead."""
-        if single.taste is None:
-            return
-        taste = replace(single.taste, lane_price=0.3, recompute=self.recompute)
-        affordable = LANE_SHARES[: max(1, self.left // WALKS_A_SHARE)]
-        shares = (self._dearest(single, share * single.seconds) for share in affordable)
-        tastes = [
-            taste,
-            *(replace(single.taste, forced=forced) for forced in dict.fromkeys(shares) if forced),
-        ]
-        best = single.seconds
-        for tried in tastes:
-            mixed = self.walk(tried, below=best)
-            if mixed is not None:
-                best = min(best, mixed.seconds)
-                yield mixed
-
-    def _dearest(self, single: Scored, lane_seconds: float) -> frozenset[Barred]:
-        """Swaps in place of the recomputations that cost most per byte, as many as one lane carries in that time."""
-        link, starts, size = self.model.profile.links[self.tier], self.chains.starts, self.chains.size
-        chosen = set()
-        for d in sorted(single.decisions, key=lambda d: -d.seconds / size[d.storage]):
-            out, back = link.out_seconds(size[d.storage]), link.in_seconds(size[d.storage])
-            hides = out + back < starts[d.before] - starts[d.after]
-            if d.action == "recompute" and hides and max(out, back) <= lane_seconds:
-                lane_seconds -= out + back if link.shared else max(out, back)
-                chosen.add((d.storage, d.after, "swap"))
-        return frozenset(chosen)
 
     def _polished(self, best: Scored) -> Scored:
         """The plan with its edges moved and its idle decisions undone."""
@@ -255,11 +237,24 @@ class Search:
 
     def walk(self, taste: Taste, *, below: float = inf) -> Scored | None:
         """Walk with these prices, place the swaps, simulate; None too where compute alone takes `below` seconds."""
-        made = self.walker.walk(taste, self.target)
+        made = self.walker.walk(taste, self.walk_budget(taste))
         if made is None or self.model.profile.seconds + made.again_seconds >= below:
             return None
         scored = self.timed(made.decisions())
         return replace(scored, taste=taste) if scored else None
+
+    def walk_budget(self, taste: Taste) -> int:
+        """The budget of a walk."""
+        free = max(0, self.target - self.model.graph.resident_bytes)
+        return max(self.floor, self.target - int(taste.headroom * free))
+
+    @cached_property
+    def trials(self) -> Trials:
+        """Plans of walks without an object for each decision."""
+        return Trials(
+            self.chains, self.walker, self.scorer, self.model.profile.links[self.tier] if self.swaps else None,
+            ground=self._ground, fits=self._fits,
+        )  # fmt: skip
 
     def timed(self, decisions: tuple[Decision, ...]) -> Scored | None:
         """The plan with its swaps' edges placed, if it fits."""
@@ -267,19 +262,23 @@ class Search:
 
     def _score(self, decisions: tuple[Decision, ...]) -> Scored | None:
         seconds, peak, held = self.scorer.score(decisions)
+        return Scored(seconds=seconds, decisions=decisions) if self._fits(peak, held) else None
+
+    def _fits(self, peak: int, held: int) -> bool:
+        """Under the budget, and under the tier's."""
         if peak > self.model.budget:
-            return None
+            return False
         if self.tier in self.request.limits and held > self.request.limits[self.tier]:
             self.refused_by_tier = min(self.refused_by_tier or held, held)
-            return None
-        return Scored(seconds=seconds, decisions=decisions)
+            return False
+        return True
 
     def _placed(self, decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
         """Give each swap its edges: the walk has it away for the whole span."""
         moved = [d for d in decisions if d.action in ("swap", "encode_swap")]
         if not moved:
             return decisions
-        ground = self._ground(decisions)
+        _, curve, seconds = self.scorer.ground(decisions)
         sizes = [d.encoded_bytes or self.chains.size[d.storage] for d in moved]
         spans = Spans(
             storage=np.array([d.storage for d in moved], dtype=np.int64),
@@ -288,20 +287,19 @@ class Search:
             nbytes=np.array(sizes, dtype=np.int64),
             slack=np.zeros(len(moved)),
         )
-        timing = place(ground, spans, self.model.profile.links[self.tier])
+        timing = place(self._ground(curve, seconds), spans, self.model.profile.links[self.tier])
         timed = []
         for d, free, fetch in zip(moved, timing.free.tolist(), timing.fetch.tolist()):
             if free < fetch or d.action == "encode_swap":
                 timed.append(replace(d, free_before=free, fetch_before=fetch))
         return tuple(d for d in decisions if d.action not in ("swap", "encode_swap")) + tuple(timed)
 
-    def _ground(self, decisions: tuple[Decision, ...]) -> Ground:
-        _, curve, seconds = self.scorer.ground(decisions)
+    def _ground(self, curve: Ints, seconds: Floats) -> Ground:
         return Ground(
             seconds=seconds,
             room=np.maximum(self.target - curve, 0),
             lead=self.model.settings.lead,
-            mutated=self.model.mutated,
+            mutated=self.options.mutated,
         )
 
     def improve(self, starts: list[Scored]) -> Scored:
@@ -329,7 +327,7 @@ class Search:
         while self.left > 0 and best.seconds > self.model.profile.seconds:
             made = sorted(best.decisions, key=lambda d: (-d.seconds, d.after, d.storage))
             keys = [(d.storage, d.after, d.action) for d in made]
-            others = [k for k in self._spans if k not in set(keys)]
+            others = [k for k in self.open_spans if k not in set(keys)]
             key = next((k for k in (*keys, *others) if k not in refused), None)
             if key is None:
                 return best

@@ -28,11 +28,26 @@ FIRST_CUTS = 4
 #: a hundred took three times as long as one on a ResNet-50 at a third of its peak, and no longer in 17 other cases. The
 #: second or the third round fitted at every position on the transformers.
 FRONTIER_EFFORT = (3e-3, 100, 3)
-#: The same with swaps: there the program is thrice as large, and what it leaves out (the order on a lane) weighs more
-#: than what the solver does.
-MIXED_EFFORT = (1e-2, 1, 2)
-#: Share of the step that a plan must add for a program to be worth its time.
-WORTH_A_PROGRAM = 0.01
+#: A single action gets programs and annealing too unless, before them, it is more than this slower than the best plan
+#: known: they make recomputation alone up to 2 % faster.
+NEAR = 0.03
+#: Share of the step that a plan must add for a program or an annealing to be worth its time.
+WORTH_MORE = 0.01
+#: Stages of an annealing: part of its walks, temperature at its begin and its end as parts of the plain step. A single
+#: stage from 2e-3 to 1e-4 ended as low in the mean of six networks and four seeds (0.1 % higher), but 1.2 % higher on a
+#: short step; one from 1e-2 on mostly did not come back to where it had started.
+STAGES = ((0.4, 4e-3, 1e-3), (0.3, 1e-3, 3e-4), (0.3, 4e-4, 1e-4))
+#: An annealing lasts at most as long as this many steps' additional seconds: where it shortens them by a tenth,
+#: 20,000 steps pay for it.
+ANNEALED_STEPS = 2_000
+#: Walks of an annealing, and ops over all of them, for each unit of effort beyond the first. With an effort of 4 the plan
+#: of a ResNet-50 takes ten seconds; seven times as many walks made two plans of transformers 0 and 0.5 % shorter.
+ANNEALED_WALKS = 2_000
+ANNEALED_OPS = 400_000
+#: What `effort` may be.
+MOST_EFFORT = 8
+#: Of a trial of an annealing (a walk, its placement and its score), by op of the step, on one core.
+WALK_SECONDS_AN_OP = 3e-6
 #: Only a safety net, far above what programs take (0.1 to 4 s of an idle core): beyond it a program is left unused, and
 #: the plan would depend on how busy the machine is.
 FRONTIER_SECONDS = 30.0
@@ -62,6 +77,8 @@ class PlanSettings:
             search and one of eight by swaps alone.
         polish_tries: fewest trials that are worth making.
         exchanged_ops: ops over all trials of exchanges of decisions.
+        effort: how long the search may look. 1: no annealing. Each unit more lets an annealing make so many walks, over
+            so many ops in all (`ANNEALED_WALKS`, `ANNEALED_OPS`).
         frontier_ops: ops times cuts of the largest program over a few positions; a step too large for two cuts has none.
         exact_ops: largest step that `exact` takes; HiGHS needs about 20 s at 60 ops on one core.
         exact_seconds: time limit of the solver, after which its bound and its best plan are used.
@@ -77,6 +94,7 @@ class PlanSettings:
     polished_ops: int = 100_000
     exchanged_ops: int = 1_000_000
     polish_tries: int = 25
+    effort: int = 1
     frontier_ops: int = 2_600
     exact_ops: int = 64
     exact_seconds: float = 60.0

@@ -20,18 +20,25 @@ from .model import Ints
 from .prices import Option, Taste
 from .walk import Walk
 
-_ACTIONS = ("swap", "encode", "encode_swap", "recompute")
-_CODE = {action: code for code, action in enumerate(_ACTIONS)}
+#: By the number that rows name them with.
+ACTIONS = ("swap", "encode", "encode_swap", "recompute")
+_CODE = {action: code for code, action in enumerate(ACTIONS)}
 _ROW = 8
 _BANNED, _REMAKE = 1, 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Walked:
-    """What a walk found: its decisions, and the seconds of what runs again."""
+    """What a walk found: its decisions, and the seconds of what runs again.
+
+    Attributes:
+        rows, regions: the decisions as the C module gives them, see `native/plan_walk.c`; None without it.
+    """
 
     decisions: Callable[[], tuple[Decision, ...]]
     again_seconds: float
+    rows: Ints | None = None
+    regions: Ints | None = None
 
 
 @final
@@ -51,7 +58,10 @@ class Walker:
         self._chains, self._options, self._tier, self._min_bytes = chains, options, tier, min_bytes
         self._step: Ints | None = None
         self._held: list[np.ndarray[Any, Any]] = []
-        self._listed: list[Option] = []
+        self._seconds = _doubles(chains.seconds)
+        #: Options in the order in which rows name them.
+        self.listed: list[Option] = []
+        self.owner: list[int] = []
         self._rows = np.empty((256, _ROW), dtype=np.int64)
         self._regions = np.empty(4096, dtype=np.int64)
 
@@ -89,22 +99,24 @@ class Walker:
         return Walked(decisions=lambda: tuple(found), again_seconds=again)
 
     def _found(self, rows: Ints, regions: Ints) -> Walked:
-        ops = len(self._chains.seconds)
-        pairs = [row[4] * ops + regions[row[6] : row[6] + row[7]] for row in rows if row[7]]
-        again = np.unique(np.concatenate(pairs)) % ops if pairs else np.zeros(0, dtype=np.int64)
-        seconds = float(np.array(self._chains.seconds)[again].sum())
-        return Walked(decisions=lambda: self._decisions(rows, regions), again_seconds=seconds)
+        ops, lengths = len(self._chains.seconds), rows[:, 7]
+        places = np.repeat(rows[:, 6] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        again = np.unique(np.repeat(rows[:, 4], lengths) * ops + regions[places]) % ops
+        return Walked(
+            decisions=lambda: self._decisions(rows, regions), again_seconds=float(self._seconds[again].sum()),
+            rows=rows, regions=regions,
+        )  # fmt: skip
 
     def _decisions(self, rows: Ints, regions: Ints) -> tuple[Decision, ...]:
         made = []
         for storage, action, after, before, restored, index, start, length in rows.tolist():
-            option = self._listed[index] if index >= 0 else None
+            option = self.listed[index] if index >= 0 else None
             region = tuple(regions[start : start + length].tolist()) if length else ()
             swaps = option is not None and option.action in ("swap", "encode_swap")
             made.append(
                 Decision(
                     storage=storage,
-                    action=_ACTIONS[action],  # type: ignore[arg-type]
+                    action=ACTIONS[action],  # type: ignore[arg-type]
                     after=after,
                     before=before,
                     free_before=after + 1,
@@ -128,10 +140,11 @@ class Walker:
         for storage in range(count):
             for written in (False, True):
                 if chains.acted_on[storage]:
-                    self._listed += self._options(storage, written)
-                option_at.append(len(self._listed))
-        option = [(_CODE[o.action], o.kept, o.staged) for o in self._listed]
-        price = [(o.out_seconds, o.in_seconds, o.compute_seconds) for o in self._listed]
+                    self.listed += self._options(storage, written)
+                    self.owner += [storage] * (len(self.listed) - len(self.owner))
+                option_at.append(len(self.listed))
+        option = [(_CODE[o.action], o.kept, o.staged) for o in self.listed]
+        price = [(o.out_seconds, o.in_seconds, o.compute_seconds) for o in self.listed]
         fields: list[int | np.ndarray[Any, Any]] = [
             len(chains.seconds),
             count,
