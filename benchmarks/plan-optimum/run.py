@@ -26,7 +26,7 @@ from outsize.plan.search import Search
 from plan_bench import Case, save
 
 SETTINGS = PlanSettings(
-    min_bytes=1, margin=0.0, walks=300, exact_seconds=float(sys.argv[1]) if sys.argv[1:] else 10
+    min_bytes=1, margin=0.0, walks=300, effort=4, exact_seconds=float(sys.argv[1]) if sys.argv[1:] else 10
 )
 STEPS = {
     **{f"chain{n}": chain(n, rate=70.0) for n in (5, 8, 12)},

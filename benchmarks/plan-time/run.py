@@ -1,6 +1,6 @@
 """Planning time against the size of the step, in seconds of CPU time of the one planning thread.
 
-CPU time, so that what else runs on a shared machine does not count.
+CPU time, so that what else runs on a shared machine does not count. The bars are about the default effort, 1.
 """
 
 import sys
@@ -12,18 +12,19 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.plan.families import _transformer, resnet
 from tests.plan.nets import CPU, V100_PCIE3
 
+from outsize.plan import PlanSettings
 from plan_bench import Case, save
 
 rows = []
-for layers in (1, 62, 250):
+for layers in (1, 8, 62, 250):
     case = Case(*_transformer(V100_PCIE3, layers, 512, 8, 512, 8, dropout=False, pre=True))
     budget = max(case.between(0.3), case.peak // 2)
-    for planner in ("slack", "distance", "search"):
+    for planner, effort in (("slack", 1), ("distance", 1), ("search", 1), ("search", 4)):
         start = time.process_time()
-        plan = case.plan(budget, planner, ("swap", "recompute", "encode"))
+        plan = case.plan(budget, planner, ("swap", "recompute", "encode"), PlanSettings(effort=effort))
         seconds = time.process_time() - start
         assert plan is not None
-        rows.append({"ops": len(case.graph.ops), "planner": planner, "seconds": seconds})
+        rows.append({"ops": len(case.graph.ops), "planner": planner, "effort": effort, "seconds": seconds})
         print(rows[-1], flush=True)
 case = Case(*resnet(CPU, 152, 16, 224))
 for planner in ("slack", "distance"):

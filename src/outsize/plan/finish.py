@@ -23,7 +23,8 @@ FINISHED_OPS = 64
 #: narrow one finds the plan differs from step to step.
 _ROUNDS = ((8, 70), (24, 120), (80, 70), (80, 250), (240, 250), (800, 2500))
 #: Branches of all rounds together, by swaps alone and with recomputation, of a step of so many ops: about a quarter and
-#: half a second. A longer step has more positions, and each branch of it takes longer.
+#: half a second. A longer step has more positions, and each branch of it takes longer. An effort of n makes 2n - 1 times
+#: as many: with 4, swaps alone of a random step of 14 ops came out at their optimum, 6 % below what 11,000 found.
 _BRANCHES, _OPS = (11_000, 22_000), 20
 
 #: A search that is given fewer moves than this is given fewer branches too.
@@ -44,11 +45,12 @@ def finished(search: Search, best: Scored | None) -> Scored | None:
         return best
     model = search.model.with_target(max(search.target, search.model.target))
     walks, length = min(1.0, model.settings.walks / _WALKS), min(1.0, _OPS / ops) ** 1.5
+    more = 2 * model.settings.effort - 1
     for again in (False, True):
         if (again and not search.recompute) or not (again or link):
             continue
         labels = Labels(model, search.chains, link, recompute=again)
-        left = int(_BRANCHES[again] * walks * length)
+        left = int(_BRANCHES[again] * walks * length * more)
         for most, each in _ROUNDS:
             known = best.seconds if best else inf
             if left <= 0 or known <= model.profile.seconds:

@@ -78,7 +78,7 @@ class PlanSettings:
         polish_tries: fewest trials that are worth making.
         exchanged_ops: ops over all trials of exchanges of decisions.
         effort: how long the search may look. 1: no annealing. Each unit more lets an annealing make so many walks, over
-            so many ops in all (`ANNEALED_WALKS`, `ANNEALED_OPS`).
+            so many ops in all (`ANNEALED_WALKS`, `ANNEALED_OPS`), and labels branch further.
         frontier_ops: ops times cuts of the largest program over a few positions; a step too large for two cuts has none.
         exact_ops: largest step that `exact` takes; HiGHS needs about 20 s at 60 ops on one core.
         exact_seconds: time limit of the solver, after which its bound and its best plan are used.
