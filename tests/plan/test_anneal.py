@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outsize import native
+from outsize.cli.plan import plan as cli_plan
 from outsize.plan import PlanSettings, make_plan
 from outsize.plan.anneal import Annealing, annealed
 from outsize.plan.check import check
@@ -16,6 +18,7 @@ from outsize.plan.lower import lower_decisions
 from outsize.plan.model import build_model, floor_curve
 from outsize.plan.request import Request
 from outsize.plan.search import Search
+from outsize.plan.settings import MOST_EFFORT
 from outsize.plan.simulate import simulate
 from outsize.slack import compute_slack
 from outsize.values import Profile, StepGraph
@@ -91,6 +94,11 @@ def test_a_plan_that_adds_next_to_nothing_is_left_alone() -> None:
     nearly = replace(search.climbed[0], seconds=profile.seconds * 1.009)
     assert annealed(search, [nearly]) == []
     assert annealed(search, []) == []
+
+
+def test_the_command_line_takes_the_efforts_that_there_are() -> None:
+    (option,) = get_args(get_type_hints(cli_plan, include_extras=True)["effort"])[1:]
+    assert (option.min, option.max) == (1, MOST_EFFORT)
 
 
 def test_more_effort_never_makes_a_slower_plan() -> None:

@@ -44,7 +44,7 @@ def optimum(search: Search, *, known: float, bound: float, seconds: float, most:
         most: labels kept at a position.
     """
     end, low = perf_counter() + seconds, max(bound, search.model.profile.seconds)
-    link = search.model.profile.links[search.tier] if search.swaps else None
+    link = search.link
     labels = Labels(search.model, search.chains, link, recompute=search.recompute)
     step, best = _STEP, Optimum(seconds=known, bound=low)
     while best.bound < best.seconds * (1 - 1e-9) and perf_counter() < end:

@@ -33,13 +33,13 @@ _WALKS = 50
 
 def finishable(search: Search) -> bool:
     """Labels know the step: it is small, and its link takes no time from the compute lane."""
-    drag = search.swaps and search.model.profile.links[search.tier].drag_seconds_per_byte
-    return not drag and len(search.model.graph.ops) <= FINISHED_OPS
+    drags = search.link is not None and search.link.drag_seconds_per_byte > 0
+    return not drags and len(search.model.graph.ops) <= FINISHED_OPS
 
 
 def finished(search: Search, best: Scored | None) -> Scored | None:
     """The plan, or a faster one; with None for a plan the first one found, where there is one."""
-    link = search.model.profile.links[search.tier] if search.swaps else None
+    link = search.link
     ops = len(search.model.graph.ops)
     if not finishable(search) or search.floor > search.model.budget:
         return best

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .anneal import annealed
 from .frontier import Effort, Frontier, Kept
 from .prices import Taste
 from .settings import (
@@ -23,7 +22,6 @@ from .settings import (
     FIRST_CUTS,
     FRONTIER_EFFORT,
     FRONTIER_SECONDS,
-    NEAR,
     SHORT_CLIMB,
     WORTH_MORE,
 )
@@ -38,26 +36,6 @@ _NO_BUDGET = 1 << 60
 _WAYS = ((0.0, 0.5), (1.0, 0.5), (0.0, 0.0))
 #: What a bound may cost: minutes.
 _LONG = Effort(gap=1e-4, seconds=120.0, rounds=8, cuts=32)
-
-
-def deepened(search: Search) -> Iterator[tuple[Search, list[Scored]]]:
-    """Plans along programs and by annealing, each search's own: of all actions, and of each that alone is about as fast.
-
-    What a single action gets here it gets when it is asked for alone, so that all together are not slower, unless one
-    that is behind by more than `NEAR` gains more than that.
-    """
-    if not search.leads or not search.climbed:
-        return
-    known = inf
-    for one in (search, *(single for single, _ in search.others)):
-        climbed = min(scored.seconds for scored in one.climbed)
-        if climbed > known * (1 + NEAR):
-            continue
-        along = followed(one, known=climbed)
-        yield one, along
-        found = annealed(one, [*one.climbed, *along], [alone for _, alone in one.others])
-        yield one, found
-        known = min(known, climbed, *(scored.seconds for scored in (*along, *found)))
 
 
 def followed(search: Search, *, known: float = inf) -> list[Scored]:
@@ -94,8 +72,7 @@ def optima(search: Search, budget: int, effort: Effort, *, retain: bool) -> Iter
     full = np.flatnonzero(search.model.curve > budget)
     if effort.cuts < FEWEST_CUTS or not len(full):
         return
-    link = search.model.profile.links[search.tier] if search.swaps else None
-    frontier = Frontier(search.chains, retain=retain, link=link)
+    frontier = Frontier(search.chains, retain=retain, link=search.link)
     first, last = int(np.argmax(search.model.curve)), int(full[-1])
     cuts = frontier.cuts(first, last, min(effort.cuts, FIRST_CUTS))
     for _ in range(effort.rounds):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..values import LinkRate
 from .moves import Barred
 from .scored import Scored
 from .settings import LANE_SHARES, WALKS_A_SHARE
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
 
 def mixed(search: Search, single: Scored) -> Iterator[Scored]:
     """Plans that may be faster than the single one."""
-    if single.taste is None:
+    if single.taste is None or search.link is None:
         return
     affordable = LANE_SHARES[: max(1, search.left // WALKS_A_SHARE)]
-    swapped = dict.fromkeys(_dearest(search, single, share * single.seconds) for share in affordable)
+    swapped = dict.fromkeys(
+        _dearest(search, single, search.link, share * single.seconds) for share in affordable
+    )
     tastes = [
         replace(single.taste, lane_price=0.3, recompute=search.recompute),
         *(replace(single.taste, forced=forced) for forced in swapped if forced),
@@ -32,10 +35,9 @@ def mixed(search: Search, single: Scored) -> Iterator[Scored]:
             yield found
 
 
-def _dearest(search: Search, single: Scored, lane_seconds: float) -> frozenset[Barred]:
+def _dearest(search: Search, single: Scored, link: LinkRate, lane_seconds: float) -> frozenset[Barred]:
     """Swaps in place of the recomputations that cost most per byte, as many as one lane carries in that time."""
-    link, chains = search.model.profile.links[search.tier], search.chains
-    starts, size = chains.starts, chains.size
+    starts, size = search.chains.starts, search.chains.size
     chosen = set()
     for d in sorted(single.decisions, key=lambda d: -d.seconds / size[d.storage]):
         out, back = link.out_seconds(size[d.storage]), link.in_seconds(size[d.storage])

@@ -20,9 +20,9 @@ from ..errors import BudgetError, PlanError
 from ..values import Decision
 from .chains import Chains, build_chains
 from .check import check
+from .deepen import deepened
 from .exchange import Exchange, Judge
 from .finish import finished
-from .follow import deepened
 from .lower import lower_decisions
 from .mixed import mixed
 from .model import Floats, Ints, Model, Spans, cannot_shrink, floor_curve, held_at
@@ -70,6 +70,7 @@ class Search:
         self.chains = build_chains(self.model)
         self.swaps = "swap" in self.request.actions and bool(self.request.tiers)
         self.tier = self.request.tier(self.model) if self.swaps else ""
+        self.link = self.model.profile.links[self.tier] if self.swaps else None
         self.recompute = "recompute" in self.request.actions
         self.options = Options(self.model, self.request, self.tier)
         self.walker = Walker(self.chains, self.options.of, self.tier, self.model.settings.min_bytes)
@@ -121,7 +122,7 @@ class Search:
             starts = self.starts()
         if not starts and not singles and self.floor <= self.model.budget:
             starts = self._tighter()
-        starts += [plan for single in singles if self.swaps for plan in mixed(self, single)]
+        starts += [plan for single in singles for plan in mixed(self, single)]
         starts = sorted([*starts, *singles], key=lambda scored: scored.seconds)
         self.climbed = [*self._improved(starts), *starts]
         groups = ((self, self.climbed), *deepened(self))
@@ -161,7 +162,7 @@ class Search:
         listed = zip(spans.storage[order].tolist(), spans.after[order].tolist(), spans.before[order].tolist())
         exchange = Exchange(
             self.chains, self.options, (s for s in listed if s[2] > s[1] + 1), tier=self.tier,
-            link=self.model.profile.links[self.tier] if self.swaps else None, recompute=self.recompute,
+            link=self.link, recompute=self.recompute,
         )  # fmt: skip
         judge = Judge(seconds=self.seconds, valid=self.valid)
         found = exchange.improved(best.decisions, judge, tries=tries)
@@ -252,8 +253,7 @@ class Search:
     def trials(self) -> Trials:
         """Plans of walks without an object for each decision."""
         return Trials(
-            self.chains, self.walker, self.scorer, self.model.profile.links[self.tier] if self.swaps else None,
-            ground=self._ground, fits=self._fits,
+            self.chains, self.walker, self.scorer, self.link, ground=self._ground, fits=self._fits,
         )  # fmt: skip
 
     def timed(self, decisions: tuple[Decision, ...]) -> Scored | None:
@@ -276,7 +276,7 @@ class Search:
     def _placed(self, decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
         """Give each swap its edges: the walk has it away for the whole span."""
         moved = [d for d in decisions if d.action in ("swap", "encode_swap")]
-        if not moved:
+        if not moved or self.link is None:
             return decisions
         _, curve, seconds = self.scorer.ground(decisions)
         sizes = [d.encoded_bytes or self.chains.size[d.storage] for d in moved]
@@ -287,7 +287,7 @@ class Search:
             nbytes=np.array(sizes, dtype=np.int64),
             slack=np.zeros(len(moved)),
         )
-        timing = place(self._ground(curve, seconds), spans, self.model.profile.links[self.tier])
+        timing = place(self._ground(curve, seconds), spans, self.link)
         timed = []
         for d, free, fetch in zip(moved, timing.free.tolist(), timing.fetch.tolist()):
             if free < fetch or d.action == "encode_swap":
