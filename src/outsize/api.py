@@ -232,8 +232,8 @@ def sweep(
 
 
 def _effort(effort: int) -> int:
-    if not 1 <= effort <= MOST_EFFORT:
-        raise OutsizeError(f"effort={effort!r} is not known: give a number from 1 (quick) to {MOST_EFFORT}")
+    if effort not in range(1, MOST_EFFORT + 1):
+        raise OutsizeError(f"effort={effort!r} is not known: give a whole number from 1 (quick) to {MOST_EFFORT}")
     return effort
 
 

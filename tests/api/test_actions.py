@@ -79,8 +79,9 @@ def test_inductor_keeps_the_budget_and_the_numbers(plain) -> None:
 def test_unknown_inner_is_refused() -> None:
     with pytest.raises(outsize.OutsizeError, match="inductor"):
         outsize.compile(made(), "1 GiB", inner="xla")
-    with pytest.raises(outsize.OutsizeError, match="effort=0 is not known: give a number from 1"):
-        outsize.compile(made(), "1 GiB", effort=0)
+    for effort in (0, 9, 2.5, "high"):
+        with pytest.raises(outsize.OutsizeError, match=f"effort={effort!r} is not known: give a whole number"):
+            outsize.compile(made(), "1 GiB", effort=effort)
 
 
 def test_a_frame_is_let_go_when_its_backward_has_run() -> None:
