@@ -233,7 +233,9 @@ def sweep(
 
 def _effort(effort: int) -> int:
     if effort not in range(1, MOST_EFFORT + 1):
-        raise OutsizeError(f"effort={effort!r} is not known: give a whole number from 1 (quick) to {MOST_EFFORT}")
+        raise OutsizeError(
+            f"effort={effort!r} is not known: give a whole number from 1 (quick) to {MOST_EFFORT}"
+        )
     return effort
 
 

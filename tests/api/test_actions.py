@@ -76,11 +76,13 @@ def test_inductor_keeps_the_budget_and_the_numbers(plain) -> None:
     assert record.measured_peak_bytes <= budget
 
 
-def test_unknown_inner_is_refused() -> None:
+def test_unknown_inner_or_effort_is_refused() -> None:
     with pytest.raises(outsize.OutsizeError, match="inductor"):
         outsize.compile(made(), "1 GiB", inner="xla")
     for effort in (0, 9, 2.5, "high"):
-        with pytest.raises(outsize.OutsizeError, match=f"effort={effort!r} is not known: give a whole number"):
+        with pytest.raises(
+            outsize.OutsizeError, match=f"effort={effort!r} is not known: give a whole number"
+        ):
             outsize.compile(made(), "1 GiB", effort=effort)
 
 
