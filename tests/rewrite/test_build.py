@@ -1,15 +1,19 @@
 """Hand-made schedules: whatever is moved, dropped and repeated, the results keep every bit."""
 
 import itertools
+import operator
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import Graph, GraphModule
+from torch.fx.graph import _BoxedCodeGen
 
 from outsize.api import capture
 from outsize.errors import RewriteError
 from outsize.fx import CapturedStep
 from outsize.rewrite import rewrite_step
+from outsize.rewrite.build import _placeholder
 from outsize.runtime.ops import OPS
 from outsize.values import Entry
 
@@ -153,3 +157,14 @@ def test_views_of_another_dtype_come_back() -> None:
     start = max([t for t in (storage.producer, *storage.uses) if t < later[0]])
     made = schedule(step, {start: away(storage.index)}, {later[0]: back(storage.index)})
     assert same(run(step, rewritten(step, made)), run(step, rewritten(step, schedule(step))))
+
+
+def test_inputs_keep_apart_from_each_other_and_from_operators_of_their_names() -> None:
+    """A repeated operator stands in the backward before the input that was named like it crosses over."""
+    graph = Graph()
+    repeated = graph.create_node("call_function", operator.neg, (1,), name="getitem")
+    with graph.inserting_before(repeated):
+        inputs = [_placeholder(graph, name) for name in ("getitem", "getitem_1", "getitem_2")]
+    graph.output((*inputs, repeated))
+    graph.set_codegen(_BoxedCodeGen())
+    assert GraphModule({}, graph).forward([1, 2, 3]) == (1, 2, 3, -1)

@@ -50,7 +50,7 @@ class _Builder:
         self.values: dict[tuple[Node, int], Node] = {}
         self.home: dict[Node, int] = {}
         self.crossed: dict[Node, Node] = {}
-        self.frames = tuple(g.placeholder("frame") for g in self.graphs)
+        self.frames = tuple(_placeholder(g, "frame") for g in self.graphs)
         for node in step.primals:
             self._input(node, 0)
         self._anchor = self.graphs[1].call_function(len, ((),))  # crossing placeholders go before this mark
@@ -89,7 +89,7 @@ class _Builder:
             self._input(node, 1)
 
     def _input(self, node: Node, side: int) -> Node:
-        new = self.graphs[side].placeholder(node.name)
+        new = _placeholder(self.graphs[side], node.name)
         new.meta = dict(node.meta)
         self.values[node, 0] = new
         self.home[new] = side
@@ -217,7 +217,7 @@ class _Builder:
             raise RewriteError(f"{node.name} is made in the backward and needed in the forward")
         if node not in self.crossed:
             with self.graphs[1].inserting_before(self._anchor):
-                twin = self.graphs[1].placeholder(node.name)
+                twin = _placeholder(self.graphs[1], node.name)
             twin.meta = dict(node.meta)
             self.home[twin] = 1
             self.crossed[node] = twin
@@ -235,6 +235,14 @@ class _Builder:
 
     def _output(self, node: object) -> Any:
         return self.value(node) if isinstance(node, Node) else node
+
+
+def _placeholder(graph: Graph, name: str) -> Node:
+    """An input. The generated code reads it into a variable of its target's name and calls it by its own from then on:
+    where a repeated operator had that name before, the variable would be another input's."""
+    node = graph.placeholder(name)
+    node.target = node.name
+    return node
 
 
 def _same_geometry(value: Any, leaf: torch.Tensor) -> bool:

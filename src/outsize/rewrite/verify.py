@@ -63,6 +63,11 @@ class _Verifier:
         for node in (*self.new.forward.graph.nodes, *self.new.backward.graph.nodes):
             if node.op == "get_attr" and node.target in constants:
                 outer.append((node, constants[node.target]))
+        for node in (*fresh, *twins):
+            if node.target != node.name:
+                raise RewriteError(
+                    f"the input {node.name} is read under the name {node.target}, which may be another's"
+                )
         for node, original in outer:
             self.geometry[node] = _blank(_recorded(original))
             if original in self.step.storage:
