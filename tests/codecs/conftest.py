@@ -17,13 +17,21 @@ from outsize.codecs.reference import Reference
 BACKENDS: dict[str, Backend] = (
     {"triton": Triton()}
     if Triton().available() and not torch.cuda.is_available()
-    else {"reference": Reference()} | {f"native-{name}": Native(i) for i, name in enumerate(Native.levels())}
+    else {"reference": Reference()}
+    | {f"native-{name}": Native(i) for i, name in enumerate(Native.levels())}
+    | ({"triton": Triton()} if torch.cuda.is_available() else {})
 )
 
 
+def place(name: str) -> str:
+    """The device of the tensors that a back end is tested with."""
+    return "cuda" if name == "triton" and torch.cuda.is_available() else "cpu"
+
+
 @pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return BACKENDS[request.param]
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    with torch.device(place(request.param)):  # of every tensor that the test makes
+        yield BACKENDS[request.param]
 
 
 @pytest.fixture(autouse=True)

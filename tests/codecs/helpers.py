@@ -21,7 +21,7 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> None:
 def raw(tensor: torch.Tensor) -> np.ndarray:
     """Bit patterns, in the order of the elements."""
     flat = tensor.detach().contiguous().flatten()
-    return flat.view(torch.uint8).numpy().view(VIEWS[flat.element_size()])
+    return flat.view(torch.uint8).cpu().numpy().view(VIEWS[flat.element_size()])
 
 
 def oracle(tensor: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -24,9 +24,9 @@ def test_regions_are_those_of_the_claims(backend: Backend, dtype: torch.dtype, n
     c = codecs.compress(x, backend=backend)
     table, bitmap, values = oracle(x)
     assert isinstance(c, codecs.ReluCompressed)
-    np.testing.assert_array_equal(c.table.numpy(), table)
-    np.testing.assert_array_equal(c.bitmap.numpy()[: len(bitmap)], bitmap)
-    assert not c.bitmap.numpy()[len(bitmap) :].any()
+    np.testing.assert_array_equal(c.table.cpu().numpy(), table)
+    np.testing.assert_array_equal(c.bitmap.cpu().numpy()[: len(bitmap)], bitmap)
+    assert not c.bitmap.cpu().numpy()[len(bitmap) :].any()
     np.testing.assert_array_equal(raw(c.values), values)
     pad = lambda n: (n + 15) // 16 * 16  # noqa: E731
     assert c.nbytes == pad(4 * -(-numel // 1024)) + pad(-(-numel // 8)) + dtype.itemsize * len(values)
@@ -208,7 +208,7 @@ def test_compensating_flips_are_found(backend: Backend) -> None:
     """Counts still agree with the bitmap: only the digest can tell."""
     c = codecs.compress(activation(4001, torch.float32), backend=backend)
     damaged = c.buffer.clone()
-    bits = np.unpackbits(damaged[16:17].numpy(), bitorder="little")
+    bits = np.unpackbits(damaged[16:17].cpu().numpy(), bitorder="little")
     assert 0 < bits.sum() < 8
     damaged[16] = int(np.packbits(np.roll(bits, 1), bitorder="little")[0])
     with pytest.raises(CodecError, match="digest"):

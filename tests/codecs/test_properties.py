@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 import outsize.codecs as codecs
 from outsize.errors import CodecError
 
-from .conftest import BACKENDS
+from .conftest import BACKENDS, place
 from .helpers import DTYPES, oracle, raw, same_bits
 
-INTERPRETED = "triton" in BACKENDS
+INTERPRETED = [*BACKENDS] == ["triton"]
 EXAMPLES = 8 if INTERPRETED else 60
 LARGEST = 5000 if INTERPRETED else 40_000
 backends = st.sampled_from([*BACKENDS])
@@ -38,10 +38,11 @@ def tensors(draw: st.DrawFn) -> torch.Tensor:
 @given(x=tensors(), name=backends)
 @settings(max_examples=EXAMPLES, deadline=None)
 def test_triton_and_others_equal_the_oracle(x: torch.Tensor, name: str) -> None:
+    x = x.to(place(name))
     c = codecs.compress(x, backend=BACKENDS[name])
     table, bitmap, values = oracle(x)
-    np.testing.assert_array_equal(c.table.numpy(), table)
-    np.testing.assert_array_equal(c.bitmap.numpy()[: len(bitmap)], bitmap)
+    np.testing.assert_array_equal(c.table.cpu().numpy(), table)
+    np.testing.assert_array_equal(c.bitmap.cpu().numpy()[: len(bitmap)], bitmap)
     np.testing.assert_array_equal(raw(c.values), values)
     same_bits(c.decompress(), x)
 
@@ -50,6 +51,7 @@ def test_triton_and_others_equal_the_oracle(x: torch.Tensor, name: str) -> None:
 @settings(max_examples=EXAMPLES, deadline=None)
 def test_triton_and_others_never_give_a_wrong_tensor(x: torch.Tensor, name: str, data: st.DataObject) -> None:
     """Any damage: an error, or (where it hit padding) the right tensor."""
+    x = x.to(place(name))
     c = codecs.compress(x, backend=BACKENDS[name])
     damaged = c.buffer.clone()
     if not damaged.numel():
@@ -68,10 +70,10 @@ def test_triton_and_others_never_give_a_wrong_tensor(x: torch.Tensor, name: str,
 @given(x=tensors(), name=backends, share=st.floats(0, 1.2))
 @settings(max_examples=EXAMPLES, deadline=None)
 def test_triton_and_others_stay_inside_a_planned_buffer(x: torch.Tensor, name: str, share: float) -> None:
-    backend = BACKENDS[name]
+    backend, x = BACKENDS[name], x.to(place(name))
     exact = codecs.compress(x, backend=backend)
     room = exact.layout.head_bytes + int(share * (exact.nbytes - exact.layout.head_bytes))
-    memory = torch.full((room + 256,), 170, dtype=torch.uint8)
+    memory = torch.full((room + 256,), 170, dtype=torch.uint8, device=x.device)
     c = codecs.encode_into(x, memory[:room], backend=backend, overflow="flag")
     assert c.overflowed == (exact.nbytes > room)
     assert bool((memory[room:] == 170).all())

@@ -18,7 +18,7 @@ from ..errors import CodecError
 from .dense import Spec, check_buffer, copy_bits, refuse_shared
 from .layout import Layout
 
-__all__ = ["Backend", "Compressed", "Encoded", "Mark", "digest_of", "signed"]
+__all__ = ["Backend", "Compressed", "Encoded", "Mark", "digest_of", "relu_mark", "signed"]
 
 #: Words of a buffer are weighed with odd multiples of this (the golden ratio in 32 bits).
 DIGEST_KEY = 0x9E3779B1
@@ -31,6 +31,11 @@ class Mark(enum.IntEnum):
     NONZERO = 0  #: any bit set: −0.0, NaN and denormals are nonzero
     RELU = 1  #: what torch.relu leaves nonzero: above zero, NaN, −0.0
     GATE = 2  #: where a ReLU lets the gradient through: not (x <= 0), so above zero or NaN
+
+
+def relu_mark(x: torch.Tensor) -> Mark:
+    """What torch's ReLU leaves nonzero on the device of `x`: on a GPU it makes −0.0 a zero."""
+    return Mark.GATE if x.is_cuda else Mark.RELU
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import final
 import torch
 
 from ..errors import CodecError
-from .contract import Backend, Encoded, Mark, digest_of
+from .contract import Backend, Encoded, Mark, digest_of, relu_mark
 from .layout import BLOCK, Layout
 
 __all__ = ["Reference", "marked"]
@@ -35,7 +35,7 @@ class Reference(Backend):
         self, x: torch.Tensor, layout: Layout, buffer: torch.Tensor, *, y: torch.Tensor | None, neg_inf: int
     ) -> Encoded:
         if y is not None:
-            x = y.copy_(x.where(marked(x, Mark.RELU, neg_inf), 0))
+            x = y.copy_(x.where(marked(x, relu_mark(x), neg_inf), 0))
         bits = x != 0
         table = _blocks(bits).sum(1, dtype=torch.int32)
         index = table.cumsum(0, dtype=torch.int64) - table  # exclusive scan: where each block's values start

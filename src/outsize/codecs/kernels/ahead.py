@@ -31,8 +31,8 @@ _POINTERS = {
 }
 #: Program and its constants, per element width.
 CASES: Mapping[str, Mapping[str, Any]] = {
-    "encode": {"FUSED": False},
-    "encode, fused": {"FUSED": True},
+    "encode": {"FUSED": False, "MARK": 2},
+    "encode, fused": {"FUSED": True, "MARK": 2},
     "count": {},
     "scan": {},
     "copy": {},

@@ -13,7 +13,7 @@ from typing import Any, final
 import torch
 
 from ...errors import CodecError
-from ..contract import Backend, Encoded, Mark
+from ..contract import Backend, Encoded, Mark, relu_mark
 from ..layout import BLOCK, Layout
 
 __all__ = ["Triton", "warps"]
@@ -36,6 +36,12 @@ def _programs() -> Any:
     from . import programs  # triton takes half a second to import and exists on Linux only
 
     return programs
+
+
+def _launch(name: str, programs: int, first: torch.Tensor, *args: Any, **options: Any) -> None:
+    """Start a program on the device of its first tensor, whichever is current."""
+    with torch.cuda.device_of(first):
+        getattr(_programs(), name)[(programs,)](first, *args, **options)
 
 
 @functools.cache
@@ -73,10 +79,10 @@ class Triton(Backend):
         facts, counter, state = scratch[:3], scratch[3:4], scratch[4:]
         table, bitmap, values = _regions(buffer, layout, x.dtype)
         if tiles:
-            _programs().encode[(tiles,)](
+            _launch("encode", tiles,
                 x, x if y is None else _signed(y), table, bitmap, values, state, counter, facts, layout.numel,
                 layout.room(buffer.numel()), layout.head_bytes, layout.table_bytes // 4, neg_inf,
-                FUSED=y is not None, SIZE=layout.itemsize, **_options(layout.itemsize),
+                FUSED=y is not None, MARK=int(relu_mark(x)), SIZE=layout.itemsize, **_options(layout.itemsize),
             )  # fmt: skip
         return Encoded(facts=facts)
 
@@ -86,7 +92,9 @@ class Triton(Backend):
         facts = torch.zeros(3, dtype=torch.int64, device=x.device)
         table, bitmap, _ = _regions(head, layout, x.dtype)
         if tiles:
-            _programs().count[(tiles,)](
+            _launch(
+                "count",
+                tiles,
                 x,
                 table,
                 bitmap,
@@ -101,7 +109,9 @@ class Triton(Backend):
         buffer[: layout.head_bytes] = head
         values = _regions(buffer, layout, x.dtype)[2]
         if tiles:
-            _programs().copy[(tiles,)](
+            _launch(
+                "copy",
+                tiles,
                 x,
                 values,
                 index,
@@ -123,7 +133,7 @@ class Triton(Backend):
         table, bitmap, values = _regions(buffer, layout, y.dtype)
         index = self._scan(table, layout, facts)
         if layout.numel:
-            _programs().decode[(_tiles(layout.numel),)](
+            _launch("decode", _tiles(layout.numel),
                 table, bitmap, values, index, facts, y, layout.numel, layout.room(buffer.numel()),
                 layout.head_bytes, layout.table_bytes // 4, SIZE=layout.itemsize, VERIFY=verify,
                 **_options(layout.itemsize),
@@ -143,7 +153,9 @@ class Triton(Backend):
     def mark(self, x: torch.Tensor, bitmap: torch.Tensor, *, mark: Mark, neg_inf: int) -> Encoded:
         facts = torch.zeros(3, dtype=torch.int64, device=x.device)
         if x.numel():
-            _programs().mark[(_tiles(x.numel()),)](
+            _launch(
+                "mark",
+                _tiles(x.numel()),
                 _signed(x),
                 bitmap.view(torch.int32),
                 facts,
@@ -159,7 +171,9 @@ class Triton(Backend):
         y = _signed(y)
         dense, one = (_signed(x), 0) if isinstance(x, torch.Tensor) else (y, x)
         if y.numel():
-            _programs().select[(_tiles(y.numel()),)](
+            _launch(
+                "select",
+                _tiles(y.numel()),
                 dense,
                 one,
                 bitmap.view(torch.int32),
@@ -174,7 +188,7 @@ class Triton(Backend):
         facts = torch.zeros(3, dtype=torch.int64, device=buffer.device)
         words = buffer.view(torch.int32)
         if words.numel():
-            _programs().digest[(_tiles(words.numel()),)](words, facts, words.numel(), **_options(4))
+            _launch("digest", _tiles(words.numel()), words, facts, words.numel(), **_options(4))
         return Encoded(facts=facts)
 
     def _scan(self, table: torch.Tensor, layout: Layout, facts: torch.Tensor) -> torch.Tensor:
@@ -182,7 +196,7 @@ class Triton(Backend):
         index = torch.empty(layout.blocks, dtype=torch.int64, device=table.device)
         scratch = torch.zeros(1 + tiles, dtype=torch.int64, device=table.device)
         if tiles:
-            _programs().scan[(tiles,)](table, index, scratch[1:], scratch[:1], facts, layout.blocks)
+            _launch("scan", tiles, table, index, scratch[1:], scratch[:1], facts, layout.blocks)
         return index
 
 

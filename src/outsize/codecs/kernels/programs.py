@@ -23,7 +23,7 @@ BLOCKS: tl.constexpr = tl.constexpr(4)
 BLOCK: tl.constexpr = tl.constexpr(1024)
 TILE: tl.constexpr = tl.constexpr(4096)
 WORDS: tl.constexpr = tl.constexpr(128)
-WINDOW: tl.constexpr = tl.constexpr(32)
+WINDOW: tl.constexpr = tl.constexpr(128)
 KEY: tl.constexpr = tl.constexpr(0x9E3779B1)
 LOW: tl.constexpr = tl.constexpr(0xFFFFFFFF)
 NONZERO: tl.constexpr = tl.constexpr(0)
@@ -66,31 +66,33 @@ def marks(v, neg_inf, MARK: tl.constexpr, FLOAT: tl.constexpr):
 
 @triton.jit
 def weigh(words, k):
-    """Digest terms of 32-bit words (as uint64) at the positions k of their buffer."""
-    return words * (((k.to(tl.uint64) * KEY) & LOW) | 1)
+    """Digest terms (uint64) of 32-bit words (uint32) at the positions k (uint32) of their buffer."""
+    return words.to(tl.uint64) * ((k * KEY) | 1).to(tl.uint64)
 
 
 @triton.jit
 def digest_words(words, first):
-    k = first + tl.arange(0, words.shape[0])
-    return tl.sum(weigh(words.to(tl.uint32, bitcast=True).to(tl.uint64), k), 0).to(tl.int64)
+    k = first.to(tl.uint32) + tl.arange(0, words.shape[0]).to(tl.uint32)
+    return tl.sum(weigh(words.to(tl.uint32, bitcast=True), k), 0).to(tl.int64)
 
 
 @triton.jit
-def digest_values(v, keep, byte, SIZE: tl.constexpr):
-    """Digest terms of kept elements that start at the `byte`s of their buffer."""
+def digest_values(v, keep, rank, byte, SIZE: tl.constexpr):
+    """Digest terms of kept elements, the one of rank 0 at a `byte` of their buffer (int64; the rest is 32 bits wide)."""
+    word = (byte >> 2).to(tl.uint32)
+    v = tl.where(keep, v, 0).to(v.dtype)  # adds nothing, and narrower than its term
     if SIZE == 8:
-        bits = v.to(tl.uint64, bitcast=True)
-        terms = weigh(bits & LOW, byte // 4) + weigh(bits >> 32, byte // 4 + 1)
+        bits, k = v.to(tl.uint64, bitcast=True), word + 2 * rank.to(tl.uint32)
+        terms = weigh((bits & LOW).to(tl.uint32), k) + weigh((bits >> 32).to(tl.uint32), k + 1)
     elif SIZE == 4:
-        terms = weigh(v.to(tl.uint32, bitcast=True).to(tl.uint64), byte // 4)
+        terms = weigh(v.to(tl.uint32, bitcast=True), word + rank.to(tl.uint32))
     elif SIZE == 2:
-        terms = weigh(
-            v.to(tl.uint16, bitcast=True).to(tl.uint64) << ((byte % 4) * 8).to(tl.uint64), byte // 4
-        )
+        place = rank.to(tl.uint32) + ((byte >> 1) & 1).to(tl.uint32)
+        terms = weigh(v.to(tl.uint16, bitcast=True).to(tl.uint32) << ((place & 1) * 16), word + (place >> 1))
     else:
-        terms = weigh(v.to(tl.uint8, bitcast=True).to(tl.uint64) << ((byte % 4) * 8).to(tl.uint64), byte // 4)
-    return tl.sum(tl.where(keep, terms, 0), 0).to(tl.int64)
+        place = rank.to(tl.uint32) + (byte & 3).to(tl.uint32)
+        terms = weigh(v.to(tl.uint8, bitcast=True).to(tl.uint32) << ((place & 3) * 8), word + (place >> 2))
+    return tl.sum(terms, 0).to(tl.int64)
 
 
 @triton.jit
@@ -145,25 +147,30 @@ def look_back(state, tile, count):
 
 
 @triton.jit
+def within_tile(count):
+    """A number of elements (int64), as far as one tile's ranks need it (int32)."""
+    return tl.minimum(tl.maximum(count, 0), TILE).to(tl.int32)
+
+
+@triton.jit
 def write_values(v, bits, values, facts, before, room, head_bytes, SIZE: tl.constexpr):
     """The tile's nonzeros from the index `before` on, where they fit, and their part of the digest."""
     rank = tl.cumsum(bits, 0) - bits
-    keep = (bits != 0) & (rank < room - before)
+    keep = (bits != 0) & (rank < within_tile(room - before))
     tl.store(values + before + rank, v, mask=keep)
-    byte = head_bytes + (before + rank) * SIZE
-    tl.atomic_add(facts + 1, digest_values(v, keep, byte, SIZE), sem="relaxed")
+    tl.atomic_add(facts + 1, digest_values(v, keep, rank, head_bytes + before * SIZE, SIZE), sem="relaxed")
 
 
 @triton.jit
 def encode(
     x, y, table, bitmap, values, state, counter, facts, n, room, head_bytes, table_words, neg_inf,
-    FUSED: tl.constexpr, SIZE: tl.constexpr,
+    FUSED: tl.constexpr, MARK: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
-    """Claim 1 in one pass. With FUSED, y = relu(x) is written and encoded."""
+    """Claim 1 in one pass. With FUSED, y = relu(x) is written and encoded; MARK says whether it keeps −0.0."""
     tile = tl.atomic_add(counter, 1, sem="relaxed").to(tl.int64)
     v = load_tile(x, tile, n)
     if FUSED:
-        v = tl.where(marks(v, neg_inf, RELU, True) != 0, v, 0).to(v.dtype)
+        v = tl.where(marks(v, neg_inf, MARK, True) != 0, v, 0).to(v.dtype)
         store_tile(y, v, tile, n)
     bits = marks(v, neg_inf, NONZERO, False)
     note_negative(v, facts)
@@ -219,7 +226,8 @@ def decode(
     bits = from_words(words)
     before = tl.load(index + tile * BLOCKS)
     rank = tl.cumsum(bits, 0) - bits
-    keep = (bits != 0) & (before + rank >= 0) & (before + rank < room)  # a damaged table leads nowhere else
+    # A damaged table leads nowhere else.
+    keep = (bits != 0) & (rank >= within_tile(-before)) & (rank < within_tile(room - before))
     v = tl.load(values + before + rank, mask=keep, other=0)
     store_tile(y, v, tile, n)
     if VERIFY:
@@ -230,7 +238,7 @@ def decode(
         bad = tl.min(tl.where(wrong, tile * BLOCKS + b, (n + BLOCK - 1) // BLOCK), 0)
         tl.atomic_min(facts + 2, bad, sem="relaxed")
         digest = digest_words(words, table_words + tile * WORDS) + digest_words(counts, tile * BLOCKS)
-        digest += digest_values(v, keep, head_bytes + (before + rank) * SIZE, SIZE)
+        digest += digest_values(v, keep, rank, head_bytes + before * SIZE, SIZE)
         tl.atomic_add(facts + 1, digest, sem="relaxed")
 
 
@@ -251,7 +259,9 @@ def select(x, one, bitmap, y, facts, n, CONSTANT: tl.constexpr):
     w = tl.arange(0, WORDS)
     words = tl.load(bitmap + tile * WORDS + w, mask=w < (n + 127) // 128 * 4 - tile * WORDS, other=0)
     if CONSTANT:
-        v = tl.zeros((TILE,), dtype=y.dtype.element_ty) + one.to(y.dtype.element_ty)
+        v = (tl.zeros((TILE,), dtype=tl.int64) + one).to(
+            y.dtype.element_ty
+        )  # a one is a constant of the program
     else:
         v = load_tile(x, tile, n)
     store_tile(y, tl.where(from_words(words) != 0, v, 0).to(y.dtype.element_ty), tile, n)
