@@ -78,6 +78,8 @@ typedef struct {
     int32_t stamp;
     /* Lists. */
     int32_t *now, now_count, *stack, *region, *fetched, *held, *list;
+    int64_t *stuck; /* keys of what was to be made again at this position: what `repaired` would bar */
+    int64_t stuck_count;
     double *weights, *values;
 } Walk;
 
@@ -510,11 +512,25 @@ static void replace(Walk *w, int32_t length, int64_t before) {
     }
 }
 
+/* Remade storages that this position waits for: those that its op reads, else those on the way to them. */
+static void note_remade(Walk *w, int32_t p, int32_t length) {
+    const Step *g = w->g;
+    for (int direct = 1; direct >= 0 && !w->stuck_count; direct--)
+        for (int32_t r = 0; r < length; r++)
+            for (int32_t k = g->out_at[w->region[r]]; k < g->out_at[w->region[r] + 1]; k++) {
+                int32_t s = g->out[k], read = !direct;
+                if (!w->away[s] || w->gone[s].option >= 0) continue;
+                for (int32_t i = g->in_at[p]; i < g->in_at[p + 1] && !read; i++) read = g->in[i] == s;
+                if (read) w->stuck[w->stuck_count++] = key_of(w, s, w->gone[s].after, RECOMPUTE);
+            }
+}
+
 static int restore(Walk *w, int32_t p) {
     const Step *g = w->g;
     int64_t before = g->fixed[p ? p - 1 : 0];
     int32_t fetched, count = 0, inside = ++w->stamp;
     int32_t length = missing_ops(w, p, inside, &fetched);
+    note_remade(w, p, length);
     if (length) replace(w, length, before);
     int32_t *touches = w->list;
     for (int32_t k = g->in_at[p]; k < g->in_at[p + 1]; k++) touches[count++] = g->in[k];
@@ -598,6 +614,7 @@ static int run_op(Walk *w, int32_t p) {
 static int position(Walk *w, int32_t p) {
     const Step *g = w->g;
     int there = 1;
+    w->stuck_count = 0;
     for (int32_t k = g->in_at[p]; k < g->in_at[p + 1]; k++) there &= w->resident[g->in[k]];
     if (!there && !restore(w, p)) return 0;
     for (int32_t k = g->in_at[p]; k < g->in_at[p + 1]; k++) {
@@ -624,9 +641,29 @@ static size_t lay_out(Walk *w, char *block) {
     TAKE(room_behind, ops); TAKE(seen, ops); TAKE(inside, ops); TAKE(kept_op, ops);
     TAKE(reads, ops); TAKE(sums, ops); TAKE(spare, ops);
     TAKE(now, n); TAKE(stack, list); TAKE(weights, list); TAKE(region, ops); TAKE(fetched, n); TAKE(held, n);
-    TAKE(list, list);
+    TAKE(list, list); TAKE(stuck, n);
 #undef TAKE
     return used;
+}
+
+/* Where a walk ended: how many keys of remade storages, those, how many of encoded forms that stay here, those. */
+static void tell_stuck(Walk *w) {
+    const Step *g = w->g;
+    if (w->region_room < 2 + w->stuck_count + g->storages) {
+        w->full = 1;
+        return;
+    }
+    int64_t *told = w->regions;
+    *told++ = w->stuck_count;
+    for (int64_t k = 0; k < w->stuck_count; k++) *told++ = w->stuck[k];
+    int64_t *kept = told++;
+    *kept = 0;
+    for (int32_t s = 0; s < g->storages; s++) {
+        const int64_t *option = g->option + 3 * w->gone[s].option;
+        if (!w->away[s] || w->gone[s].option < 0 || !option[1]) continue;
+        *told++ = key_of(w, s, w->gone[s].after, (int)option[0]);
+        ++*kept;
+    }
 }
 
 static PyObject *plan_walk(PyObject *self, PyObject *args) {
@@ -648,6 +685,7 @@ static PyObject *plan_walk(PyObject *self, PyObject *args) {
     }
     w.spare_from = w.g->ops;
     for (int32_t p = 0; p < w.g->ops && through && !w.full; p++) through = position(&w, p);
+    if (!through && !w.full) tell_stuck(&w);
     free(block);
     Py_END_ALLOW_THREADS
     if (w.full) return PyLong_FromLong(-2);
@@ -656,6 +694,6 @@ static PyObject *plan_walk(PyObject *self, PyObject *args) {
 
 PyMethodDef outsize_plan_walk_methods[] = {
     {"plan_walk", plan_walk, METH_VARARGS,
-     "plan_walk(step, taste, rows, row_room, regions, region_room) -> decisions, -1 no way through, -2 no room for rows"},
+     "plan_walk(step, taste, rows, row_room, regions, region_room) -> decisions, -1 no way through (the regions say why), -2 no room for rows"},
     {NULL, NULL, 0, NULL},
 };

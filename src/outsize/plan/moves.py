@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,19 @@ from .prices import Taste
 Move = Callable[[Taste], Taste | None]
 #: Storage, the touch before its span, action.
 Barred = tuple[int, int, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stuck:
+    """Where a walk found no way through, as decisions that another may bar.
+
+    Attributes:
+        remade: storages that were to be made again for the position, and did not fit.
+        kept: encoded forms that took room there.
+    """
+
+    remade: frozenset[Barred]
+    kept: frozenset[Barred]
 
 
 def storage_classes(model: Model) -> list[Ints]:

@@ -30,6 +30,7 @@ from .moves import Barred, Move, all_moves, bar, force, kicks, storage_classes
 from .options import Options
 from .polish import polished
 from .prices import Taste
+from .repair import repaired
 from .request import Request, tier_error
 from .score import Scorer
 from .scored import Scored, faster
@@ -210,19 +211,21 @@ class Search:
     def starts(self) -> list[Scored]:
         """The best walk of each kind (mixed, no swaps, no recomputation) and the slack planner's plan, best first."""
         kinds: dict[tuple[bool, bool], Scored] = {}
-        for taste in self._grid():
+        for taste in self.grid():
             kind = (taste.recompute, bool(np.isfinite(taste.lane_price)))
             known = kinds.get(kind)
             best = faster(known, self.walk(taste, below=known.seconds if known else inf))
             if best is not None:
                 kinds[kind] = best
         found = list(kinds.values())
+        if self.swaps and self.recompute and (mixing := repaired(self)):
+            found.append(mixing)
         if self.swaps:
             cheap = self._score(tuple(plan_slack(self.model.with_target(self.target), self.tier)))
             found += [cheap] if cheap else []
         return sorted(found, key=lambda scored: scored.seconds)
 
-    def _grid(self) -> Iterator[Taste]:
+    def grid(self) -> Iterator[Taste]:
         """Few prices, far apart: what hides well, what hides badly, no swaps, no recomputation."""
         lane_prices = (0.05, 0.3, 1.0, inf) if self.swaps else (inf,)
         for recompute in (True, False) if self.recompute else (False,):
@@ -365,7 +368,7 @@ class Search:
     @cached_property
     def _smallest(self) -> int:
         """The smallest budget at which a walk was seen to get through, to 0.1 %."""
-        low, high, tastes = self.floor, self.model.peak, list(self._grid())
+        low, high, tastes = self.floor, self.model.peak, list(self.grid())
         while high - low > max(1, high // 1000):
             middle = (low + high) // 2
             if any(self._gets_through(taste, middle) for taste in tastes):

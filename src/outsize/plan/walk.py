@@ -20,6 +20,7 @@ import numpy as np
 
 from ..values import Decision
 from .chains import Chains, chain_seconds
+from .moves import Barred, Stuck
 from .prices import Lanes, Option, Taste
 
 
@@ -47,17 +48,16 @@ class Walk:
 
     def __post_init__(self) -> None:
         count = len(self.chains.size)
-        self.resident = [False] * count
+        self.resident, self.touched = [False] * count, [-1] * count
         self.returns: list[float | None] = [None] * count
         self.gone: dict[int, _Gone] = {}
         self.soft: set[int] = set()
-        self.touched = [-1] * count
-        self.alive = 0
+        self.alive = self.moves = 0
         self.room_behind: list[int] = []
         self.written: set[int] = set()
         self.lanes = Lanes(self.chains)
-        self.moves = 0
         self._touched_now: set[int] = set()
+        self._remade: frozenset[Barred] = frozenset()
         self.unit = np.full(count, np.inf)
         self.exact: dict[int, tuple[int, float, Option | None]] = {}
         self.due = np.zeros(count)
@@ -65,13 +65,12 @@ class Walk:
 
     def run(self) -> list[Decision] | None:
         """Decisions that keep every position of the step under the budget."""
-        for position in range(len(self.chains.inputs)):
-            if not self._position(position):
-                return None
-        return self.decisions
+        through = all(self._position(p) for p in range(len(self.chains.inputs)))
+        return self.decisions if through else None
 
     def _position(self, p: int) -> bool:
         inputs = self.chains.inputs[p]
+        self._remade = frozenset()
         if not all(self.resident[s] for s in inputs) and not self._restore(p):
             return False
         for s in inputs:
@@ -85,6 +84,7 @@ class Walk:
         chains = self.chains
         before = chains.fixed[p - 1] if p else chains.fixed[0]
         region, fetched = self._missing(p)
+        self._note_remade(p, region)
         if region:
             self._replace(region, before)
         touched = {*chains.inputs[p], *fetched}
@@ -95,6 +95,20 @@ class Walk:
             if self.resident[s]:
                 self._touch(s, p)
         return self._bring_back(p, fetched, before) and self._run_region(p, region, before)
+
+    def _note_remade(self, p: int, region: list[int]) -> None:
+        """Remade storages that this position waits for: those that its op reads, else those on the way to them."""
+        made = [
+            s for op in region for s in self.chains.outputs[op] if s in self.gone and not self.gone[s].option
+        ]
+        direct = [s for s in made if s in self.chains.inputs[p]]
+        self._remade = frozenset((s, self.gone[s].after, "recompute") for s in direct or made)
+
+    @property
+    def stuck(self) -> Stuck:
+        """What stood in the way where `run` gave None."""
+        kept = ((s, g.after, g.option.action) for s, g in self.gone.items() if g.option and g.option.kept)
+        return Stuck(remade=self._remade, kept=frozenset(kept))
 
     def _bring_back(self, p: int, fetched: list[int], before: int) -> bool:
         """Fetch and decode; encoded forms that travel are all there before the first is decoded."""
@@ -116,8 +130,7 @@ class Walk:
         stack = [s for s in self.chains.inputs[p] if not self.resident[s]]
         while stack:
             s = stack.pop()
-            gone = self.gone.get(s)
-            if gone is not None and gone.option is not None:
+            if (gone := self.gone.get(s)) is not None and gone.option is not None:
                 back[s] = None
                 continue
             op = self.chains.producer[s]

@@ -8,7 +8,7 @@ only when somebody asks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -17,6 +17,7 @@ from .. import native
 from ..values import Decision
 from .chains import Chains
 from .model import Ints
+from .moves import Barred, Stuck
 from .prices import Option, Taste
 from .walk import Walk
 
@@ -67,6 +68,25 @@ class Walker:
 
     def walk(self, taste: Taste, budget: int) -> Walked | None:
         """Decisions that keep every position of the step under the budget; None where these prices find no way."""
+        found = self.attempt(taste, budget)
+        return found if isinstance(found, Walked) else None
+
+    def repaired(self, taste: Taste, budget: int, *, tries: int) -> tuple[Taste, Walked] | None:
+        """A walk that gets through, and what it was told: where one ends, what stood in the way is barred in the next.
+
+        A storage that was to be made again may not fit where it is needed, though nothing said so where it left.
+        """
+        for _ in range(tries):
+            found = self.attempt(taste, budget)
+            if isinstance(found, Walked):
+                return taste, found
+            if not (more := found.remade - taste.barred or found.kept - taste.barred):
+                return None
+            taste = replace(taste, barred=taste.barred | more)
+        return None
+
+    def attempt(self, taste: Taste, budget: int) -> Walked | Stuck:
+        """As `walk`, with what stood in the way where there is no way."""
         if native.kernels is None:
             return self._walked_here(taste, budget)
         if self._step is None:
@@ -82,15 +102,27 @@ class Walker:
             self._rows = np.empty((2 * len(self._rows), _ROW), dtype=np.int64)
             self._regions = np.empty(2 * len(self._regions), dtype=np.int64)
         del kept
-        return None if count < 0 else self._found(self._rows[:count].copy(), self._regions.copy())
+        return self._stuck() if count < 0 else self._found(self._rows[:count].copy(), self._regions.copy())
 
-    def _walked_here(self, taste: Taste, budget: int) -> Walked | None:
-        found = Walk(
+    def _stuck(self) -> Stuck:
+        """What the regions say after a walk without a way."""
+        remade = int(self._regions[0])
+        kept = int(self._regions[1 + remade])
+        told = self._barred(self._regions[1 : 1 + remade]), self._barred(self._regions[2 + remade :][:kept])
+        return Stuck(remade=told[0], kept=told[1])
+
+    def _barred(self, keys: Ints) -> frozenset[Barred]:
+        ops = len(self._chains.seconds)
+        return frozenset((k // 4 // ops, k // 4 % ops, ACTIONS[k % 4]) for k in keys.tolist())
+
+    def _walked_here(self, taste: Taste, budget: int) -> Walked | Stuck:
+        walk = Walk(
             chains=self._chains, budget=budget, options=self._options, taste=taste, tier=self._tier,
             min_bytes=self._min_bytes,
-        ).run()  # fmt: skip
+        )  # fmt: skip
+        found = walk.run()
         if found is None:
-            return None
+            return walk.stuck
         groups: dict[int, set[int]] = {}
         for d in found:
             if d.region:
