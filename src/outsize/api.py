@@ -16,6 +16,7 @@ from torch.fx import GraphModule
 from .capture import Backend, check_version, compiled_call, dynamo_settings
 from .decide import ACTIONS, Options, decide, prepare
 from .device import allocator, memory
+from .device.place import CPU, device_of
 from .errors import BudgetError, CaptureError, OutsizeError
 from .fx import CapturedStep
 from .measure import (
@@ -26,7 +27,7 @@ from .plan import lower, simulate
 from .plan.settings import MOST_EFFORT
 from .prepared import Learned, Prepared
 from .runtime.executor import StepProgram, plain_forward
-from .runtime.tiers import DiskTier, Tier
+from .runtime.tiers import DiskTier, HostSettings, HostTier, Tier
 from .session import Session
 from .units import parse_bytes
 from .values import Plan, RunRecord
@@ -58,11 +59,12 @@ def compile(
 
     Args:
         module: the network; its forward must be traceable as one graph.
-        budget: peak bytes of the step: an int, `"1.5 GiB"`, `"60%"` of the device's memory, or None for the bytes
-            that are free now. It counts parameters, buffers, gradients, inputs, activations, operator workspace
-            and, given `optimizer`, its state.
+        budget: peak bytes of the step on the module's device: an int, `"1.5 GiB"`, `"60%"` of the device's memory, or
+            None for the bytes that are free now. It counts parameters, buffers, gradients, inputs, activations, operator
+            workspace and, given `optimizer`, its state.
         optimizer: the optimizer that will update the module.
-        disk: directory of the disk tier; None picks a real disk.
+        disk: directory of the disk tier, which serves a module on the processor; None picks a real disk. A module on a
+            GPU swaps to page-locked host memory.
         actions: what a plan may do: `swap`, `recompute`, `encode`.
         planner: `search`, `slack`, `distance`, `units` or `exact`.
         lossy: codecs that may lose bits, and the relative error that each element may have: `{"bf16": 2**-8}`,
@@ -74,15 +76,18 @@ def compile(
 
     Raises:
         OutsizeError: `lossy` names a codec that a step cannot use, or allows less than its error; `inner` or `effort` is
-            none of those above.
+            none of those above; the module lies on several devices; it is on a GPU and `disk`, `disk_budget` or
+            `inner="inductor"` is given.
         UnitError: a budget cannot be read.
         VersionError: this torch is not supported.
         TierError: the disk directory is missing, read-only or too small.
         BudgetError: (at the first forward) no plan fits; it names the smallest budget that does.
         CaptureError: (at the first forward) the module is not one graph.
     """
+    device = device_of((*module.parameters(), *module.buffers()))
+    _suits(device, disk, disk_budget, inner)
     options = Options(
-        budget_bytes=_budget(budget),
+        budget_bytes=_budget(budget, device),
         actions=tuple(actions),
         planner=planner,
         lossy=_allowed(lossy),
@@ -95,19 +100,40 @@ def compile(
     if inner not in ("aten", "inductor"):
         raise OutsizeError(f"inner={inner!r} is not known: give 'aten' or 'inductor'")
     allocator.install()
-    tiers: dict[str, Tier] = {"disk": DiskTier(disk)} if {"swap", "encode"} & set(actions) else {}
-    return _install(
-        module, Session(module, optimizer, tiers, functools.partial(prepare, options), options.budget_bytes)
-    )
+    tiers = _tiers(device, options) if {"swap", "encode"} & set(actions) else {}
+    planned = functools.partial(prepare, options)
+    return _install(module, Session(module, optimizer, tiers, planned, options.budget_bytes, device))
+
+
+def _suits(device: torch.device, disk: object, disk_budget: object, inner: str) -> None:
+    """What a module on a GPU cannot have is refused, not ignored."""
+    if device.type == "cpu":
+        return
+    if disk is not None or disk_budget is not None:
+        raise OutsizeError(
+            f"a module on {device} swaps to page-locked host memory, not to disk: leave disk= and disk_budget= out, and "
+            "give host_budget= to limit it"
+        )
+    if inner == "inductor":
+        raise OutsizeError(
+            f"inner='inductor' takes modules on the processor, and this one is on {device}: leave it out"
+        )
+
+
+def _tiers(device: torch.device, options: Options) -> dict[str, Tier]:
+    """Where a device's bytes go: an accelerator's to the host's memory, the processor's to disk."""
+    if device.type == "cpu":
+        return {"disk": DiskTier(options.disk)}
+    return {"host": HostTier(device, settings=HostSettings(limit_bytes=options.host_budget))}
 
 
 def meter(module: torch.nn.Module, *, optimizer: torch.optim.Optimizer | None = None) -> torch.nn.Module:
     """The plain step in the same executor and under the same meter: what a plan is compared with."""
     allocator.install()
+    device = device_of((*module.parameters(), *module.buffers()))
     options = Options(budget_bytes=2**62, actions=())
-    return _install(
-        module, Session(module, optimizer, {}, functools.partial(prepare, options), options.budget_bytes)
-    )
+    planned = functools.partial(prepare, options)
+    return _install(module, Session(module, optimizer, {}, planned, options.budget_bytes, device))
 
 
 def report(module: torch.nn.Module, *, timelines: bool = True) -> RunRecord:
@@ -180,8 +206,9 @@ def plan(
         CaptureError: the module is not one graph.
     """
     allocator.install()
+    here = device_of((*module.parameters(), *module.buffers()))
     options = replace(
-        _plan_options(budget, hardware), actions=tuple(actions), planner=planner, lossy=_allowed(lossy),
+        _plan_options(budget, hardware, here), actions=tuple(actions), planner=planner, lossy=_allowed(lossy),
         effort=_effort(effort),
     )  # fmt: skip
     step = capture(module, args)
@@ -210,7 +237,8 @@ def sweep(
         CaptureError: the module is not one graph.
     """
     allocator.install()
-    options = _plan_options(2**62, hardware)
+    here = device_of((*module.parameters(), *module.buffers()))
+    options = _plan_options(2**62, hardware, here)
     step = capture(module, args)
     learned = _unlearned(module, args, step, optimizer)
 
@@ -239,12 +267,13 @@ def _effort(effort: int) -> int:
     return effort
 
 
-def _plan_options(budget: int | str | None, hardware: str | Hardware | None) -> Options:
-    device = load_hardware(hardware) if isinstance(hardware, str) else hardware
-    whole = memory.total_bytes() if device is None else device.memory_bytes
-    free = memory.free_bytes() if device is None else device.memory_bytes
-    limit = free if budget is None else parse_bytes(budget, whole=whole)
-    return Options(budget_bytes=limit, hardware=device)
+def _plan_options(budget: int | str | None, hardware: str | Hardware | None, here: torch.device) -> Options:
+    there = load_hardware(hardware) if isinstance(hardware, str) else hardware
+    if there is None:
+        return Options(budget_bytes=_budget(budget, here))
+    whole = there.memory_bytes
+    limit = whole if budget is None else parse_bytes(budget, whole=whole)
+    return Options(budget_bytes=limit, hardware=there)
 
 
 def _unlearned(
@@ -254,7 +283,7 @@ def _unlearned(
     optimizer: torch.optim.Optimizer | None,
 ) -> Learned:
     """What is known of a step that has not run: the resident bytes that its graph does not hold."""
-    counts = Session(module, optimizer, {}, _unused, 0)
+    counts = Session(module, optimizer, {}, _unused, 0, step.device)
     resident = max(0, counts.resident_bytes(args) - step.graph.resident_bytes)
     return Learned(resident=resident, update=counts.update_workspace)
 
@@ -305,7 +334,15 @@ def _install(module: torch.nn.Module, session: Session) -> torch.nn.Module:
 
         return run
 
-    backend = Backend(lambda step: StepProgram(step, session), evaluated)
+    def planned(step: CapturedStep) -> StepProgram:
+        if step.device != session.device:
+            raise OutsizeError(
+                f"the module was on {session.device} when it was compiled and runs on {step.device} now: move it first, "
+                "then call outsize.compile"
+            )
+        return StepProgram(step, session)
+
+    backend = Backend(planned, evaluated)
     compiled = compiled_call(module, backend)
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -342,5 +379,7 @@ def _allowed(lossy: dict[str, float] | None) -> dict[str, float] | None:
     return lossy
 
 
-def _budget(budget: int | str | None) -> int:
-    return memory.free_bytes() if budget is None else parse_bytes(budget, whole=memory.total_bytes())
+def _budget(budget: int | str | None, device: torch.device = CPU) -> int:
+    if budget is None:
+        return memory.free_bytes(device)
+    return parse_bytes(budget, whole=memory.total_bytes(device) if isinstance(budget, str) else None)

@@ -15,7 +15,7 @@ from .plan import PlanSettings, check, lower, make_plan, simulate
 from .prepared import Learned, Prepared, guessed_outside
 from .rewrite import rewrite_step, verify_step
 from .runtime.ops import OPS
-from .runtime.tiers import DiskTier
+from .runtime.tiers import DiskTier, HostTier
 from .slack import compute_slack
 from .values import LinkRate, Plan, Profile, Schedule, StepGraph
 
@@ -97,10 +97,11 @@ def _profile(step: CapturedStep, graph: StepGraph, learned: Learned, options: Op
     if options.hardware is not None:
         profile = estimate(graph, options.hardware)
     else:
-        known = learned.costs or measure_ops(graph.ops, step.nodes, MeasureSettings(cache=default_cache()))
+        settings = MeasureSettings(cache=default_cache())
+        known = learned.costs or measure_ops(graph.ops, step.nodes, settings, device=step.device)
         lossy = tuple(options.lossy or ())
         encodes = "encode" in options.actions and (lossy or any(s.zeros for s in graph.candidates()))
-        rates = storage_rates(graph, learned.densities, lossy) if encodes else {}
+        rates = storage_rates(graph, learned.densities, lossy, step.device) if encodes else {}
         profile = Profile(ops=known, codecs=rates)
     costs = list(profile.ops)
     outside = guessed_outside(step) if learned.outside is None else learned.outside
@@ -109,8 +110,20 @@ def _profile(step: CapturedStep, graph: StepGraph, learned: Learned, options: Op
     profile = replace(profile, ops=tuple(costs))
     fits = max(graph.plain_residency(profile.workspace)) <= options.budget_bytes
     if options.hardware is None and not fits and "swap" in options.actions:
-        profile = replace(profile, links={"disk": disk_link(options.disk)})
+        profile = replace(profile, links=_links(step.device, options))
     return profile
+
+
+def _links(device: torch.device, options: Options) -> dict[str, LinkRate]:
+    """An accelerator swaps to the host's memory, the processor to disk."""
+    return {"host": host_link(device)} if device.type == "cuda" else {"disk": disk_link(options.disk)}
+
+
+@functools.cache
+def host_link(device: torch.device) -> LinkRate:
+    """The rates of the host tier, measured once for the process."""
+    with HostTier(device) as tier:
+        return measure_link(tier, nbytes=128 * 2**20, beside_compute=False, device=device)
 
 
 @functools.cache

@@ -10,6 +10,8 @@ from __future__ import annotations
 import weakref
 from typing import final
 
+import torch
+
 from .device.memory import PeakMeter, bytes_in_use
 
 __all__ = ["StepMeter", "pause_others", "resume"]
@@ -25,9 +27,10 @@ class StepMeter:
 
     Args:
         resident: bytes that count from the start, beside what the step allocates.
+        device: whose bytes are counted.
     """
 
-    def __init__(self, resident: int) -> None:
+    def __init__(self, resident: int, device: torch.device | None = None) -> None:
         live = [r for r in _STARTED if (m := r()) is not None and m.runs]
         for reference in live[: -MOST_METERS + 1]:
             if (oldest := reference()) is not None:
@@ -35,8 +38,9 @@ class StepMeter:
         _STARTED[:] = [*live[-MOST_METERS + 1 :], weakref.ref(self)]
         #: Phase → its peak in bytes.
         self.peaks: dict[str, int] = {}
-        self._meter: PeakMeter | None = PeakMeter().start()
-        self._resident, self._base, self._paused_at = resident, bytes_in_use(), 0
+        self._device = device
+        self._meter: PeakMeter | None = PeakMeter(device).start()
+        self._resident, self._base, self._paused_at = resident, bytes_in_use(device), 0
         self._phase = "forward"
 
     @property
@@ -52,7 +56,7 @@ class StepMeter:
     @property
     def grown(self) -> int:
         """Bytes in use now beyond those at the start."""
-        return max(0, bytes_in_use() - self._base)
+        return max(0, bytes_in_use(self._device) - self._base)
 
     def end(self, phase: str, then: str = "") -> None:
         """A phase has ended, the next begins. A phase that comes again keeps the higher peak."""
@@ -64,12 +68,12 @@ class StepMeter:
     def pause(self) -> None:
         """What is allocated from now on is not the step's."""
         self.end(self._phase, then=self._phase)
-        self._paused_at = bytes_in_use()
+        self._paused_at = bytes_in_use(self._device)
 
     def resume(self) -> None:
         """Bytes count again; those that came meanwhile and stay are somebody else's."""
         if self._meter is not None:
-            self._base += bytes_in_use() - self._paused_at
+            self._base += bytes_in_use(self._device) - self._paused_at
             self._meter.reset()
 
     def stop(self) -> None:

@@ -9,7 +9,6 @@ encoded storages have moved (`density.py`).
 from __future__ import annotations
 
 import gc
-import time
 import warnings
 import weakref
 from collections.abc import Iterable
@@ -21,7 +20,9 @@ import torch
 from .codecs import DensityMeter
 from .density import DensityWatch
 from .device import allocator
+from .device.clock import Stopwatch
 from .device.memory import peak_rss_bytes
+from .device.place import CPU
 from .errors import BudgetError
 from .fx import CapturedStep, RewrittenStep
 from .measure.optimizer import UpdateBytes, state_bytes, update_bytes
@@ -58,8 +59,9 @@ class Session(Host):
         tiers: dict[str, Tier],
         prepare: Prepare,
         budget_bytes: int,
+        device: torch.device = CPU,
     ) -> None:
-        self._module, self._optimizer = weakref.ref(module), optimizer
+        self._module, self._optimizer, self.device = weakref.ref(module), optimizer, device
         self._tiers, self._prepare, self.budget_bytes = tiers, prepare, budget_bytes
         self._tracks: weakref.WeakKeyDictionary[CapturedStep, Track] = weakref.WeakKeyDictionary()
         self._latest: Track | None = None
@@ -200,16 +202,16 @@ class Session(Host):
         self._running = Running(
             track=track,
             step=step,
-            meter=StepMeter(resident - unborn),
+            meter=StepMeter(resident - unborn, self.device),
             unborn=unborn,
-            start=time.perf_counter(),
+            time=Stopwatch(self.device),
             counters=self._counters(),
             inputs=frozenset(a.untyped_storage()._cdata for a in args if isinstance(a, torch.Tensor)),
         )
         if self.recording:
             self.recording, meter = False, self._running.meter
             names = [s.name for s in step.graph.storages]
-            self._running.recorder = Recorder(names, self._tiers.values(), lambda: meter.offset)
+            self._running.recorder = Recorder(names, self._tiers.values(), lambda: meter.offset, self.device)
 
     def forward_done(self, frame: Frame) -> None:
         if self._running is not None:
@@ -248,7 +250,8 @@ class Session(Host):
         if run is None:
             return
         run.meter.end("backward", then="update")
-        self.measured.seconds = time.perf_counter() - run.start
+        run.time.stop()
+        self.measured.time = run.time
         out, into, stall = (b - a for a, b in zip(run.counters, self._counters()))
         self.measured.bytes_out, self.measured.bytes_in, self.measured.stall = int(out), int(into), stall
         self.measured.steps += 1
@@ -279,8 +282,7 @@ class Session(Host):
 
     def _learn(self, track: Track, run: Running) -> None:
         """From a measured step: bytes outside the module, and whether to plan again."""
-        made = track.prepared
-        if made is None or track.final:
+        if (made := track.prepared) is None or track.final:
             return
         if track.outside is None:
             self._learn_outside(track, made, run)
@@ -289,17 +291,18 @@ class Session(Host):
         worst = max(peaks.values())
         track.steps += 1
         # What a process allocates once in a first step no plan can shrink; the loss's bytes are known from it on.
-        settled = track.steps > 1 or worst == peaks.get("outside")
-        if not settled or worst <= self.budget_bytes:
+        if worst <= self.budget_bytes or (track.steps == 1 and worst != peaks.get("outside")):
             return
         track.over += 1
         again = track.over > 1 or worst > self.budget_bytes + OBJECT_SPREAD
         if again and track.corrections < MOST_CORRECTIONS:
             track.corrections += 1
-            inside = max(peaks.get(p, 0) - made.phase_peaks.get(p, 0) for p in ("forward", "backward"))
-            track.bias += max(0, inside)
-            if track.outside is not None:
-                track.outside += max(0, peaks.get("outside", 0) - made.phase_peaks.get("outside", 0))
+            track.bias += max(
+                0, *(peaks.get(p, 0) - made.phase_peaks.get(p, 0) for p in ("forward", "backward"))
+            )
+            more = {p: max(0, peaks.get(p, 0) - made.phase_peaks.get(p, 0)) for p in ("outside", "update")}
+            track.outside = None if track.outside is None else track.outside + more["outside"]
+            self._update = replace(self._update, workspace=self._update.workspace + more["update"])
             track.stale = (
                 f"a step reached {worst} bytes, over the budget of {self.budget_bytes}: "
                 "planned again with what was measured"
@@ -338,7 +341,7 @@ class Session(Host):
         """Bytes of the module, its gradients, the optimizer's state and the inputs, each storage once."""
         held: dict[int, int] = {}
         for tensor in (*self._owned(), *args):
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, torch.Tensor) and tensor.device.type == self.device.type:
                 held[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
         # Forwards whose backward has yet to come keep their inputs and saved values meanwhile.
         for frame in self._waiting:

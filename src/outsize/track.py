@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .density import DensityWatch
+from .device.clock import Stopwatch
 from .fx import CapturedStep
 from .metering import StepMeter
 from .prepared import Prepared
@@ -39,13 +40,18 @@ class Measured:
     """Figures of the latest step and the highest peak so far under the current plan."""
 
     peak: int = 0
-    seconds: float = 0.0
+    time: Stopwatch | None = None
     stall: float = 0.0
     bytes_out: int = 0
     bytes_in: int = 0
     encoded: int = 0
     steps: int = 0
     timeline: Timeline | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Of the latest step."""
+        return self.time.seconds if self.time is not None else 0.0
 
 
 @dataclass(kw_only=True)
@@ -60,7 +66,7 @@ class Running:
     step: CapturedStep
     meter: StepMeter
     unborn: int
-    start: float
+    time: Stopwatch
     counters: tuple[int, int, float]
     inputs: frozenset[int]
     recorder: Recorder | None = None

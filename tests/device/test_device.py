@@ -8,6 +8,7 @@ import torch
 
 from outsize.device import clock
 from outsize.device.facts import facts
+from outsize.device.lanes import _locked
 from outsize.device.link import EmulatedLink, Pace
 from outsize.device.measure import measure_link
 from outsize.runtime.tiers import DiskSettings, DiskTier, HostSettings, HostTier, Tier
@@ -51,3 +52,31 @@ def test_transfers_of_one_direction_queue() -> None:
     ends = [pace.begin(100) for _ in range(4)]
     assert torch.tensor(ends).diff().ge(0.0999).all() or ends[-1] - ends[0] >= 0.2999
     assert Pace(None).begin(10**12) == 0.0
+
+
+class _Runtime:
+    """CUDA's, as far as locking pages goes."""
+
+    def __init__(self) -> None:
+        self.locked: dict[int, int] = {}
+
+    def cudaHostRegister(self, address: int, nbytes: int, flags: int) -> int:
+        self.locked[address] = nbytes
+        return 0
+
+    def cudaHostUnregister(self, address: int) -> int:
+        del self.locked[address]
+        return 0
+
+
+def test_pages_are_locked_while_a_tensor_lies_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = _Runtime()
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: runtime)
+    monkeypatch.setattr(torch.cuda, "check_error", lambda status: None)
+    whole = _locked(33 * 2**20)
+    assert runtime.locked == {whole.data_ptr(): 33 * 2**20}
+    part = whole[10:]
+    del whole
+    assert len(runtime.locked) == 1
+    del part
+    assert runtime.locked == {}

@@ -81,3 +81,12 @@ def test_an_optimizer_that_cannot_be_sized_says_what_helps() -> None:
         p.grad = torch.ones_like(p)
     optimizer.step()
     assert update_bytes(optimizer) == UpdateBytes(state=ALL)
+
+
+def test_on_a_gpu_torch_updates_all_parameters_at_once() -> None:
+    """Its own choice there, which it does not make for fake tensors."""
+    with torch._subclasses.FakeTensorMode():
+        parameters = [nn.Parameter(torch.empty(1000, 1000, device="cuda:0")) for _ in range(5)]
+    one = 4_000_000
+    assert update_bytes(torch.optim.AdamW(parameters)).workspace >= 5 * one
+    assert update_bytes(torch.optim.AdamW(parameters, foreach=False)).workspace < 5 * one

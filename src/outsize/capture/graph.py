@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from ..device.place import device_of
 from ..errors import CaptureError
 from ..fx import CapturedStep, format_target, node_inputs, tensor_leaves
 from ..values import Op, StepGraph, Storage
@@ -50,7 +51,8 @@ def build_step(module: GraphModule, *, num_primals: int, num_forward_outputs: in
     primals, tangents = tuple(placeholders[:num_primals]), tuple(placeholders[num_primals:])
     forward_outputs, backward_outputs = outputs[:num_forward_outputs], outputs[num_forward_outputs:]
     forward, backward = _split(module, primals, tangents, forward_outputs)
-    reader = _Reader(primals, tangents)
+    device = device_of(leaf for node in primals for leaf in tensor_leaves(node.meta.get("val")))
+    reader = _Reader(primals, tangents, device)
     reader.enter_inputs(n for n in module.graph.nodes if n.op == "get_attr")
     for node in forward:
         reader.read(node, "forward")
@@ -69,6 +71,7 @@ def build_step(module: GraphModule, *, num_primals: int, num_forward_outputs: in
         forward_outputs=forward_outputs,
         backward_outputs=backward_outputs,
         boundary=boundary,
+        device=device,
     )
 
 
@@ -122,7 +125,7 @@ def _mutates(node: Node) -> bool:
 class _Reader:
     """Builds ops and storages while it walks the nodes in the order in which they run."""
 
-    def __init__(self, primals: Sequence[Node], tangents: Sequence[Node]) -> None:
+    def __init__(self, primals: Sequence[Node], tangents: Sequence[Node], device: torch.device) -> None:
         self.ops: list[dict[str, Any]] = []
         self.nodes: list[Node | None] = []
         self.storages: list[dict[str, Any]] = []
@@ -130,7 +133,7 @@ class _Reader:
         self._known: dict[int, int] = {}
         self._whole: dict[int, int] = {}
         self._keep: list[Any] = []
-        self._primals, self._tangents = primals, tangents
+        self._primals, self._tangents, self._device = primals, tangents, device
         self._place = ""
 
     def enter_inputs(self, constants: Any) -> None:
@@ -267,7 +270,7 @@ class _Reader:
             {
                 "index": index,
                 "name": name + (suffix if suffix not in ("", ".0") else ""),
-                "nbytes": nbytes,
+                "nbytes": nbytes if leaf.device.type in (self._device.type, "meta") else 0,
                 "kind": kind,
                 "producer": producer,
                 "dtype": str(leaf.dtype).removeprefix("torch."),

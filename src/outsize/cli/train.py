@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
 
     from ..zoo import Workload
@@ -43,6 +44,16 @@ Data = Annotated[
 Batch = Annotated[int | None, typer.Option(min=1, help="Samples per batch.")]
 Size = Annotated[int | None, typer.Option(min=1, help="Context in bytes, or side of the image or volume.")]
 Tiny = Annotated[bool, typer.Option("--tiny", help="The model's test size: seconds, not minutes.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="cpu|cuda|cuda:N",
+        help="Where the network and its budget are, if not where it was built; a GPU swaps to host memory.",
+    ),
+]
+Trace = Annotated[
+    Path | None, typer.Option(help="Write one real step here, operators and transfers, for ui.perfetto.dev.")
+]
 Seed = Annotated[int, typer.Option(help="Of initialisation, data and dropout.")]
 
 
@@ -62,11 +73,9 @@ def train(
     seed: Seed = 0,
     json: Annotated[Path | None, typer.Option(help="Write the RunRecord here.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report page here.")] = None,
-    trace: Annotated[
-        Path | None,
-        typer.Option(help="Write one real step here, operators and transfers, for ui.perfetto.dev."),
-    ] = None,
+    trace: Trace = None,
     no_plan: Annotated[bool, typer.Option("--no-plan", help="The plain step, under the same meter.")] = False,
+    device: Device = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that share the work, each under the budget.")
     ] = 1,
@@ -85,12 +94,13 @@ def train(
     from rich.console import Console
 
     from .. import api, parallel
+    from ..device.place import device_of
     from ..errors import WorkloadError
     from ..report import page, renderable
     from ..zoo import training
     from .report import write, write_trace
 
-    proofread(budget, disk, json, html, trace)
+    proofread(budget, disk, json, html, trace, device=device)
     if chunk_mb is not None and (chunk_mb <= 0 or (workers == 1 and not parallel.is_worker())):
         raise WorkloadError(
             f"--chunk-mb {chunk_mb:g} must be positive, and divides the gradients of several workers: add --workers 2"
@@ -102,6 +112,7 @@ def train(
     console = Console(stderr=True, quiet=not first)
     with console.status("loading"):
         workload = load(target, model, data=data, batch=batch, size=size, tiny=tiny, seed=seed)
+        workload = workload.on(device) if device else workload
     console.print(workload.describe(), markup=False, highlight=False)
     torch.manual_seed(seed)
     optimizer: torch.optim.Optimizer = training.make_optimizer(workload, learning_rate=lr)
@@ -114,7 +125,7 @@ def train(
     steps = steps or workload.steps
     if parallel.is_worker():
         workload, optimizer = training.share(workload, learning_rate=lr, chunk_mb=chunk_mb)
-    with progress(console, steps, limit) as on_step:
+    with progress(console, steps, limit, device_of(workload.module.parameters())) as on_step:
         pictured = html is not None or trace is not None
         record = training.run(workload, optimizer, steps=steps, on_step=on_step, record=pictured)
     if not first:
@@ -128,12 +139,14 @@ def train(
         write_trace(trace, record)
 
 
-def proofread(budget: str, disk: Path | None, *outputs: Path | None) -> None:
+def proofread(budget: str, disk: Path | None, *outputs: Path | None, device: str | None = None) -> None:
     """A slip of the pen is told before the work begins.
 
     Raises:
-        OutsizeError: the budget cannot be read, the disk tier's directory or an output file cannot be written to.
+        OutsizeError: the budget cannot be read, the disk tier's directory or an output file cannot be written to, the
+            device is not there.
     """
+    from ..device.place import check_device
     from ..runtime.tiers.file import SwapFile
     from ..zoo import training
     from .report import check_writable
@@ -143,6 +156,8 @@ def proofread(budget: str, disk: Path | None, *outputs: Path | None) -> None:
     training.budget_bytes(budget, 2**30)
     if disk is not None:
         SwapFile(disk).close()
+    if device is not None:
+        check_device(device)
 
 
 def load(target: str | None, model: str | None, **wanted: Any) -> Workload:
@@ -189,7 +204,7 @@ def announce(console: Console, workload: Workload, optimizer: Any, budget: str) 
 
 
 @contextmanager
-def progress(console: Console, steps: int, limit: int | None) -> Iterator[Any]:
+def progress(console: Console, steps: int, limit: int | None, device: torch.device) -> Iterator[Any]:
     """A progress bar on stderr; gives the function to call after each step.
 
     The bytes alive are read from the meter whenever the bar is drawn, so they move within a step. What the process
@@ -207,7 +222,7 @@ def progress(console: Console, steps: int, limit: int | None) -> Iterator[Any]:
         max_refresh = 0.2
 
         def render(self, task: Any) -> Text:
-            alive = f"alive {mib(max(0, memory.bytes_in_use() - beside[0]))}" if beside else ""
+            alive = f"alive {mib(max(0, memory.bytes_in_use(device) - beside[0]))}" if beside else ""
             return Text(alive, style="cyan", no_wrap=True)
 
     def mib(nbytes: int) -> str:
@@ -222,7 +237,7 @@ def progress(console: Console, steps: int, limit: int | None) -> Iterator[Any]:
         task = bar.add_task("planning, first step", total=steps, peak="")
 
         def on_step(step: Step) -> None:
-            beside[:] = [memory.bytes_in_use() - step.alive_bytes]
+            beside[:] = [memory.bytes_in_use(device) - step.alive_bytes]
             bar.update(
                 task,
                 completed=step.index + 1,

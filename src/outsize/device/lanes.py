@@ -12,8 +12,9 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
+import numpy as np
 import torch
 
 from .link import EmulatedLink, Pace
@@ -86,11 +87,23 @@ class CudaLanes:
         torch.cuda.current_stream(self.device).wait_event(event.event)
 
     def host_buffer(self, nbytes: int) -> torch.Tensor:
-        return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+        return _locked(nbytes)
 
     def close(self) -> None:
         for stream in self._streams.values():
             stream.synchronize()
+
+
+def _locked(nbytes: int) -> torch.Tensor:
+    """Page-locked bytes, exactly so many: torch's own allocator takes the next power of two and never gives it back.
+
+    The pages are unlocked when the last tensor over them goes.
+    """
+    memory = np.empty(nbytes, dtype=np.uint8)
+    runtime: Any = torch.cuda.cudart()
+    torch.cuda.check_error(int(runtime.cudaHostRegister(memory.ctypes.data, nbytes, 0)))
+    weakref.finalize(memory, runtime.cudaHostUnregister, memory.ctypes.data)
+    return torch.from_numpy(memory)
 
 
 @final

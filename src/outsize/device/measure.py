@@ -11,13 +11,14 @@ loop loses meanwhile, per byte moved, is the link's drag.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, Protocol, final
 
 import torch
 
 from ..values import LinkRate
+from .clock import now
+from .place import CPU
 
 __all__ = ["Link", "measure_link"]
 
@@ -36,6 +37,7 @@ def measure_link(
     block_bytes: int = 16 * 2**20,
     repeats: int = 2,
     beside_compute: bool = True,
+    device: torch.device = CPU,
 ) -> LinkRate:
     """Rates of a tier, the best of `repeats` each.
 
@@ -46,6 +48,7 @@ def measure_link(
         block_bytes: bytes per block; the tier sees blocks of the size of activations.
         repeats: timings of each kind.
         beside_compute: keep torch's threads busy meanwhile; False where another device computes.
+        device: whose bytes move.
 
     Returns:
         out and in alone in bytes per second, the latency of a small block, whether the directions share a lane, and
@@ -53,8 +56,8 @@ def measure_link(
     """
     count = max(nbytes // block_bytes, 2)
     generator = torch.Generator().manual_seed(0)  # the caller's random numbers stay as they are
-    source = torch.empty(block_bytes, dtype=torch.uint8).random_(generator=generator)
-    targets = [torch.empty(block_bytes, dtype=torch.uint8).zero_() for _ in range(2)]
+    source = torch.empty(block_bytes, dtype=torch.uint8).random_(generator=generator).to(device)
+    targets = [torch.zeros(block_bytes, dtype=torch.uint8, device=device) for _ in range(2)]
     compute = _Compute(generator) if beside_compute else None
 
     def finish(moves: list[Any]) -> None:
@@ -79,7 +82,7 @@ def measure_link(
 
     def timed(work: Callable[[], list[Any]]) -> float:
         turns = compute.turns if compute is not None else 0
-        seconds = _timed(lambda: finish(work()))
+        seconds = _timed(lambda: finish(work()), device)
         if compute is not None:
             drags.append(seconds - (compute.turns - turns) * compute.turn_seconds)
         return seconds
@@ -91,7 +94,7 @@ def measure_link(
     return LinkRate(
         out_bytes_per_second=moved / out_seconds,
         in_bytes_per_second=moved / in_seconds,
-        latency_seconds=_latency(link),
+        latency_seconds=_latency(link, device),
         shared=both_seconds > (alone + together) / 2,
         drag_seconds_per_byte=max(0.0, lost),
     )
@@ -128,14 +131,14 @@ class _Compute:
                 return
 
 
-def _timed(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
+def _timed(work: Callable[[], object], device: torch.device = CPU) -> float:
+    begin = now(device)
     work()
-    return time.perf_counter() - begin
+    return now(device) - begin
 
 
-def _latency(link: Link) -> float:
+def _latency(link: Link, device: torch.device) -> float:
     """Seconds of the fastest small round trip, halved: each way pays its own."""
-    small = torch.zeros(4096, dtype=torch.uint8)
+    small = torch.zeros(4096, dtype=torch.uint8, device=device)
     into = torch.empty_like(small)
-    return min(_timed(lambda: link.read(link.write(small), into).wait()) for _ in range(8)) / 2
+    return min(_timed(lambda: link.read(link.write(small), into).wait(), device) for _ in range(8)) / 2

@@ -13,9 +13,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
+import weakref
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, final
+from typing import ClassVar, Protocol, final
 
 import psutil
 import torch
@@ -94,7 +95,7 @@ def _cuda(device: Device) -> torch.device | None:
         return None
     if place.type != "cuda":
         raise OutsizeError(f"no memory meter for a {place.type!r} device; 'cpu' and 'cuda' have one")
-    return place
+    return place if place.index is not None else torch.device("cuda", torch.cuda.current_device())
 
 
 def _status(key: str) -> int:
@@ -137,7 +138,10 @@ def total_bytes(device: Device = None) -> int:
 def free_bytes(device: Device = None) -> int:
     """Bytes that could still be allocated without swapping or eviction of other processes."""
     if (cuda := _cuda(device)) is not None:
-        return int(torch.cuda.mem_get_info(cuda)[0])
+        idle = torch.cuda.memory_reserved(cuda) - torch.cuda.memory_allocated(
+            cuda
+        )  # torch's, and free to take again
+        return int(torch.cuda.mem_get_info(cuda)[0]) + idle
     return min(int(psutil.virtual_memory().available), max(_group_limit() - rss_bytes(), 0))
 
 
@@ -210,22 +214,34 @@ class _ThreadProbe:
 
 @final
 class _CudaProbe:
-    """Torch's own statistics, which are exact; the peak statistics of the device are reset."""
+    """Torch's own statistics, which are exact. A device has one peak to reset, and each probe keeps its own: before
+    anyone resets it, all that run take note of it."""
+
+    _running: ClassVar[weakref.WeakSet[_CudaProbe]] = weakref.WeakSet()
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-        torch.cuda.reset_peak_memory_stats(device)
+        self._device, self._peak = device, 0
+        self._begin_anew()
+        self._running.add(self)
+
+    def _begin_anew(self) -> None:
+        for probe in list(self._running):
+            if probe._device == self._device:
+                probe._peak = max(probe._peak, int(torch.cuda.max_memory_allocated(self._device)))
+        torch.cuda.reset_peak_memory_stats(self._device)
 
     def mark(self) -> None:
         pass
 
     def peak(self, *, reset: bool) -> int:
-        peak = int(torch.cuda.max_memory_allocated(self._device))
+        peak = max(self._peak, int(torch.cuda.max_memory_allocated(self._device)))
         if reset:
-            torch.cuda.reset_peak_memory_stats(self._device)
+            self._begin_anew()
+            self._peak = 0
         return peak
 
     def stop(self) -> int:
+        self._running.discard(self)
         return self.peak(reset=False)
 
 

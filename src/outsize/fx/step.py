@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch.fx import GraphModule, Node
 
 from ..values import StepGraph
@@ -27,6 +28,7 @@ class CapturedStep:
         forward_outputs: what the forward returns, in order (nodes or constants).
         backward_outputs: what the backward returns, in order (nodes or None).
         boundary: position of the `outside` op, which separates forward from backward.
+        device: whose bytes the storages are; those on another have none.
     """
 
     module: GraphModule
@@ -39,6 +41,7 @@ class CapturedStep:
     forward_outputs: tuple[object, ...]
     backward_outputs: tuple[object, ...]
     boundary: int
+    device: torch.device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,8 @@ def update_bytes(optimizer: torch.optim.Optimizer) -> UpdateBytes:
     with FakeTensorMode():
         groups = [group | {"params": [_twin(p) for p in group["params"]]} for group in optimizer.param_groups]
         for group in groups:
+            if _runs_foreach(group):
+                group["foreach"] = True  # torch's choice for tensors, but not for fake ones
             for parameter in group["params"]:
                 if parameter.requires_grad:
                     parameter.grad = torch.empty_like(parameter)
@@ -62,6 +64,14 @@ def update_bytes(optimizer: torch.optim.Optimizer) -> UpdateBytes:
         return UpdateBytes(
             state=state_bytes(optimizer) if optimizer.state else state_bytes(twin), workspace=temporary.peak
         )
+
+
+def _runs_foreach(group: dict[str, Any]) -> bool:
+    """Whether torch updates all parameters of a group at once, with temporary tensors for all: its default on a GPU."""
+    undecided = (
+        group.get("foreach", False) is None and not group.get("fused") and not group.get("differentiable")
+    )
+    return undecided and all(p.is_cuda for p in group["params"])
 
 
 def _made_of(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

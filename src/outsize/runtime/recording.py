@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from operator import getitem
 from typing import Any, final
 
+import torch
 from torch.fx import GraphModule, Node
 
+from ..device.clock import computed
 from ..device.memory import PeakMeter
+from ..device.place import CPU
 from ..fx import format_target, map_nodes, node_inputs
 from ..units import format_bytes
 from ..values import LaneSpan, Timeline
@@ -38,12 +41,19 @@ class Recorder:
         names: of the storages, by slot.
         tiers: whose transfers are recorded.
         offset: bytes to add to those in use for those of the step: read at each operator.
+        device: that the step runs on.
 
-    Times are the host's: on an accelerator, where operators return before they ran, they are those of the launch.
-    Reading clock and meter takes some 0.1 ms, which counts to the operator that follows.
+    On an accelerator, where operators return before they ran, each is waited for, so that a recorded step takes longer;
+    its transfers run beside it. Reading clock and meter takes some 0.1 ms, which counts to the operator that follows.
     """
 
-    def __init__(self, names: Sequence[str], tiers: Iterable[Tier], offset: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        tiers: Iterable[Tier],
+        offset: Callable[[], int],
+        device: torch.device = CPU,
+    ) -> None:
         self._names, self._tiers, self._offset = names, tuple(tiers), offset
         self._moved: list[Moved] = []
         self._spans: list[LaneSpan] = []
@@ -52,8 +62,9 @@ class Recorder:
         self._stall = 0.0
         for tier in self._tiers:
             tier.watch(self._moved.append)
-        self._meter: PeakMeter | None = PeakMeter().start()
-        self._begin = time.perf_counter()
+        self._device = device
+        self._meter: PeakMeter | None = PeakMeter(device).start()
+        self._begin = computed(device)
         self._end = self._begin
 
     @property
@@ -123,7 +134,7 @@ class Recorder:
     def _note(self, label: str, start: float, *, waits: bool = False) -> None:
         """An operator has ended. Its span begins where the one before ended: only waits leave the lane empty."""
         assert self._meter is not None
-        end = time.perf_counter()
+        end = computed(self._device)
         self._starts.append(start - self._begin)
         self._residency.append(self._meter.reset() + self._offset())
         blocked = waits and end - start > LEAST_WAIT

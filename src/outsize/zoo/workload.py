@@ -7,11 +7,12 @@ ask which model it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 
 class Batch(NamedTuple):
@@ -31,7 +32,7 @@ class Workload:
 
     Attributes:
         name: as the user asked for it.
-        module: in training mode, float32 parameters on the CPU, initialised from the seed.
+        module: in training mode, float32 parameters, on the CPU until `on` moves it, initialised from the seed.
         batches: makes an iterator of training batches; each call starts the same stream again.
         validation: makes a short iterator over data that `batches` never yields; empty where there is none.
         loss_fn: `loss_fn(output, target)` to a scalar.
@@ -59,6 +60,17 @@ class Workload:
     def example(self) -> Batch:
         """The first training batch."""
         return next(self.batches())
+
+    def on(self, device: torch.device | str) -> Workload:
+        """The same work on another device: the module moves, batches follow one by one."""
+        place = torch.device(device)
+
+        def moved(batches: Batches) -> Batches:
+            return lambda: (tree_map_only(Tensor, lambda t: t.to(place), batch) for batch in batches())
+
+        return replace(
+            self, module=self.module.to(place), batches=moved(self.batches), validation=moved(self.validation)
+        )
 
     def describe(self) -> str:
         """One line for people: model, size, input shapes, data."""

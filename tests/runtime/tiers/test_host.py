@@ -1,5 +1,6 @@
 """The host tier on an emulated accelerator whose copies run only when something waits for them."""
 
+import gc
 import weakref
 
 import pytest
@@ -71,6 +72,81 @@ def test_a_copy_out_waits_for_the_computation_and_a_copy_in_for_both() -> None:
     tier = HostTier(lanes=lanes)
     tier.read(tier.write(random_bytes(10))).wait()
     assert lanes.after == [("out", 1), ("in", 2)]
+
+
+class _Behind:
+    """A device whose end of a copy nobody has seen yet: the host runs ahead of it."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def done(self) -> bool:
+        return self.ended
+
+    def wait(self) -> None:
+        raise AssertionError("the host stood still")
+
+    def compute_event(self) -> Event:
+        return self
+
+    def copy(self, lane: str, target: torch.Tensor, source: torch.Tensor, after: tuple[Event, ...]) -> Event:
+        target.copy_(source)
+        return self
+
+    def compute_waits(self, event: Event) -> None:
+        pass
+
+    def host_buffer(self, nbytes: int) -> torch.Tensor:
+        return torch.empty(nbytes, dtype=torch.uint8)
+
+    def close(self) -> None:
+        pass
+
+
+def test_memory_comes_free_in_the_order_of_the_program_however_far_the_host_is_ahead() -> None:
+    lanes = _Behind()
+    tier = HostTier(lanes=lanes)
+    source = random_bytes(1000)
+    left = weakref.ref(source)
+    block = tier.write(source)
+    del source
+    assert left() is not None  # the copy may still read it
+    block.settle()
+    assert left() is None
+    arrived = tier.read(block).wait()
+    back = weakref.ref(arrived)
+    assert torch.equal(arrived, random_bytes(1000))
+    del arrived
+    assert back() is None
+    seen = random_bytes(10)
+    ended = weakref.ref(seen)
+    other = tier.write(seen)
+    del seen
+    unwanted = tier.read(block)
+    kept = weakref.ref(unwanted._target)
+    del unwanted
+    assert kept() is not None  # the copy may still write it
+    block.release()
+    assert tier.counters().held_bytes == 1010
+    lanes.ended = True
+    assert tier.counters().held_bytes == 10
+    assert kept() is None
+    assert ended() is None  # its end was seen, so nobody needs to settle it
+    assert other.settled()
+    tier.close()
+
+
+def test_a_tier_that_goes_waits_for_the_copies_under_way() -> None:
+    lanes = _Behind()
+    closed: list[bool] = []
+    lanes.close = lambda: closed.append(True)  # type: ignore[method-assign]
+    tier = HostTier(lanes=lanes)
+    tier.write(random_bytes(10))
+    del tier
+    gc.collect()
+    assert closed == [True]
 
 
 @given(

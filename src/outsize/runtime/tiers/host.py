@@ -2,8 +2,9 @@
 
 A copy must not start before the computation has made its source, the computation must not read a destination before
 its copy has ended, and neither may stop the host: so each copy waits for an event of the compute lane, and the
-compute lane waits for the copy's event (`device.lanes`). The source is kept until the copy's end has been seen, which
-every call to the tier looks for. Locking pages is slow, so buffers are cut from slabs that stay.
+compute lane waits for the copy's event (`device.lanes`). The source is kept until the compute lane waits for the copy
+(`settle`), or its end has been seen, which every call to the tier looks for. Locking pages is slow, so buffers are cut
+from slabs that stay.
 """
 
 from __future__ import annotations
@@ -83,12 +84,14 @@ class HostBlock(Block):
     def __init__(self, tier: HostTier, place: _Place) -> None:
         self.nbytes, self.place = place.nbytes, place
         self.event: Event | None = None
+        self.transfer: _Transfer | None = None
         self._tier = tier
 
     def settle(self) -> None:
         if self.event is not None and not self.event.done():
-            self._tier.tally.blocked(self.event.wait)
-        self._tier.sweep()
+            lanes, event = self._tier.lanes, self.event
+            self._tier.tally.blocked(lambda: lanes.compute_waits(event))
+        self._tier.let_go(self.transfer)
 
     def settled(self) -> bool:
         return self.event is None or self.event.done()
@@ -106,8 +109,8 @@ class HostBlock(Block):
 class HostArrival(Arrival):
     """A copy to the device under way."""
 
-    def __init__(self, tier: HostTier, target: torch.Tensor, event: Event) -> None:
-        self._tier, self._target, self._event = tier, target, event
+    def __init__(self, tier: HostTier, target: torch.Tensor, transfer: _Transfer) -> None:
+        self._tier, self._target, self._transfer, self._event = tier, target, transfer, transfer.event
 
     def wait(self) -> torch.Tensor:
         lanes = self._tier.lanes
@@ -115,7 +118,7 @@ class HostArrival(Arrival):
             lanes.compute_waits(self._event)
         else:  # on an accelerator this returns at once: its compute lane waits, not the host
             self._tier.tally.blocked(lambda: lanes.compute_waits(self._event))
-        self._tier.sweep()
+        self._tier.let_go(self._transfer)
         return self._target
 
     def ready(self) -> bool:
@@ -150,6 +153,7 @@ class HostTier(Tier):
         self._under_way: list[_Transfer] = []
         self._given_back: collections.deque[_Place] = collections.deque()
         self._closed = False
+        weakref.finalize(self, _end_copies, self.lanes, self._under_way)
 
     # -- space
 
@@ -206,6 +210,15 @@ class HostTier(Tier):
                 place.slab.space.give(place.offset, place.nbytes)
                 self.tally.add(held=-place.nbytes)
 
+    def let_go(self, transfer: _Transfer | None) -> None:
+        """Drop the device's side of a copy that the compute lane waits for: who takes that memory next runs after it.
+
+        Kept until the copy's end has been seen, it would count for as long as the host is ahead of the device.
+        """
+        if transfer is not None:
+            transfer.keeps = None
+        self.sweep()
+
     def sweep(self) -> None:
         """Let go of what ended copies kept alive."""
         ended: list[_Transfer] = []
@@ -213,14 +226,16 @@ class HostTier(Tier):
             left: list[_Transfer] = []
             for transfer in self._under_way:
                 (ended if transfer.event.done() else left).append(transfer)
-            self._under_way = left
+            self._under_way[:] = left
+            kept = [transfer.keeps for transfer in ended]
             for transfer in ended:
+                transfer.keeps = None
                 block = transfer.block()
                 slot = block.slot if block is not None else None
                 self.tally.moved("out" if transfer.out else "in", transfer.place.nbytes, transfer.start, slot)
                 self._given_back.append(transfer.place)
             self._collect()
-        # `ended` goes with this frame, outside the lock: finalizers may call back
+        del kept  # outside the lock: finalizers may call back
 
     # -- transfers
 
@@ -234,9 +249,9 @@ class HostTier(Tier):
             block.slot = slot
             block.event = self.lanes.copy("out", place.flat, source, (self.lanes.compute_event(),))
             place.pins += 1
-            self._under_way.append(
-                _Transfer(block.event, place, (source, data, owner), True, weakref.ref(block))
-            )
+            kept = (source, data, owner)
+            block.transfer = _Transfer(block.event, place, kept, True, weakref.ref(block))
+            self._under_way.append(block.transfer)
         return block
 
     def read(self, block: Block, into: Data | None = None) -> HostArrival:
@@ -252,8 +267,9 @@ class HostTier(Tier):
             after = (block.event, self.lanes.compute_event())
             event = self.lanes.copy("in", target, block.place.flat, after)
             block.place.pins += 1
-            self._under_way.append(_Transfer(event, block.place, target, False, weakref.ref(block)))
-        return HostArrival(self, target, event)
+            transfer = _Transfer(event, block.place, target, False, weakref.ref(block))
+            self._under_way.append(transfer)
+        return HostArrival(self, target, transfer)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -278,9 +294,16 @@ class HostTier(Tier):
             if self._closed:
                 return
             self._closed = True
-            under_way, self._under_way = self._under_way, []
+            under_way = list(self._under_way)
+            self._under_way.clear()
         for transfer in under_way:
             transfer.event.wait()
         self.lanes.close()
         with self._lock:
             self._slabs.clear()
+
+
+def _end_copies(lanes: Lanes, under_way: list[_Transfer]) -> None:
+    """A tier goes while copies run: what they read and write has to outlive them."""
+    if any(not transfer.event.done() for transfer in under_way):
+        lanes.close()
