@@ -59,9 +59,17 @@ def hybrid(r: dict) -> list[str]:
 
 def mixed(r: dict) -> list[str]:
     every, base, larger = r["all"], r["base_sizes"]["median"], r["larger_sizes"]["median"]
+    tight, both = r["tight"], r["both_budgets"]
     return [
-        f"{every['cases']} cases ({len(r['machines'])} machines, {len(r['networks'])} networks of usual and larger "
-        f"sizes, budget 0.25 or 1.03 × floor, at most 0.5): mixed slower than the best single action in "
+        f"Both budgets, {both['cases']} cases: mixed slower than the best single action in "
+        f"{both['slower_than_best_single_in']}; {both['median']:.3f} × faster in the median.",
+        "At the tightest budgets (1.03 × floor, where that is below a quarter of the plain peak; "
+        f"{tight['cases']} cases, in {tight['where_no_single_action_but_swap_fits']} of which no single action but "
+        f"swapping fits): {tight['median']:.2f} × faster in the median, {tight['worst']:.2f} to {tight['best']:.1f} ×. "
+        + "; ".join(f"{m} {found['median']:.2f} ×" for m, found in r["tight_machines"].items())
+        + ".",
+        f"At a quarter: {every['cases']} cases ({len(r['machines'])} machines, {len(r['networks'])} networks of usual "
+        f"and larger sizes, budget 0.25 or 1.03 × floor, at most 0.5): mixed slower than the best single action in "
         f"{every['slower_than_best_single_in']}; {every['median']:.3f} × faster in the median (usual sizes {base:.3f}, "
         f"larger {larger:.3f}), {every['best']:.2f} × at best.",
         f"By machine: {'; '.join(_by_machine(*pair) for pair in r['machines'].items())}.",

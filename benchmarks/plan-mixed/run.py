@@ -1,5 +1,9 @@
 """One plan from all actions against the best single action at equal budget, simulated.
 
+At two budgets: a quarter of the plain peak, and the tightest that any plan can keep, 3 % above the floor, where that is
+below a quarter. At a half the best single action costs 1.09 to 1.13 × plain on four of these steps, so that no plan at
+all gains much.
+
 Each network twice where it has a larger kind: what runs out of memory is rarely the base size, and a wider layer has
 more seconds for each byte that it makes. VGG-16 is left out: one op of it needs 0.56 of the plain peak, and the claim is
 about budgets up to one half.
@@ -55,30 +59,32 @@ def bound(case: Case, budget: int) -> float:
     return 1 + least_again(searched, PROOF) / case.profile.seconds
 
 
-def row_of(name: tuple[str, str]) -> dict:
-    machine, family = name
+def row_of(name: tuple[str, str, str]) -> dict | None:
+    machine, family, kind = name
     case = Case(*STEPS[family](MACHINES[machine]))
-    share = max(0.25, 1.03 * case.floor / case.peak)
+    least = 1.03 * case.floor / case.peak
+    share = max(0.25, least) if kind == "quarter" else least
+    if kind == "tight" and least >= 0.25:
+        return None
     assert share <= 0.5, f"{family} needs more than half of its peak"
     budget = int(share * case.peak)
-    row: dict = {"machine": machine, "family": family, "budget_share": share}
+    row: dict = {"machine": machine, "family": family, "budget": kind, "budget_share": share}
     for action, actions in {**SINGLE, "mixed": ALL}.items():
         plan = case.plan(budget, "search", actions, SETTINGS)
         row[action] = plan.predicted_step_seconds / plan.plain_step_seconds if plan else None
         if action == "mixed" and plan:
             row["decisions"] = dict(Counter(d.action for d in plan.decisions))
     assert row["mixed"], "no mixed plan"
-    single = min(
-        row[action] for action in SINGLE if row[action] is not None
-    )  # recomputation always fits here
-    row |= {"best_single": single, "gain": single / row["mixed"], "bound": bound(case, budget)}
-    row["most_gain_proved"] = single / row["bound"]
+    single = min(row[action] for action in SINGLE if row[action] is not None)
+    row |= {"best_single": single, "gain": single / row["mixed"]}
+    if kind == "quarter":
+        row["bound"] = bound(case, budget)
+        row["most_gain_proved"] = single / row["bound"]
     print(row, flush=True)
     return row
 
 
 def summary(rows: list[dict]) -> dict:
-    allowed = [r["gain"] for r in rows if r["most_gain_proved"] >= 1.10]
     return {
         "cases": len(rows),
         "slower_than_best_single_in": sum(r["gain"] < 1 - 1e-6 for r in rows),
@@ -86,23 +92,39 @@ def summary(rows: list[dict]) -> dict:
         "median": median(r["gain"] for r in rows),
         "best": max(r["gain"] for r in rows),
         "median_best_single_over_plain": median(r["best_single"] for r in rows),
-        "median_most_gain_proved": median(r["most_gain_proved"] for r in rows),
-        "cases_where_1.10_is_not_refuted": len(allowed),
-        "median_where_1.10_is_not_refuted": median(allowed) if allowed else None,
-        "median_mixed_over_bound": median(r["mixed"] / r["bound"] for r in rows),
         "plans_that_encode": sum(any("encode" in a for a in r["decisions"]) for r in rows),
     }
 
 
+def proved(rows: list[dict]) -> dict:
+    """What the bounds say."""
+    allowed = [r["gain"] for r in rows if r["most_gain_proved"] >= 1.10]
+    return {
+        "median_most_gain_proved": median(r["most_gain_proved"] for r in rows),
+        "cases_where_1.10_is_not_refuted": len(allowed),
+        "median_where_1.10_is_not_refuted": median(allowed) if allowed else None,
+        "median_mixed_over_bound": median(r["mixed"] / r["bound"] for r in rows),
+    }
+
+
 if __name__ == "__main__":
+    cases = [(m, f, k) for k in ("tight", "quarter") for m in LINKS for f in STEPS]
     with ProcessPoolExecutor(2) as pool:
-        rows = list(pool.map(row_of, [(m, f) for m in LINKS for f in STEPS]))
+        made = [row for row in pool.map(row_of, cases) if row]
+    tight = [row for row in made if row["budget"] == "tight"]
+    rows = [row for row in made if row["budget"] == "quarter"]
     result = {
         "networks": list(STEPS),
-        "all": summary(rows),
+        "both_budgets": summary(made),
+        "tight": summary(tight)
+        | {"where_no_single_action_but_swap_fits": sum(not r["recompute"] for r in tight)},
+        "tight_machines": {m: summary([r for r in tight if r["machine"] == m]) for m in LINKS},
+        "all": summary(rows) | proved(rows),
         "base_sizes": summary([r for r in rows if r["family"] in BASE]),
         "larger_sizes": summary([r for r in rows if r["family"] not in BASE]),
-        "machines": {m: summary([r for r in rows if r["machine"] == m]) for m in LINKS},
-        "rows": rows,
+        "machines": {
+            m: summary(of) | proved(of) for m in LINKS if (of := [r for r in rows if r["machine"] == m])
+        },
+        "rows": made,
     }
     save(__file__, result)
