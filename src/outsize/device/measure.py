@@ -57,7 +57,7 @@ def measure_link(
     count = max(nbytes // block_bytes, 2)
     generator = torch.Generator().manual_seed(0)  # the caller's random numbers stay as they are
     source = torch.empty(block_bytes, dtype=torch.uint8).random_(generator=generator).to(device)
-    targets = [torch.zeros(block_bytes, dtype=torch.uint8, device=device) for _ in range(2)]
+    targets = [torch.empty_like(source).zero_() for _ in range(2)]  # pages that are there
     compute = _Compute(generator) if beside_compute else None
 
     def finish(moves: list[Any]) -> None:

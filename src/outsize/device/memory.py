@@ -138,10 +138,10 @@ def total_bytes(device: Device = None) -> int:
 def free_bytes(device: Device = None) -> int:
     """Bytes that could still be allocated without swapping or eviction of other processes."""
     if (cuda := _cuda(device)) is not None:
-        idle = torch.cuda.memory_reserved(cuda) - torch.cuda.memory_allocated(
+        held_back = torch.cuda.memory_reserved(cuda) - torch.cuda.memory_allocated(
             cuda
-        )  # torch's, and free to take again
-        return int(torch.cuda.mem_get_info(cuda)[0]) + idle
+        )  # by torch, to hand out again
+        return int(torch.cuda.mem_get_info(cuda)[0]) + held_back
     return min(int(psutil.virtual_memory().available), max(_group_limit() - rss_bytes(), 0))
 
 

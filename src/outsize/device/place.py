@@ -8,7 +8,7 @@ import torch
 
 from ..errors import OutsizeError
 
-__all__ = ["CPU", "device_of"]
+__all__ = ["CPU", "check_device", "device_of"]
 
 CPU = torch.device("cpu")
 
