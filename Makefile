@@ -12,7 +12,7 @@ JOBS ?= auto
 
 $(READY): pyproject.toml setup.py constraints.txt $(wildcard src/outsize/native/*.c src/outsize/native/*.h)
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@echo "setting up $(VENV) (once; about a minute)"
+	@echo "setting up $(VENV) (once; some minutes, torch is large)"
 	@$(PIP) install --quiet --constraint constraints.txt torch
 	@$(PIP) install --quiet --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	@touch $@

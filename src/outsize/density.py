@@ -134,7 +134,8 @@ class DensityWatch:
         """For the report: storages that went to a tier because they were denser than planned."""
         if not self._overflows:
             return ()
+        encodings = "1 encoding" if self._overflows == 1 else f"{self._overflows} encodings"
         return (
-            f"{self._overflows} encodings in {self._overflowed_steps} of {self._all_steps} steps were denser than "
-            f"planned and went to a tier (the latest: {self._densest})",
+            f"{encodings} in {self._overflowed_steps} of {self._all_steps} steps, denser than planned, went to a tier "
+            f"(the latest: {self._densest})",
         )

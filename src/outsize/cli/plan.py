@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .train import Batch, Data, Model, Seed, Size, Target, Tiny, load
+from .train import Batch, Data, Effort, Model, Seed, Size, Target, Tiny, load
 
 if TYPE_CHECKING:
     from ..zoo import Workload
@@ -40,10 +40,7 @@ def plan(
     planner: Annotated[
         str | None, typer.Option(help="search (default), units, slack, distance or exact.")
     ] = None,
-    effort: Annotated[
-        int,
-        typer.Option(min=1, max=8, help="How long to look: 1 is quick, more anneals, some seconds for each."),
-    ] = 1,
+    effort: Effort = 1,
     sweep: Annotated[
         bool,
         typer.Option(

@@ -51,6 +51,11 @@ Device = Annotated[
         help="Where the network and its budget are, if not where it was built; a GPU swaps to host memory.",
     ),
 ]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that share the work, each under the budget.")]
+Effort = Annotated[
+    int,
+    typer.Option(min=1, max=8, help="How long to plan: 1 is quick, more anneals, some seconds for each."),
+]
 Trace = Annotated[
     Path | None, typer.Option(help="Write one real step here, operators and transfers, for ui.perfetto.dev.")
 ]
@@ -76,9 +81,8 @@ def train(
     trace: Trace = None,
     no_plan: Annotated[bool, typer.Option("--no-plan", help="The plain step, under the same meter.")] = False,
     device: Device = None,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Processes that share the work, each under the budget.")
-    ] = 1,
+    workers: Workers = 1,
+    effort: Effort = 1,
     chunk_mb: Annotated[
         float | None,
         typer.Option(
@@ -121,7 +125,7 @@ def train(
         limit = None
     else:
         limit = announce(console, workload, optimizer, budget)
-        api.compile(workload.module, budget=limit, optimizer=optimizer, disk=disk)
+        api.compile(workload.module, budget=limit, optimizer=optimizer, disk=disk, effort=effort)
     steps = steps or workload.steps
     if parallel.is_worker():
         workload, optimizer = training.share(workload, learning_rate=lr, chunk_mb=chunk_mb)

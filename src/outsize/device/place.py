@@ -40,7 +40,6 @@ def check_device(name: str) -> None:
     kind, _, number = name.partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else int(kind == "cpu")
     if (number and not number.isdigit()) or int(number or 0) >= count:
-        raise OutsizeError(
-            f"there is no device {name!r} here: give 'cpu'"
-            + "".join(f", 'cuda:{n}'" for n in range(torch.cuda.device_count()))
-        )
+        known = ", ".join(["'cpu'", *(f"'cuda:{n}'" for n in range(torch.cuda.device_count()))])
+        why = "" if kind != "cuda" or count else " (torch sees no GPU)"
+        raise OutsizeError(f"there is no device {name!r} here{why}: give {known}")

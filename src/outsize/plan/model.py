@@ -125,12 +125,15 @@ def cannot_shrink(model: Model, floor: Ints, *, tools: str) -> BudgetError:
     made = (s for s in model.graph.storages if s.kind in ("output", "gradient") and s.producer <= position)
     handed_out = sum(s.nbytes for s in made)
     kept = "kept for the loss" if op.phase == "outside" else "that it works in"
+    touched = max(0, smallest - model.graph.resident_bytes - handed_out - works_in)
+    least = " The plain step needs no more: a smaller batch does." if smallest >= model.peak else ""
     listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in dominating)
     return BudgetError(
         f"a budget of {format_bytes(model.budget)} ({model.budget} bytes) is below {format_bytes(smallest)} "
         f"({smallest} bytes), the smallest that {tools} can reach: op {op.name!r} (position {position}) needs that "
         f"at once, {format_bytes(model.graph.resident_bytes)} of it resident, {format_bytes(handed_out)} results and "
-        f"gradients, {format_bytes(works_in)} {kept}. The largest are {listed}.",
+        f"gradients, {format_bytes(touched)} that it reads and writes, {format_bytes(works_in)} {kept}. The largest are "
+        f"{listed}.{least}",
         smallest_feasible_bytes=smallest,
         dominating=dominating,
     )

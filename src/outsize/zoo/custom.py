@@ -25,7 +25,7 @@ _WANTED = "build() must return (module, batches, loss_fn), or the same with vali
 
 
 def load_build(target: str, *, seed: int) -> Workload:
-    """The workload that `target`, a `file.py:function`, builds.
+    """The workload that `target`, a `file.py:function` (`build` where none is named), builds.
 
     `module` is an `nn.Module`; `batches` an iterable of `(input, target)`, or a function that makes one; `input` a
     tensor or a tuple of tensors; `loss_fn(output, target)` gives a scalar. What runs dry starts again.
@@ -33,7 +33,7 @@ def load_build(target: str, *, seed: int) -> Workload:
     Raises:
         WorkloadError: missing file or function, an exception in them, or another return value.
     """
-    path, _, function = target.rpartition(":")
+    path, function = (target, "build") if target.endswith(".py") else target.rpartition(":")[::2]
     file = Path(path).expanduser()
     build = getattr(_run(file), function, None)
     if not callable(build):
