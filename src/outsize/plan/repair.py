@@ -25,10 +25,9 @@ def repaired(search: Search) -> Scored | None:
     for taste in search.grid():
         if not taste.recompute or not isfinite(taste.lane_price):
             continue
-        budget = search.walk_budget(taste)
-        if search.walker.walk(taste, budget) is not None:  # the grid has it
+        found = search.walker.repaired(taste, search.walk_budget(taste), tries=tries)
+        if found is None or found[0] is taste:  # it got through as it was, and the grid has it
             continue
-        found = search.walker.repaired(taste, budget, tries=tries)
-        scored = search.timed(found[1].decisions()) if found else None
-        best = faster(best, replace(scored, taste=found[0]) if scored and found else None)
+        scored = search.timed(found[1].decisions())
+        best = faster(best, replace(scored, taste=found[0]) if scored else None)
     return best

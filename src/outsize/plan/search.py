@@ -58,9 +58,8 @@ class Search:
     request: Request
     left: int = 0
     refused_by_tier: int = 0
-    leads: bool = (
-        True  # False for a part of another search, which decides what is worth a program or annealing
-    )
+    # False for a part of another search, which decides what is worth a program or an annealing.
+    leads: bool = True
     chains: Chains = field(init=False)
     classes: list[Ints] = field(init=False)
     walker: Walker = field(init=False)

@@ -83,13 +83,18 @@ class HostBlock(Block):
 
     def __init__(self, tier: HostTier, place: _Place) -> None:
         self.nbytes, self.place = place.nbytes, place
-        self.event: Event | None = None
         self.transfer: _Transfer | None = None
         self._tier = tier
 
+    @property
+    def event(self) -> Event | None:
+        """The end of its write, None before that has begun."""
+        return self.transfer.event if self.transfer is not None else None
+
     def settle(self) -> None:
-        if self.event is not None and not self.event.done():
-            lanes, event = self._tier.lanes, self.event
+        event = self.event
+        if event is not None and not event.done():
+            lanes = self._tier.lanes
             self._tier.tally.blocked(lambda: lanes.compute_waits(event))
         self._tier.let_go(self.transfer)
 
@@ -110,19 +115,19 @@ class HostArrival(Arrival):
     """A copy to the device under way."""
 
     def __init__(self, tier: HostTier, target: torch.Tensor, transfer: _Transfer) -> None:
-        self._tier, self._target, self._transfer, self._event = tier, target, transfer, transfer.event
+        self._tier, self._target, self._transfer = tier, target, transfer
 
     def wait(self) -> torch.Tensor:
-        lanes = self._tier.lanes
-        if self._event.done():
-            lanes.compute_waits(self._event)
+        lanes, event = self._tier.lanes, self._transfer.event
+        if event.done():
+            lanes.compute_waits(event)
         else:  # on an accelerator this returns at once: its compute lane waits, not the host
-            self._tier.tally.blocked(lambda: lanes.compute_waits(self._event))
+            self._tier.tally.blocked(lambda: lanes.compute_waits(event))
         self._tier.let_go(self._transfer)
         return self._target
 
     def ready(self) -> bool:
-        return self._event.done()
+        return self._transfer.event.done()
 
 
 @final
@@ -247,10 +252,10 @@ class HostTier(Tier):
             place = self._take(source.numel())
             block = HostBlock(self, place)
             block.slot = slot
-            block.event = self.lanes.copy("out", place.flat, source, (self.lanes.compute_event(),))
+            event = self.lanes.copy("out", place.flat, source, (self.lanes.compute_event(),))
             place.pins += 1
             kept = (source, data, owner)
-            block.transfer = _Transfer(block.event, place, kept, True, weakref.ref(block))
+            block.transfer = _Transfer(event, place, kept, True, weakref.ref(block))
             self._under_way.append(block.transfer)
         return block
 
