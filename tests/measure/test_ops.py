@@ -126,3 +126,12 @@ def test_views_are_measured_over_the_bytes_that_they_span() -> None:
     wanted = mm.args[0].meta["val"]
     assert (tuple(view.shape), view.stride(), view.dtype) == ((4, 4), wanted.stride(), torch.float32)
     assert view.untyped_storage().nbytes() == 4 * (3 * 1000 + 3 + 1)
+
+
+def test_the_engine_is_warmed_in_a_backward_wherever_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the products of a backward run on a thread of their own; here the calls are counted."""
+    seen = []
+    monkeypatch.setattr(torch, "addmm", lambda *args: seen.append(args) or torch.zeros(8, 8))
+    with torch.no_grad():
+        ops._warm_engine(torch.device("cpu"))
+    assert [tuple(t.shape) for t in seen[0]] == [(8,), (8, 8), (8, 8)]
