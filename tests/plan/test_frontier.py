@@ -114,6 +114,23 @@ def test_independent_storages_fill_the_budget_as_a_knapsack(sizes: list[int], sh
     assert found == pytest.approx(profile.seconds + least, rel=FRONTIER_EFFORT[0])
 
 
+def test_kilobytes_of_gigabytes_are_counted() -> None:
+    """As shares of the budget they are below what a solver holds a row to: the bound is loose, the plan wrong."""
+    b = Builder()
+    data = b.resident(1)
+    small = [b.op(f"small{i}", [data], [128], seconds=0.01)[0] for i in range(20)]
+    large = [b.op(f"large{i}", [data], [2**30], seconds=50.0)[0] for i in range(4)]
+    b.op("loss", [data], [1], phase="outside")
+    for k, s in enumerate((*reversed(large), *small)):
+        b.op(f"b{k}", [s], [1], phase="backward")
+    graph, profile = b.graph(), b.profile()
+    peak = max(graph.plain_residency(profile.workspace))
+    search = search_for(graph, profile, peak - 19 * 128)
+    assert least_again(search, EFFORT) == pytest.approx(0.19, rel=1e-3)
+    assert min(s.seconds for s in followed(search)) == pytest.approx(profile.seconds + 0.19)
+    assert lower_bound(search).seconds == pytest.approx(profile.seconds + 0.19)
+
+
 def test_a_search_is_no_slower_for_it_and_repeats_itself() -> None:
     for dropout in (False, True):
         graph, profile = _transformer(V100_PCIE3, 5, 256, 4, 256, 8, dropout=dropout, pre=True)

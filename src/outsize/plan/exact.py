@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import BudgetError, PlanError
 from ..values import Decision
-from .milp import Key, Program, Terms
+from .milp import BUDGET_PARTS, Key, Program, Terms
 from .model import Model
 from .request import Request
 from .scored import Scored
@@ -98,9 +98,9 @@ class _Stages:
         self.mortal = sorted({s for made in chains.outputs for s in made})
         self.reach = chains.reach(again=search.recompute)
         self.link = search.model.profile.links.get(search.tier)
-        # HiGHS holds rows to 1e-6: seconds are counted in thousandths of the step, bytes in shares of the budget.
+        # HiGHS holds rows to 1e-6: seconds are counted in thousandths of the step, bytes in parts of the budget.
         self.second = 1000.0 / max(search.model.profile.seconds, 1e-12)
-        self.byte = 1.0 / search.target
+        self.byte = BUDGET_PARTS / search.target
         self.seconds = [s * self.second for s in chains.seconds]
         self.size = [b * self.byte for b in chains.size]
 
@@ -169,10 +169,10 @@ class _Stages:
         touched = {*chains.inputs[t], *chains.outputs[t]}
         own = (chains.fixed[t] + chains.workspace[t]) * self.byte + sum(self.size[v] for v in touched)
         kept: Terms = {("P", t, v): self.size[v] for v in self.mortal if v not in touched}
-        program.at_most({k: b for k, b in kept.items() if k in program}, 1.0 - own)
+        program.at_most({k: b for k, b in kept.items() if k in program}, BUDGET_PARTS - own)
         group = [i for i in range(t) if ("C", t, i) in program]
         for i in group:
-            self._memory_of_rerun(t, i, group, 1.0 - chains.fixed[t - 1] * self.byte)
+            self._memory_of_rerun(t, i, group, BUDGET_PARTS - chains.fixed[t - 1] * self.byte)
 
     def _memory_of_rerun(self, t: int, i: int, group: list[int], room: float) -> None:
         """While op i runs again: its own bytes, what stays through the stage, what later reruns wait for."""

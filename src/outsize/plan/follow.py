@@ -23,7 +23,7 @@ from .settings import (
     FRONTIER_EFFORT,
     FRONTIER_SECONDS,
     SHORT_CLIMB,
-    WORTH_MORE,
+    WORTH_A_PROGRAM,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def followed(search: Search, *, known: float = inf) -> list[Scored]:
     Empty where the step is too large or a known plan adds little. With swaps a program takes ten seconds, and annealing
     found better plans in three.
     """
-    if not search.recompute or search.swaps or known <= search.model.profile.seconds * (1 + WORTH_MORE):
+    if not search.recompute or search.swaps or known <= search.model.profile.seconds * (1 + WORTH_A_PROGRAM):
         return []
     best: Scored | None = None
     for kept in optima(search, search.target, _effort(search), retain=False):

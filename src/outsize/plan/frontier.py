@@ -23,7 +23,7 @@ import numpy as np
 
 from ..values.profile import LinkRate
 from .chains import Chains
-from .milp import Key, Program, Terms
+from .milp import BUDGET_PARTS, Key, Program, Terms
 from .moves import Barred
 
 #: Recomputed seconds are counted in hundredths of the step, so that HiGHS's tolerances suit them.
@@ -115,7 +115,7 @@ class Frontier:
 
     def _memory(self, program: Program, k: int, cut: int, budget: int) -> None:
         """What is there while the op of a cut runs: what it touches, and what is kept."""
-        chains, kept = self._chains, Terms()
+        chains, kept, part = self._chains, Terms(), BUDGET_PARTS / budget
         touched = {*chains.inputs[cut], *chains.outputs[cut]}
         until = self._reach if self._retain else chains.last
         for v in self._mortal:
@@ -124,8 +124,8 @@ class Frontier:
                     program.add(("P", k, v), low=1.0, high=1.0)
             elif chains.producer[v] <= cut < until[v]:
                 program.add(("P", k, v), high=1.0, whole=True)
-                kept[("P", k, v)] = chains.size[v] / budget
-        program.at_most(kept, 1.0 - self._own(cut) / budget)
+                kept[("P", k, v)] = chains.size[v] * part
+        program.at_most(kept, BUDGET_PARTS - self._own(cut) * part)
 
     def _reruns(self, program: Program, k: int, cut: int, end: int) -> None:
         """Which ops may run again behind a cut: those of which something is wanted there."""
