@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from outsize.cli.main import app
 from outsize.cli.train import MODELS
 from outsize.errors import OutsizeError, TierError, UnitError, WorkloadError
 from outsize.values import RunRecord, from_json
+from outsize.zoo import training
 
 ROOT = Path(__file__).parents[2]
 
@@ -188,7 +191,32 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     assert "Traceback" not in log.read_text()
     assert "interrupted" in log.read_text()
     assert list(disk.iterdir()) == []
-    assert not (tmp_path / "run.json").exists()
+    if (tmp_path / "run.json").exists():  # it had come to a step
+        assert "interrupted after" in from_json(RunRecord, (tmp_path / "run.json").read_text()).notes[-1]
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_ctrl_c_after_some_steps_writes_what_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    fit = training.fit
+
+    def interrupted(*args: Any, **options: Any) -> Iterator[training.Step]:
+        yield from itertools.islice(fit(*args, **options), steps)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "fit", interrupted)
+    html, path = tmp_path / "run.html", tmp_path / "run.json"
+    result = train("gpt", "--tiny", "--steps", "50", "--json", str(path), "--html", str(html))
+    assert result.exit_code == 130
+    assert path.exists() == html.exists() == bool(steps)
+    if steps:
+        record = from_json(RunRecord, path.read_text())
+        assert len(record.losses) == record.steps == steps
+        assert record.notes[-1] == "interrupted after 3 of 50 steps"
+        assert record.validation_loss is None
+        assert "interrupted after 3" in result.output
+        assert "gpt, 3 steps" in html.read_text()
 
 
 def _heed_interrupts() -> None:

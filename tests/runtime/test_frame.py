@@ -87,10 +87,11 @@ def module(compiled: nn.Module) -> nn.Module:
 
 
 def held(module: nn.Module, *, expect_none: bool = False) -> int:
-    """Bytes of blocks in the tier; writes under way may still be ending."""
-    gc.collect()
+    """Bytes of blocks in the tier; writes under way may still be ending, and a thread may let go of an error, whose
+    traceback has the step's frames in a cycle, after the first collection."""
     tier = api._SESSIONS[module].tiers["disk"]
     for _ in range(500):
+        gc.collect()
         tier.write(torch.ones(1)).settle()
         if not expect_none or tier.counters().held_bytes <= 4:
             break

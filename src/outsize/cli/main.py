@@ -57,7 +57,7 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as ended:  # typer makes this of Ctrl-C
         if ended.code == 130:
-            Console(stderr=True).print("[yellow]interrupted[/]: nothing was left behind")
+            Console(stderr=True).print("[yellow]interrupted[/]: no temporary file was left behind")
         raise
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
+    from ..values import RunRecord
     from ..zoo import Workload
     from ..zoo.training import Step
 
@@ -100,9 +101,7 @@ def train(
     from .. import api, parallel
     from ..device.place import device_of
     from ..errors import WorkloadError
-    from ..report import page, renderable
     from ..zoo import training
-    from .report import write, write_trace
 
     proofread(budget, disk, json, html, trace, device=device)
     if chunk_mb is not None and (chunk_mb <= 0 or (workers == 1 and not parallel.is_worker())):
@@ -130,15 +129,29 @@ def train(
     if parallel.is_worker():
         workload, optimizer = training.share(workload, learning_rate=lr, chunk_mb=chunk_mb)
     with progress(console, steps, limit, device_of(workload.module.parameters())) as on_step:
-        pictured = html is not None or trace is not None
-        record = training.run(workload, optimizer, steps=steps, on_step=on_step, record=pictured)
-    if not first:
-        return
+        pictured, interrupted = html is not None or trace is not None, False
+        try:
+            record = training.run(workload, optimizer, steps=steps, on_step=on_step, record=pictured)
+        except training.Interrupted as stop:
+            record, interrupted = stop.record, True
+    if first:
+        show(record, workload.name, json=json, html=html, trace=trace)
+    if interrupted:
+        raise typer.Exit(130)
+
+
+def show(record: RunRecord, name: str, *, json: Path | None, html: Path | None, trace: Path | None) -> None:
+    """Print what a training was, and write what was asked for of it."""
+    from rich.console import Console
+
+    from ..report import page, renderable
+    from .report import write, write_trace
+
     Console().print(renderable(record))
     if json is not None:
         write(json, record.to_json())
     if html is not None:
-        write(html, page(record, title=f"{workload.name}, {steps} steps"))
+        write(html, page(record, title=f"{name}, {len(record.losses)} steps"))
     if trace is not None:
         write_trace(trace, record)
 

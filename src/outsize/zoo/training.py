@@ -31,6 +31,18 @@ class Step:
     alive_bytes: int
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C after at least one step.
+
+    Attributes:
+        record: of the steps until then.
+    """
+
+    def __init__(self, record: RunRecord) -> None:
+        super().__init__()
+        self.record = record
+
+
 def make_optimizer(workload: Workload, *, learning_rate: float | None = None) -> torch.optim.AdamW:
     """AdamW in its fused form, which updates in place without temporary bytes."""
     rate = workload.learning_rate if learning_rate is None else learning_rate
@@ -136,11 +148,21 @@ def run(
 
     Raises:
         OutsizeError: no batch, or a loss that is not finite.
+        Interrupted: Ctrl-C after at least one step, without the second validation.
     """
     before, losses = mean_loss(workload), []
-    for step in fit(workload, optimizer, steps=steps, recorded=max(0, steps - 2) if record else None):
-        losses.append(step.loss)
-        on_step(step)
+    try:
+        for step in fit(workload, optimizer, steps=steps, recorded=max(0, steps - 2) if record else None):
+            losses.append(step.loss)
+            on_step(step)
+    except KeyboardInterrupt:
+        if not losses:
+            raise
+        done = api.report(workload.module)
+        note = f"interrupted after {len(losses)} of {steps} steps"
+        raise Interrupted(
+            replace(done, losses=tuple(losses), validation_loss_before=before, notes=(*done.notes, note))
+        ) from None
     if not losses:
         raise OutsizeError(f"{workload.name}: no step was run, the batches are empty")
     return replace(
