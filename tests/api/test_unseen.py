@@ -17,6 +17,8 @@ from outsize import api
 from outsize.errors import CaptureError
 from outsize.measure.optimizer import update_bytes
 
+from .training import rebudget, smallest_budget
+
 LOG = logging.getLogger("outsize.tests")
 
 
@@ -96,6 +98,47 @@ def test_a_branch_names_the_users_line_alone() -> None:
     assert "x.sum() > 0" in str(caught.value)
     assert "torch/nn" not in str(caught.value)
     assert "Hint" not in str(caught.value)
+
+
+def test_a_mask_whose_kind_torch_looks_for_is_to_be_named() -> None:
+    module = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1)
+    x, mask = torch.randn(2, 5, 8), nn.Transformer.generate_square_subsequent_mask(5)
+    with pytest.raises(CaptureError, match="is_causal") as caught:
+        outsize.compile(module, "1 GiB")(x, mask)
+    assert "TORCH_LOGS" not in str(caught.value)
+    torch._dynamo.reset()
+    outsize.compile(copy.deepcopy(module), "1 GiB")(x, mask, is_causal=True).sum().backward()
+
+
+class Fourier(nn.Module):
+    """Complex tensors, whose transposes and imaginary parts are views that only say "conjugate" and "negative"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 8, 8, dtype=torch.complex64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(3):
+            low = torch.fft.rfft2(x)[:, :, :4].permute(2, 0, 1, 3).reshape(4, -1, 8) + 0.1
+            y = torch.bmm(low.sgn(), self.weight) * low.conj().imag.sigmoid()
+            x = x + torch.fft.irfft2(y.reshape(4, x.shape[0], -1, 8).permute(1, 2, 0, 3), s=x.shape[-2:])
+        return x
+
+
+@pytest.mark.parametrize("actions", [("recompute",), ("swap",), ("swap", "recompute", "encode")])
+def test_views_that_only_say_conjugate_or_negative_stay_what_they_are(actions: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    eager, x = Fourier(), torch.randn(4, 6, 16, 14)
+    compiled = outsize.compile(copy.deepcopy(eager), 2**40)
+    compiled(x).square().mean().backward()
+    smallest = smallest_budget(compiled, (x,), planner="search", actions=actions)
+    rebudget(compiled, smallest, planner="search", actions=actions)
+    compiled.zero_grad()
+    for module in (eager, compiled):
+        module(x).square().mean().backward()
+    assert outsize.report(compiled).decisions
+    assert eager.weight.grad.isfinite().all()
+    assert torch.equal(eager.weight.grad, compiled.weight.grad)
 
 
 @pytest.mark.filterwarnings(

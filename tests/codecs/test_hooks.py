@@ -80,6 +80,24 @@ def test_views_are_rebuilt_as_views() -> None:
     assert saved.encoded == 1
 
 
+@pytest.mark.parametrize("first", ["conjugate", "plain"])
+def test_a_conjugate_is_not_its_bytes(first: str) -> None:
+    """Two saved views of one sparse storage, one of which only says that it is the conjugate."""
+    real, imaginary = (activation((64, 64), torch.float32) for _ in range(2))
+    base = torch.complex(real.relu(), imaginary.relu()).requires_grad_()
+
+    def loss() -> torch.Tensor:
+        x = base * 1
+        parts = [(x * x).sum(), (x.conj() * x.conj().mT).sum()]
+        one, two = parts if first == "plain" else parts[::-1]
+        return (one + 2 * two).abs()
+
+    with codecs.saved_tensors_hooks(policy=SMALL) as saved:
+        encoded = loss()
+    same_bits(torch.autograd.grad(encoded, base)[0], torch.autograd.grad(loss(), base)[0])
+    assert saved.encoded == 1
+
+
 def test_dense_small_and_own_tensors_pass_through() -> None:
     model = nn.Linear(200, 200)
     with torch.no_grad():

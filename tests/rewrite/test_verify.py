@@ -16,6 +16,8 @@ from outsize.runtime.ops import OPS
 from .stepping import away, back, find, schedule
 from .test_build import Net
 
+AS_STRIDED = torch.ops.aten.as_strided.default
+
 
 @pytest.fixture(scope="module")
 def step() -> CapturedStep:
@@ -199,3 +201,28 @@ def test_the_whole_of_a_real_layer_verifies() -> None:
     new = rewrite_step(step, schedule(step), OPS)
     verify_step(step, new, OPS)
     assert len(new.backward.graph.nodes) > len(step.nodes) // 4
+
+
+class Complex(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = (nn.Linear(6, 6, dtype=torch.complex64) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.two(self.one(x).sgn()).abs()
+
+
+def test_a_view_that_is_no_longer_the_conjugate_of_its_bytes_is_found() -> None:
+    step = capture(Complex(), (torch.randn(4, 6, dtype=torch.complex64),))
+    made = step.graph.storages[find(step, "sgn.").writes[0]]
+    first = min(u for u in made.uses if u > step.boundary)
+    last = max(u for u in made.uses if u < step.boundary)
+    new = rewrite_step(step, schedule(step, {last: away(made.index)}, {first: back(made.index)}), OPS)
+    verify_step(step, new, OPS)
+    restored = [n for n in called(new, torch.ops.aten._conj.default) if n.args[0].target is AS_STRIDED]
+    assert restored
+    for node in restored:
+        node.replace_all_uses_with(node.args[0])
+        erase(node)
+    with pytest.raises(RewriteError):
+        verify_step(step, new, OPS)

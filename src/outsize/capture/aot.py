@@ -303,6 +303,8 @@ def dynamo_settings() -> Iterator[None]:
 
 #: What to do instead, by what Dynamo's message holds.
 _ADVICE = {
+    "multi_head_attention_forward": "Torch looks into a mask to see whether it is causal: say so, as in "
+    "nn.Transformer()(…, tgt_is_causal=True) or nn.TransformerEncoder()(…, is_causal=False).",
     "backwards hooks": "Register the hook on the compiled module itself, or on a tensor: tensor.register_hook(f).",
     "ynamic shape operator": "That operator's result has a size that depends on data, and a plan needs sizes before it "
     "runs: use a masked form (torch.where, masked_fill, one_hot with num_classes), or move it out of forward().",
@@ -316,12 +318,19 @@ def _advice(message: str) -> str:
     return found or "Move that code out of forward(), or give outsize.compile the submodules around it."
 
 
+_USERS = "from user code:"
+
+
 def _short(message: str) -> str:
     """Dynamo's message without its developer appendix: what it met, and where in the user's code."""
-    what, _, where = message.split("Set TORCHDYNAMO_VERBOSE")[0].partition("from user code:")
-    what = what.split("Developer debug context")[0].strip()
+    message = message.split("Set TORCHDYNAMO_VERBOSE")[0].replace(
+        "User Stack (most recent call last):", _USERS
+    )
+    what, _, where = message.partition(_USERS)
+    for appendix in ("Developer debug context", "consider using data-dependent", "For more information, run"):
+        what = what.split(appendix)[0].strip()
     lines = [line for line in what.splitlines() if line.strip() and not line.strip().startswith("Hint:")]
-    frames = [f"File {frame.rstrip()}" for frame in where.split("File ")[1:]]
+    frames = list(dict.fromkeys(f"File {frame.strip()}" for frame in where.split("File ")[1:]))
     inside = tuple(f'"{Path(file).parent}' for file in (torch.__file__, __file__))
     users = [f for f in frames if not f.removeprefix("File ").startswith(inside)]
     return "\n".join([*lines, *(users or frames)[-3:]])

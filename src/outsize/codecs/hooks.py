@@ -90,7 +90,7 @@ class SavedTensors:
     def _pack(self, tensor: torch.Tensor) -> _Kept | _View:
         if tensor.device.type not in DEVICES or tensor.layout is not torch.strided or tensor.is_quantized:
             return _Kept(tensor)
-        if not has_memory(tensor):
+        if not has_memory(tensor) or tensor.is_conj() or tensor.is_neg():  # the latter are not their bytes
             return _Kept(tensor)
         storage = tensor.untyped_storage()
         if storage._cdata in self._own or storage.nbytes() == 0:

@@ -3,8 +3,9 @@
 A schedule says, entry by entry, which bytes are on the device. The builder walks it once and keeps, for every
 storage, the *version* that is valid now: version 0 is what the original operator made; each restoration (a read
 from a tier, a decode, a repeated operator) makes the next. A tensor of a restored version is
-`as_strided(restored, size, stride, offset)` with the geometry that the original tensor was recorded with, so one
-rule serves every chain of views, and a storage that is viewed twice is moved once.
+`as_strided(restored, size, stride, offset)` with the geometry that the original tensor was recorded with (conjugated or
+negated where that one only says so of its bytes), so one rule serves every chain of views, and a storage that is viewed
+twice is moved once.
 
 Values that the backward needs cross the boundary as the forward's trailing outputs. The names of the runtime's
 operators stand in `RuntimeOps`; this room inserts them and never runs them.
@@ -207,7 +208,12 @@ class _Builder:
         if leaf.dtype != self._dtype(storage):
             base = self._place(node, torch.ops.aten.view.dtype, (base, leaf.dtype), {})
         geometry = (list(leaf.shape), list(leaf.stride()), int(leaf.storage_offset()))
-        return self._place(node, torch.ops.aten.as_strided.default, (base, *geometry), {})
+        view = self._place(node, torch.ops.aten.as_strided.default, (base, *geometry), {})
+        if leaf.is_conj():
+            view = self._place(node, torch.ops.aten._conj.default, (view,), {})
+        if leaf.is_neg():
+            view = self._place(node, torch.ops.aten._neg_view.default, (view,), {})
+        return view
 
     def _here(self, node: Node) -> Node:
         """`node`, or its stand-in behind the boundary."""
@@ -252,4 +258,6 @@ def _same_geometry(value: Any, leaf: torch.Tensor) -> bool:
         and value.shape == leaf.shape
         and value.stride() == leaf.stride()
         and value.storage_offset() == leaf.storage_offset()
+        and value.is_conj() == leaf.is_conj()
+        and value.is_neg() == leaf.is_neg()
     )

@@ -2,10 +2,11 @@
 
 Every node of the new graphs is labelled with the storage whose bytes it holds, from the graphs alone: a placeholder
 by its name, an operator by its original, a transfer by what was handed to it; and with its geometry (shape, strides,
-offset, dtype), for which views are replayed on the meta device, so that nothing the builder recorded is believed.
-Then: every original operator runs exactly once and in the original order (repeats come after, with the same
-arguments); every argument and every result holds the bytes and has the geometry that the original had; nothing
-random or with an effect runs twice; a transfer is settled before it is fetched and waited for before it is used.
+offset, dtype, whether its bytes stand for their conjugate or negative), for which views are replayed on the meta
+device, so that nothing the builder recorded is believed. Then: every original operator runs exactly once and in the
+original order (repeats come after, with the same arguments); every argument and every result holds the bytes and has the
+geometry that the original had; nothing random or with an effect runs twice; a transfer is settled before it is fetched
+and waited for before it is used.
 """
 
 from __future__ import annotations
@@ -206,7 +207,9 @@ def _blank(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         span = 1 + sum((n - 1) * s for n, s in zip(value.shape, value.stride())) if value.numel() else 0
         base = torch.empty(value.storage_offset() + span, dtype=value.dtype, device="meta")
-        return base.as_strided(value.shape, value.stride(), value.storage_offset())
+        view = base.as_strided(value.shape, value.stride(), value.storage_offset())
+        view = torch._conj(view) if value.is_conj() else view
+        return torch._neg_view(view) if value.is_neg() else view
     if isinstance(value, (list, tuple)):
         return [_blank(item) for item in value]
     return value
@@ -219,4 +222,5 @@ def _same_geometry(mine: Any, theirs: Any) -> bool:
 
 
 def _facts(tensor: torch.Tensor) -> tuple[Any, ...]:
-    return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
+    bits = tensor.is_conj(), tensor.is_neg()
+    return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype, bits
