@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +18,7 @@ from .rewrite import rewrite_step, verify_step
 from .runtime.ops import OPS
 from .runtime.tiers import DiskTier, HostTier
 from .slack import compute_slack
-from .values import LinkRate, Plan, Profile, Schedule, StepGraph
+from .values import LinkRate, OpCost, Plan, Profile, Schedule, StepGraph
 
 #: A step's own Python objects and small native blocks, which the allocator's count includes: 30 to 60 KB were seen on
 #: steps of 6 to 60 ops, 300 to 430 KB on 1,000; a process's first steps, its libraries warm, took 50 KB more;
@@ -63,8 +64,9 @@ def decide(step: CapturedStep, learned: Learned, options: Options) -> Decided:
     """measure → slack → plan → check."""
     clock = [time.perf_counter()]
     resident = learned.resident + learned.bias + object_bytes(step.graph)
-    graph = replace(step.graph, extra_resident_bytes=resident)
-    profile = _profile(step, graph, learned, options)
+    costs = _costs(step, learned, options)
+    graph = replace(_as_made(step.graph, costs), extra_resident_bytes=resident)
+    profile = _profile(step, graph, costs, learned, options)
     clock.append(time.perf_counter())
     made = make_plan(
         graph,
@@ -92,13 +94,34 @@ def decide(step: CapturedStep, learned: Learned, options: Options) -> Decided:
     return Decided(graph=graph, profile=profile, plan=made, schedule=schedule, peaks=peaks, seconds=seconds)
 
 
-def _profile(step: CapturedStep, graph: StepGraph, learned: Learned, options: Options) -> Profile:
-    """Costs of this machine, or estimates for the hardware asked for."""
+def _costs(step: CapturedStep, learned: Learned, options: Options) -> tuple[OpCost, ...]:
+    """Of this machine, or estimated for the hardware asked for."""
+    if options.hardware is not None:
+        return estimate(step.graph, options.hardware).ops
+    settings = MeasureSettings(cache=default_cache())
+    return learned.costs or measure_ops(step.graph.ops, step.nodes, settings, device=step.device)
+
+
+def _as_made(graph: StepGraph, costs: Sequence[OpCost]) -> StepGraph:
+    """With the bytes that operators take for their results: some hand out a small tensor over a large storage (col2im
+    does, on a CPU). Where several results stand for that, it is the one that lives longest."""
+    more = {
+        max(op.writes, key=lambda s: graph.death(graph.storages[s])): cost.surplus_bytes
+        for op, cost in zip(graph.ops, costs)
+        if cost.surplus_bytes and op.writes
+    }
+    return replace(
+        graph, storages=tuple(replace(s, nbytes=s.nbytes + more.get(s.index, 0)) for s in graph.storages)
+    )
+
+
+def _profile(
+    step: CapturedStep, graph: StepGraph, known: tuple[OpCost, ...], learned: Learned, options: Options
+) -> Profile:
+    """The costs with what else a plan needs to know: codecs, links, what loss and update take."""
     if options.hardware is not None:
         profile = estimate(graph, options.hardware)
     else:
-        settings = MeasureSettings(cache=default_cache())
-        known = learned.costs or measure_ops(graph.ops, step.nodes, settings, device=step.device)
         lossy = tuple(options.lossy or ())
         encodes = "encode" in options.actions and (lossy or any(s.zeros for s in graph.candidates()))
         rates = storage_rates(graph, learned.densities, lossy, step.device) if encodes else {}

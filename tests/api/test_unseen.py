@@ -110,6 +110,35 @@ def test_a_mask_whose_kind_torch_looks_for_is_to_be_named() -> None:
     outsize.compile(copy.deepcopy(module), "1 GiB")(x, mask, is_causal=True).sum().backward()
 
 
+class Patches(nn.Module):
+    """On a CPU torch's col2im hands out a small tensor over a storage as large as its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = F.fold(F.unfold(layer(x).tanh(), 3, padding=1), x.shape[-2:], 3, padding=1).sigmoid()
+        return x.mean((2, 3))
+
+
+def test_a_small_result_over_a_large_storage_counts_as_what_it_takes() -> None:
+    torch.manual_seed(0)
+    eager, x = Patches(), torch.randn(8, 8, 64, 64)
+    twin = outsize.meter(copy.deepcopy(eager))
+    twin(x).square().sum().backward()
+    plain = outsize.report(twin)
+    assert plain.plain_peak_bytes == pytest.approx(plain.measured_peak_bytes, rel=0.03)
+    compiled = outsize.compile(copy.deepcopy(eager), int(0.8 * plain.measured_peak_bytes))
+    for module in (eager, compiled):
+        module(x).square().sum().backward()
+    report = outsize.report(compiled)
+    assert report.decisions
+    assert report.measured_peak_bytes <= report.budget_bytes
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(eager.parameters(), compiled.parameters()))
+
+
 class Fourier(nn.Module):
     """Complex tensors, whose transposes and imaginary parts are views that only say "conjugate" and "negative"."""
 

@@ -69,14 +69,14 @@ def test_another_process_runs_each_again_and_keeps_the_shorter_time(
     (file,) = tmp_path.iterdir()
     kept = json.loads(file.read_text())
     slow, quick = sorted(kept)[:2]
-    file.write_text(json.dumps(kept | {slow: (100.0, 12345), quick: (0.0, 54321)}))
+    file.write_text(json.dumps(kept | {slow: (100.0, 12345, 0), quick: (0.0, 54321, 678)}))
     monkeypatch.setattr(ops, "_SEEN", {})
     seen: list[tuple[int, int]] = []
     costs = measure_ops(step.graph.ops, step.nodes, settings, progress=lambda *done: seen.append(done))
     found = {op.signature: cost for op, cost in zip(step.graph.ops, costs)}
     assert len(seen) == len(kept)
     assert found[slow].seconds < 100.0
-    assert found[quick] == OpCost(seconds=0.0, workspace_bytes=54321)
+    assert found[quick] == OpCost(seconds=0.0, workspace_bytes=54321, surplus_bytes=678)
     assert found[slow].workspace_bytes == 12345
     assert json.loads(file.read_text())[slow][0] == found[slow].seconds
 
@@ -135,3 +135,14 @@ def test_the_engine_is_warmed_in_a_backward_wherever_it_is_asked(monkeypatch: py
     with torch.no_grad():
         ops._warm_engine(torch.device("cpu"))
     assert [tuple(t.shape) for t in seen[0]] == [(8,), (8, 8), (8, 8)]
+
+
+def test_a_result_over_a_larger_storage_has_a_surplus() -> None:
+    class Fold(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.fold(x.exp(), (16, 16), 3, padding=1)
+
+    folded = capture(Fold(), (torch.randn(2, 18, 256, requires_grad=True),))
+    costs = dict(zip((o.name for o in folded.graph.ops), measure_ops(folded.graph.ops, folded.nodes, QUICK)))
+    assert costs["col2im"].surplus_bytes == (18 - 2) * 2 * 256 * 4
+    assert costs["exp"].surplus_bytes == costs["im2col"].surplus_bytes == 0

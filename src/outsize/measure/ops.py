@@ -155,6 +155,9 @@ def _measure(
     args, kwargs = map_nodes(node.args, example), map_nodes(node.kwargs, example)
     target: Callable[..., Any] = node.target  # type: ignore[assignment]
     result = target(*args, **kwargs)
+    surplus = _storages(result, [args, *kwargs.values()]) - _storages(
+        node.meta.get("val"), [n.meta.get("val") for n in node.all_input_nodes]
+    )
     del result
     seconds, workspace, runs = float("inf"), 0, settings.repeats
     while runs > 0:
@@ -165,12 +168,7 @@ def _measure(
         result = target(*args, **kwargs)
         took = now(device) - start
         peak = meter.peak()
-        made = sum(
-            {
-                leaf.untyped_storage().data_ptr(): leaf.untyped_storage().nbytes()
-                for leaf in tensor_leaves(result)
-            }.values()
-        )
+        made = _storages(result)
         del result
         if seconds == float("inf") and took < settings.quick_seconds:
             runs += settings.quick_repeats
@@ -179,7 +177,16 @@ def _measure(
         seconds, workspace = min(seconds, took), max(workspace, peak - before - made)
     if device.type == "cuda" and seconds < settings.long_seconds:
         seconds = min(seconds, _in_a_row(lambda: target(*args, **kwargs), device))
-    return OpCost(seconds=seconds, workspace_bytes=max(0, workspace))
+    return OpCost(seconds=seconds, workspace_bytes=max(0, workspace), surplus_bytes=max(0, surplus))
+
+
+def _storages(values: Any, others: Any = ()) -> int:
+    """Bytes of the storages behind the tensors in `values`, each once, but for those that `others` have too."""
+    found, known = (
+        {s._cdata: s.nbytes() for s in (leaf.untyped_storage() for leaf in tensor_leaves(nested))}
+        for nested in (values, others)
+    )
+    return sum(nbytes for storage, nbytes in found.items() if storage not in known)
 
 
 def _in_a_row(run: Callable[[], object], device: torch.device) -> float:
@@ -236,8 +243,9 @@ def _tensor_like(value: torch.Tensor) -> torch.Tensor:
     return flat.as_strided(value.shape, value.stride())
 
 
-#: Counted up when older figures are not to be used any more: before 2, workspace could include a block counted twice.
-_FORM = 2
+#: Counted up when older figures are not to be used any more: before 2, workspace could include a block counted twice;
+#: before 3, there was no surplus.
+_FORM = 3
 #: What this process has measured, by file.
 _SEEN: dict[Path, dict[str, OpCost]] = {}
 
@@ -257,8 +265,10 @@ class _Store:
         if self._path is not None:
             self.seen = _SEEN.setdefault(self._path, {})
             with suppress(OSError, ValueError, TypeError):
-                for key, (seconds, workspace) in json.loads(self._path.read_text()).items():
-                    self.costs[key] = OpCost(seconds=seconds, workspace_bytes=workspace)
+                for key, (seconds, workspace, surplus) in json.loads(self._path.read_text()).items():
+                    self.costs[key] = OpCost(
+                        seconds=seconds, workspace_bytes=workspace, surplus_bytes=surplus
+                    )
 
     def save(self) -> None:
         """Replace the file at once; an unwritable cache costs time, not correctness, so it is left alone."""
@@ -266,7 +276,7 @@ class _Store:
             return
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            data = {key: (cost.seconds, cost.workspace_bytes) for key, cost in self.costs.items()}
+            data = {key: (c.seconds, c.workspace_bytes, c.surplus_bytes) for key, c in self.costs.items()}
             with tempfile.NamedTemporaryFile("w", dir=self._path.parent, delete=False) as file:
                 json.dump(data, file)
             Path(file.name).replace(self._path)

@@ -12,10 +12,12 @@ class OpCost:
     Attributes:
         seconds: time of one run.
         workspace_bytes: the operator's own temporary bytes at its peak, beyond its inputs and outputs.
+        surplus_bytes: what the storages of its results have beyond their recorded sizes.
     """
 
     seconds: float
     workspace_bytes: int = 0
+    surplus_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
