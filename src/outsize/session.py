@@ -176,7 +176,7 @@ class Session(Host):
         try:
             return self._plan(step, track)
         except BudgetError as error:
-            if track.tight and self.measured.peak > self.budget_bytes:  # the guess for the loss was too small
+            if track.tight and self.measured.peak > self.budget_bytes:  # by the loss
                 raise
             if track.drifted and track.densities.refused():
                 return self._plan_again(step, track, before)
@@ -288,8 +288,8 @@ class Session(Host):
             self._learn_outside(track, made, run)
         # The plan counts the optimizer's state from the start; a first step has it from its update only.
         peaks = {p: n + (run.unborn if p != "update" else 0) for p, n in run.meter.peaks.items()}
-        worst = max(peaks.values())
-        track.steps += 1
+        worst, track.steps = max(peaks.values()), track.steps + 1
+        track.tight |= peaks.get("outside", 0) > self.budget_bytes + OBJECT_SPREAD
         # What a process allocates once in a first step no plan can shrink; the loss's bytes are known from it on.
         if worst <= self.budget_bytes or (track.steps == 1 and worst != peaks.get("outside")):
             return

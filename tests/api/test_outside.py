@@ -65,6 +65,27 @@ def test_a_loss_that_does_not_fit_is_an_error_in_its_first_step() -> None:
     assert max(steps(needed)[1]) <= needed
 
 
+def test_a_loss_far_beyond_the_guess_is_an_error_from_the_second_step_on() -> None:
+    """The guess fits the budget, the loss does not: that a step went over is not left at that."""
+    torch.manual_seed(0)
+    module, x = Words(), torch.randint(0, 2000, (16, 64))
+
+    def step() -> None:
+        (module(x) * torch.ones(6, 1, 1, 1)).square().mean().backward()
+        module.zero_grad()
+
+    guess = outsize.plan(module, (x,), actions=()).predicted_peak_bytes
+    outsize.compile(module, int(1.02 * guess))
+    step()
+    assert outsize.report(module).measured_peak_bytes > 1.02 * guess
+    with pytest.raises(BudgetError, match="kept for the loss") as caught:
+        step()
+    outsize.compile(module, caught.value.smallest_feasible_bytes)
+    for _ in range(3):
+        step()
+    assert outsize.report(module).measured_peak_bytes <= caught.value.smallest_feasible_bytes
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # Dynamo looks at it on every input
 def test_planning_another_module_counts_in_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second module is captured and measured while the first one's step is under way."""
