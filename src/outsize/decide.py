@@ -110,9 +110,8 @@ def _as_made(graph: StepGraph, costs: Sequence[OpCost]) -> StepGraph:
         for op, cost in zip(graph.ops, costs)
         if cost.surplus_bytes and op.writes
     }
-    return replace(
-        graph, storages=tuple(replace(s, nbytes=s.nbytes + more.get(s.index, 0)) for s in graph.storages)
-    )
+    storages = (replace(s, nbytes=s.nbytes + more.get(s.index, 0)) for s in graph.storages)
+    return replace(graph, storages=tuple(storages)) if more else graph
 
 
 def _profile(

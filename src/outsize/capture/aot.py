@@ -318,6 +318,7 @@ def _advice(message: str) -> str:
     return found or "Move that code out of forward(), or give outsize.compile the submodules around it."
 
 
+#: Behind it a message of Dynamo's lists frames; `User Stack` says the same.
 _USERS = "from user code:"
 
 
