@@ -79,7 +79,6 @@ def mixed(r: dict) -> list[str]:
         f"where the median is {every['median_where_1.10_is_not_refuted']:.3f} ×. The mixed plans take "
         f"{every['median_mixed_over_bound']:.3f} × the bound in the median; {every['plans_that_encode']} of them encode "
         "too, which the bound does not cover.",
-        *([r["remark"]] if "remark" in r else []),
     ]
 
 
