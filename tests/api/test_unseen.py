@@ -154,10 +154,28 @@ class Fourier(nn.Module):
         return x
 
 
+class Spectrum(nn.Module):
+    """Real views of complex tensors whose last dimension is not dense."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(14, 14) / 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(3):
+            turned = torch.fft.rfft((x @ self.weight).tanh(), dim=1)
+            parts = torch.view_as_real(turned)
+            x = x + torch.fft.irfft(turned * (parts.sin() * parts).sum(-1), n=x.shape[1], dim=1)
+        return x
+
+
+@pytest.mark.parametrize("make", [Fourier, Spectrum])
 @pytest.mark.parametrize("actions", [("recompute",), ("swap",), ("swap", "recompute", "encode")])
-def test_views_that_only_say_conjugate_or_negative_stay_what_they_are(actions: tuple[str, ...]) -> None:
+def test_complex_storages_come_back_under_each_of_their_views(
+    make: type[nn.Module], actions: tuple[str, ...]
+) -> None:
     torch.manual_seed(0)
-    eager, x = Fourier(), torch.randn(4, 6, 16, 14)
+    eager, x = make(), torch.randn(4, 6, 16, 14)
     compiled = outsize.compile(copy.deepcopy(eager), 2**40)
     compiled(x).square().mean().backward()
     smallest = smallest_budget(compiled, (x,), planner="search", actions=actions)

@@ -205,10 +205,13 @@ class _Builder:
         base, leaf = self._here(self.restored[storage, version]), tensor_leaves(node.meta["val"])[0]
         if _same_geometry(base.meta.get("val"), leaf):
             return base
-        if leaf.dtype != self._dtype(storage):
-            base = self._place(node, torch.ops.aten.view.dtype, (base, leaf.dtype), {})
+        strided, dtype = torch.ops.aten.as_strided.default, self._dtype(storage)
+        if leaf.dtype != dtype:  # of one dense run: a Fourier transform's last dimension need not be one
+            count = self.step.graph.storages[storage].nbytes // dtype.itemsize
+            flat = self._place(node, strided, (base, [count], [1], 0), {})
+            base = self._place(node, torch.ops.aten.view.dtype, (flat, leaf.dtype), {})
         geometry = (list(leaf.shape), list(leaf.stride()), int(leaf.storage_offset()))
-        view = self._place(node, torch.ops.aten.as_strided.default, (base, *geometry), {})
+        view = self._place(node, strided, (base, *geometry), {})
         if leaf.is_conj():
             view = self._place(node, torch.ops.aten._conj.default, (view,), {})
         if leaf.is_neg():
