@@ -65,7 +65,8 @@ def decide(step: CapturedStep, learned: Learned, options: Options) -> Decided:
     clock = [time.perf_counter()]
     resident = learned.resident + learned.bias + object_bytes(step.graph)
     costs = _costs(step, learned, options)
-    graph = replace(_as_made(step.graph, costs), extra_resident_bytes=resident)
+    graph = step.graph if options.inner == "inductor" else _as_made(step.graph, costs)
+    graph = replace(graph, extra_resident_bytes=resident)
     profile = _profile(step, graph, costs, learned, options)
     clock.append(time.perf_counter())
     made = make_plan(

@@ -176,7 +176,7 @@ class Session(Host):
         try:
             return self._plan(step, track)
         except BudgetError as error:
-            if track.tight and self.measured.peak > self.budget_bytes:  # by the loss
+            if track.tight and self.measured.peak > self.budget_bytes:  # the guess for the loss was too small
                 raise
             if track.drifted and track.densities.refused():
                 return self._plan_again(step, track, before)
@@ -284,14 +284,13 @@ class Session(Host):
         """From a measured step: bytes outside the module, and whether to plan again."""
         if (made := track.prepared) is None or track.final:
             return
-        if track.outside is None:
+        if fresh := track.outside is None:
             self._learn_outside(track, made, run)
         # The plan counts the optimizer's state from the start; a first step has it from its update only.
         peaks = {p: n + (run.unborn if p != "update" else 0) for p, n in run.meter.peaks.items()}
         worst, track.steps = max(peaks.values()), track.steps + 1
-        track.tight |= peaks.get("outside", 0) > self.budget_bytes + OBJECT_SPREAD
         # What a process allocates once in a first step no plan can shrink; the loss's bytes are known from it on.
-        if worst <= self.budget_bytes or (track.steps == 1 and worst != peaks.get("outside")):
+        if worst <= self.budget_bytes or (track.steps == 1 and (fresh or worst != peaks.get("outside"))):
             return
         track.over += 1
         again = track.over > 1 or worst > self.budget_bytes + OBJECT_SPREAD

@@ -22,7 +22,7 @@ class Track:
     densities: DensityWatch
     prepared: Prepared | None = None
     resident: int = 0
-    #: Whether no plan may fit the loss: it had to be given less than the guess, or it went over the budget.
+    #: Whether the loss had to be given less than the guess, so that its first step may show that no plan fits.
     tight: bool = False
     outside: int | None = None
     bias: int = 0

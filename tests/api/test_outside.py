@@ -1,5 +1,7 @@
 """What happens outside the module in its step: the loss, and other modules that are planned meanwhile."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -65,25 +67,34 @@ def test_a_loss_that_does_not_fit_is_an_error_in_its_first_step() -> None:
     assert max(steps(needed)[1]) <= needed
 
 
-def test_a_loss_far_beyond_the_guess_is_an_error_from_the_second_step_on() -> None:
-    """The guess fits the budget, the loss does not: that a step went over is not left at that."""
+def deep(budget: int, count: int) -> list[int]:
+    """Peaks of the steps until each; their loss takes three times what is kept free for it before it was seen."""
     torch.manual_seed(0)
-    module, x = Words(), torch.randint(0, 2000, (16, 64))
-
-    def step() -> None:
-        (module(x) * torch.ones(6, 1, 1, 1)).square().mean().backward()
+    module = nn.Sequential(*(nn.Sequential(nn.Linear(128, 128), nn.Tanh()) for _ in range(10)))
+    x, peaks = torch.randn(4096, 128), []
+    outsize.compile(module, budget, actions=("recompute",))
+    for _ in range(count):
+        (module(x) * torch.ones(2, 1, 1)).square().mean().backward()
         module.zero_grad()
+        peaks.append(outsize.report(module, timelines=False).measured_peak_bytes)
+    return peaks
 
-    guess = outsize.plan(module, (x,), actions=()).predicted_peak_bytes
-    outsize.compile(module, int(1.02 * guess))
-    step()
-    assert outsize.report(module).measured_peak_bytes > 1.02 * guess
-    with pytest.raises(BudgetError, match="kept for the loss") as caught:
-        step()
-    outsize.compile(module, caught.value.smallest_feasible_bytes)
-    for _ in range(3):
-        step()
-    assert outsize.report(module).measured_peak_bytes <= caught.value.smallest_feasible_bytes
+
+def test_a_loss_far_beyond_the_guess_is_planned_with_once_seen() -> None:
+    first, *later = deep(26 * MIB, 4)
+    assert first > 26 * MIB
+    assert max(later) <= 26 * MIB
+
+
+def test_the_smallest_budget_for_such_a_loss_is_what_it_takes() -> None:
+    with pytest.warns(RuntimeWarning, match="bytes that the loss took, in vain") as caught:
+        deep(22 * MIB, 3)
+    (needed,) = {int(n) for w in caught for n in re.findall(r"is below (\d+) bytes", str(w.message))}
+    assert 22 * MIB < needed < 26 * MIB
+    budget = int(
+        1.01 * needed
+    )  # it is searched for to a thousandth, and a byte of the loss is not always the same
+    assert max(deep(budget, 4)[1:]) <= budget
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # Dynamo looks at it on every input

@@ -134,6 +134,9 @@ def train(
             record = training.run(workload, optimizer, steps=steps, on_step=on_step, record=pictured)
         except training.Interrupted as stop:
             record, interrupted = stop.record, True
+            trace = (
+                trace if record.measured_timeline is not None else None
+            )  # the recorded step may be yet to come
     if first:
         show(record, workload.name, json=json, html=html, trace=trace)
     if interrupted:

@@ -148,26 +148,28 @@ def run(
 
     Raises:
         OutsizeError: no batch, or a loss that is not finite.
-        Interrupted: Ctrl-C after at least one step, without the second validation.
+        Interrupted: Ctrl-C after at least one step; there is no second validation then.
     """
-    before, losses = mean_loss(workload), []
+    before, losses, after, note = mean_loss(workload), [], None, ""
     try:
         for step in fit(workload, optimizer, steps=steps, recorded=max(0, steps - 2) if record else None):
             losses.append(step.loss)
             on_step(step)
+        if not losses:
+            raise OutsizeError(f"{workload.name}: no step was run, the batches are empty")
+        after = mean_loss(workload)
     except KeyboardInterrupt:
         if not losses:
             raise
-        done = api.report(workload.module)
         note = f"interrupted after {len(losses)} of {steps} steps"
-        raise Interrupted(
-            replace(done, losses=tuple(losses), validation_loss_before=before, notes=(*done.notes, note))
-        ) from None
-    if not losses:
-        raise OutsizeError(f"{workload.name}: no step was run, the batches are empty")
-    return replace(
-        api.report(workload.module),
+    done = api.report(workload.module)
+    found = replace(
+        done,
         losses=tuple(losses),
         validation_loss_before=before,
-        validation_loss=mean_loss(workload),
+        validation_loss=after,
+        notes=(*done.notes, note) if note else done.notes,
     )
+    if note:
+        raise Interrupted(found)
+    return found
