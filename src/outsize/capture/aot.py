@@ -16,6 +16,7 @@ import contextlib
 import functools
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -318,26 +319,18 @@ def _advice(message: str) -> str:
     return found or "Move that code out of forward(), or give outsize.compile the submodules around it."
 
 
-#: What stands before frames in Dynamo's messages, and what stands behind what its developers want to know.
-_FRAMES = ("from user code:", "User Stack (most recent call last):")
-_APPENDICES = (
-    "Set TORCHDYNAMO_VERBOSE", "Developer debug context", "consider using data-dependent", "For C++ stack trace",
-    "For more information",
-)  # fmt: skip
+#: What stands before frames in Dynamo's messages, and what stands before that which its developers want to know.
+_FRAMES = re.compile(r"from user code:|User Stack \(most recent call last\):")
+_APPENDIX = re.compile(
+    "Set TORCHDYNAMO_VERBOSE|Developer debug context|consider using data-dependent|For C\\+\\+ stack|For more information"
+)
 
 
 def _short(message: str) -> str:
     """Dynamo's message without its developer appendix: what it met, and where in the user's code."""
-    for mark in _FRAMES:
-        message = message.replace(mark, _FRAMES[0])
-    what, *where = (_before(section, _APPENDICES) for section in message.split(_FRAMES[0]))
+    what, *where = (_APPENDIX.split(section)[0].strip() for section in _FRAMES.split(message))
     lines = [line for line in what.splitlines() if line.strip() and not line.strip().startswith("Hint:")]
     frames = list(dict.fromkeys(f"File {f.strip()}" for w in where for f in w.split("File ")[1:]))
     inside = tuple(f'"{Path(file).parent}' for file in (torch.__file__, __file__))
     users = [f for f in frames if not f.removeprefix("File ").startswith(inside)]
     return "\n".join([*lines, *(users or frames)[-3:]])
-
-
-def _before(text: str, marks: Sequence[str]) -> str:
-    """The text up to the first of the marks."""
-    return text[: min((at for mark in marks if (at := text.find(mark)) >= 0), default=len(text))].strip()
