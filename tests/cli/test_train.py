@@ -206,8 +206,9 @@ def test_ctrl_c_after_some_steps_writes_what_they_were(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "fit", interrupted)
-    html, path = tmp_path / "run.html", tmp_path / "run.json"
-    result = train("gpt", "--tiny", "--steps", "50", "--json", str(path), "--html", str(html))
+    html, path, trace = tmp_path / "run.html", tmp_path / "run.json", tmp_path / "trace.json"
+    outputs = ("--json", str(path), "--html", str(html), "--trace", str(trace))
+    result = train("gpt", "--tiny", "--steps", "50", *outputs)
     assert result.exit_code == 130
     assert path.exists() == html.exists() == bool(steps)
     if steps:
@@ -216,6 +217,8 @@ def test_ctrl_c_after_some_steps_writes_what_they_were(
         assert record.notes[-1] == "interrupted after 3 of 50 steps"
         assert record.validation_loss is None
         assert "interrupted after 3" in result.output
+        assert "no trace" in result.output
+        assert not trace.exists()
         assert "gpt, 3 steps" in html.read_text()
 
 

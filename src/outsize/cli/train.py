@@ -134,7 +134,8 @@ def train(
             record = training.run(workload, optimizer, steps=steps, on_step=on_step, record=pictured)
         except training.Interrupted as stop:
             record, interrupted = stop.record, True
-            if record.measured_timeline is None:  # the step to record was yet to come
+            if trace is not None and record.measured_timeline is None:
+                console.print("no trace: the step to record was yet to come")
                 trace = None
     if first:
         show(record, workload.name, json=json, html=html, trace=trace)
