@@ -31,36 +31,37 @@ class StepMeter:
     """
 
     def __init__(self, resident: int, device: torch.device | None = None) -> None:
-        live = [r for r in _STARTED if (m := r()) is not None and m.runs]
-        for reference in live[: -MOST_METERS + 1]:
-            if (oldest := reference()) is not None:
-                oldest.stop()
-        _STARTED[:] = [*live[-MOST_METERS + 1 :], weakref.ref(self)]
         #: Phase → its peak in bytes.
         self.peaks: dict[str, int] = {}
-        self._device = device
-        self._meter: PeakMeter | None = PeakMeter(device).start()
-        self._resident, self._base, self._paused_at = resident, bytes_in_use(device), 0
-        self._phase = "forward"
+        self._device, self._resident, self._phase = device, resident, "forward"
+        live = [m for r in _STARTED if (m := r()) is not None and m.runs]
+        for oldest in live[: -MOST_METERS + 1]:
+            oldest.stop()
+        self._meter = PeakMeter(device).start()
+        #: The bytes in use that are nobody's in this step, and those when it was paused: one value, so that no interrupt
+        #: finds half of a change.
+        self._origin: tuple[int, int | None] = (bytes_in_use(device), None)
+        _STARTED[:] = [*(weakref.ref(m) for m in live[-MOST_METERS + 1 :]), weakref.ref(self)]
 
     @property
     def runs(self) -> bool:
-        """Whether it still measures."""
-        return self._meter is not None
+        """Whether it still measures, in this process."""
+        return self._meter.runs
 
     @property
     def offset(self) -> int:
         """What to add to the bytes in use for those of the step."""
-        return self._resident - self._base
+        return self._resident - self._origin[0]
 
     @property
     def grown(self) -> int:
         """Bytes in use now beyond those at the start."""
-        return max(0, bytes_in_use(self._device) - self._base)
+        return max(0, bytes_in_use(self._device) - self._origin[0])
 
     def end(self, phase: str, then: str = "") -> None:
         """A phase has ended, the next begins. A phase that comes again keeps the higher peak."""
-        if self._meter is not None:
+        if self.runs:
+            self.resume()  # where whoever paused it was interrupted
             peak = self._meter.reset() + self.offset
             self.peaks[phase] = max(peak, self.peaks.get(phase, 0))
             self._phase = then
@@ -68,19 +69,18 @@ class StepMeter:
     def pause(self) -> None:
         """What is allocated from now on is not the step's."""
         self.end(self._phase, then=self._phase)
-        self._paused_at = bytes_in_use(self._device)
+        self._origin = (self._origin[0], bytes_in_use(self._device))
 
     def resume(self) -> None:
         """Bytes count again; those that came meanwhile and stay are somebody else's."""
-        if self._meter is not None:
-            self._base += bytes_in_use(self._device) - self._paused_at
+        base, paused_at = self._origin
+        if paused_at is not None and self.runs:
             self._meter.reset()
+            self._origin = (base + bytes_in_use(self._device) - paused_at, None)
 
     def stop(self) -> None:
         """Measure no more; the peaks stay."""
-        if self._meter is not None:
-            self._meter.stop()
-            self._meter = None
+        self._meter.stop()
 
 
 def pause_others(own: StepMeter | None) -> tuple[StepMeter, ...]:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from .link import EmulatedLink, Pace
+from .waiting import Latch
 
 __all__ = ["CudaLanes", "DeferredLanes", "Event", "Lanes", "ThreadLanes", "lanes_for"]
 
@@ -51,6 +52,10 @@ class Lanes(Protocol):
         """Put a copy of flat bytes on a lane, once `after` have been reached; its end."""
         ...
 
+    def moment(self, lane: str) -> Event:
+        """The present moment of a lane: the end of all that was put on it."""
+        ...
+
     def compute_waits(self, event: Event) -> None:
         """What is put on the compute lane from now on runs after `event`."""
         ...
@@ -82,12 +87,16 @@ class CudaLanes:
             target.copy_(source, non_blocking=True)
         return _CudaEvent(stream)
 
+    def moment(self, lane: str) -> Event:
+        return _CudaEvent(self._streams[lane])
+
     def compute_waits(self, event: Event) -> None:
         assert isinstance(event, _CudaEvent)
         torch.cuda.current_stream(self.device).wait_event(event.event)
 
     def host_buffer(self, nbytes: int) -> torch.Tensor:
-        return _locked(nbytes)
+        with torch.cuda.device(self.device):  # the calling thread may be a fresh one
+            return _locked(nbytes)
 
     def close(self) -> None:
         for stream in self._streams.values():
@@ -124,12 +133,11 @@ class _Flag:
     """An event that a thread sets."""
 
     def __init__(self) -> None:
-        self._flag = threading.Event()
-        self.reach = self._flag.set
-        self.done = self._flag.is_set
+        self._latch = Latch()
+        self.reach, self.wait = self._latch.open, self._latch.wait
 
-    def wait(self) -> None:
-        self._flag.wait()
+    def done(self) -> bool:
+        return self._latch.is_open
 
 
 def _reached() -> _Flag:
@@ -170,6 +178,11 @@ class ThreadLanes:
             end.reach()
 
         self._jobs[lane].put(run)
+        return end
+
+    def moment(self, lane: str) -> Event:
+        end = _Flag()
+        self._jobs[lane].put(end.reach)
         return end
 
     def compute_waits(self, event: Event) -> None:
@@ -222,6 +235,11 @@ class DeferredLanes:
         self._waiting[lane].append((end.flag, run))
         for _ in range(min(self._eager(len(self._waiting[lane])), len(self._waiting[lane]))):
             self._run_one(lane)
+        return end
+
+    def moment(self, lane: str) -> Event:
+        end = _DeferredEvent(self, lane)
+        self._waiting[lane].append((end.flag, end.flag.reach))
         return end
 
     def _run_one(self, lane: str) -> None:

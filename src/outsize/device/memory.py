@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import threading
-import weakref
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar, Protocol, final
+from typing import final
 
 import psutil
 import torch
 
 from .. import native
 from ..errors import OutsizeError
+from .probes import CudaProbe, NativeProbe, Probe, ThreadProbe
 
 __all__ = [
     "PeakMeter",
@@ -37,6 +36,8 @@ __all__ = [
 ]
 
 Device = torch.device | str | None
+#: Allocators whose count of the bytes in use is read here.
+COUNTED = ("glibc", "jemalloc")
 
 
 class _Mallinfo2(ctypes.Structure):
@@ -72,7 +73,7 @@ def bytes_in_use(device: Device = None) -> int:
     if (cuda := _cuda(device)) is not None:
         return int(torch.cuda.memory_allocated(cuda))
     owner = malloc_owner()
-    if owner not in ("glibc", "jemalloc"):
+    if owner not in COUNTED:
         raise OutsizeError(
             f"the bytes in use cannot be counted: malloc is served by {owner!r}, which gives no count that is read "
             "here; glibc and jemalloc do"
@@ -158,96 +159,11 @@ def meter_seconds() -> float:
     return int(native.kernels.meter_facts()[1]) / 1e9 if native.kernels is not None else 0.0
 
 
-class _Probe(Protocol):
-    def mark(self) -> None: ...
-    def peak(self, *, reset: bool) -> int: ...
-    def stop(self) -> int: ...
-
-
-@final
-class _NativeProbe:
-    """A slot of the native sampler (native/memory.c)."""
-
-    def __init__(self, interval_seconds: float, rest: int) -> None:
-        assert native.kernels is not None
-        self._kernels = native.kernels
-        self._slot: int = self._kernels.meter_start(int(interval_seconds * 1e9), rest)
-        self.mark = self._kernels.meter_mark
-
-    def peak(self, *, reset: bool) -> int:
-        return int(self._kernels.meter_read(self._slot, reset))
-
-    def stop(self) -> int:
-        return int(self._kernels.meter_stop(self._slot))
-
-
-@final
-class _ThreadProbe:
-    """Without the C module: a Python thread and the marks. Misses peaks inside operators that hold the lock."""
-
-    def __init__(self, interval_seconds: float) -> None:
-        self._peak, self._end = bytes_in_use(), threading.Event()
-        self._interval = max(interval_seconds, 0.005)
-        self._thread = threading.Thread(target=self._run, daemon=True, name="outsize-meter")
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._end.wait(self._interval):
-            self.mark()
-
-    def mark(self) -> None:
-        self._peak = max(self._peak, bytes_in_use())
-
-    def peak(self, *, reset: bool) -> int:
-        self.mark()
-        peak = self._peak
-        if reset:
-            self._peak = bytes_in_use()
-        return peak
-
-    def stop(self) -> int:
-        peak = self.peak(reset=False)
-        self._end.set()
-        self._thread.join()
-        return peak
-
-
-@final
-class _CudaProbe:
-    """Torch's own statistics, which are exact. A device has one peak to reset, and each probe keeps its own: before
-    anyone resets it, all that run take note of it."""
-
-    _running: ClassVar[weakref.WeakSet[_CudaProbe]] = weakref.WeakSet()
-
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._peak = device, 0
-        self._begin_anew()
-        self._running.add(self)
-
-    def _begin_anew(self) -> None:
-        for probe in list(self._running):
-            if probe._device == self._device:
-                probe._peak = max(probe._peak, int(torch.cuda.max_memory_allocated(self._device)))
-        torch.cuda.reset_peak_memory_stats(self._device)
-
-    def mark(self) -> None:
-        pass
-
-    def peak(self, *, reset: bool) -> int:
-        peak = max(self._peak, int(torch.cuda.max_memory_allocated(self._device)))
-        if reset:
-            self._begin_anew()
-            self._peak = 0
-        return peak
-
-    def stop(self) -> int:
-        self._running.discard(self)
-        return self.peak(reset=False)
-
-
 @final
 class PeakMeter:
     """Highest `bytes_in_use` between `start` and `stop`. Several may run at once; each keeps its own peak.
+
+    One that nobody holds any more ends by itself, and one that a fork took along has ended in the child.
 
     Args:
         device: as for `bytes_in_use`.
@@ -259,50 +175,48 @@ class PeakMeter:
 
     def __init__(self, device: Device = None, *, interval_seconds: float = 5e-4, rest: int = 100) -> None:
         self._device, self._interval, self._rest = device, interval_seconds, rest
-        self._probe: _Probe | None = None
+        self._probe: Probe | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether it counts, in this process."""
+        return self._probe is not None and self._probe.runs
 
     def start(self) -> PeakMeter:
         """Begin at the bytes in use now. Returns the meter, so `PeakMeter().start()` reads well."""
-        if self._probe is not None:
+        if self.runs:
             raise OutsizeError("this memory meter runs already: stop() it, or make another")
         if (cuda := _cuda(self._device)) is not None:
-            self._probe = _CudaProbe(cuda)
-        elif native.kernels is not None and malloc_owner() in ("glibc", "jemalloc"):
-            self._probe = _NativeProbe(self._interval, self._rest)
+            self._probe = CudaProbe(cuda)
+        elif native.kernels is not None and malloc_owner() in COUNTED:
+            self._probe = NativeProbe(self._interval, self._rest)
         else:
-            self._probe = _ThreadProbe(self._interval)
+            self._probe = ThreadProbe(bytes_in_use, self._interval)
         return self
 
     def mark(self) -> None:
         """Note the bytes in use now: to be called at operator boundaries."""
-        self._running().mark()
+        self._started().mark()
 
     def peak(self) -> int:
         """Peak so far, in bytes."""
-        return self._running().peak(reset=False)
+        return self._started().peak(reset=False)
 
     def reset(self) -> int:
         """Peak so far, in bytes; a new one begins at the bytes in use now."""
-        return self._running().peak(reset=True)
+        return self._started().peak(reset=True)
 
     def stop(self) -> int:
-        """End, and give the peak since the start or the latest reset, in bytes."""
-        probe = self._running()
-        self._probe = None
-        return probe.stop()
+        """End, and give the peak since the start or the latest reset, in bytes. A second time, the same."""
+        return self._started().stop()
 
-    def _running(self) -> _Probe:
+    def _started(self) -> Probe:
         if self._probe is None:
             raise OutsizeError("this memory meter does not run: start() it first")
         return self._probe
-
-    def __del__(self) -> None:
-        if self._probe is not None:
-            self._probe.stop()
 
     def __enter__(self) -> PeakMeter:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
-        if self._probe is not None:
-            self.stop()
+        self.stop()

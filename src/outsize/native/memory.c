@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -30,6 +31,7 @@ static struct {
     pthread_t thread;
     int running;             /* the thread exists */
     int active;              /* meters that run */
+    unsigned forks;          /* between this process and the one that loaded the module */
     unsigned char used[METERS];
     size_t peak[METERS];
     int64_t rest_bytes;      /* latest count of what torch's libraries do not hold */
@@ -118,6 +120,14 @@ static void *run_sampler(void *unused) {
     return NULL;
 }
 
+static void make_wake(void) {
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&meter.wake, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
 /* A fork must find both locks free; a reading takes the meter's, then the arena's, so this does as well. */
 static void before_fork(void) {
     pthread_mutex_lock(&meter.lock);
@@ -129,7 +139,10 @@ static void after_fork_parent(void) {
 }
 static void after_fork_child(void) { /* the sampler did not come along: meters end here */
     meter.running = meter.active = 0;
+    meter.forks++;
     memset(meter.used, 0, sizeof meter.used);
+    outsize_small_settle();
+    make_wake(); /* the sampler may have waited there */
     after_fork_parent();
 }
 static void guard_forks(void) { pthread_atfork(before_fork, after_fork_parent, after_fork_child); }
@@ -140,54 +153,99 @@ void outsize_guard_forks(void) {
 }
 
 static void prepare(void) {
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&meter.wake, &attributes);
-    pthread_condattr_destroy(&attributes);
+    make_wake();
     outsize_guard_forks();
 }
 
-/* meter_start(interval_ns, rest) -> slot: a meter whose peak begins at the bytes in use now. */
+/* A meter is a capsule, so that it ends when nobody holds it any more, wherever an interrupt struck. Its pointer is a
+ * `handle`: the slot, and in which process, since a forked child's meters end with the fork. */
+struct handle {
+    int slot;      /* -1 once it has stopped */
+    unsigned born; /* `meter.forks` then */
+    size_t last;   /* its peak when it stopped */
+};
+static const char CAPSULE[] = "outsize.meter";
+
+static int runs(const struct handle *h) { return h->slot >= 0 && h->born == meter.forks; }
+
+/* Caller holds the lock. */
+static void end_meter(struct handle *h) {
+    if (runs(h)) {
+        h->last = meter.peak[h->slot];
+        meter.used[h->slot] = 0;
+        if (--meter.active == 0) pthread_cond_signal(&meter.wake);
+    }
+    h->slot = -1;
+}
+
+static void drop_meter(PyObject *capsule) {
+    struct handle *h = PyCapsule_GetPointer(capsule, CAPSULE);
+    pthread_mutex_lock(&meter.lock); /* nobody who holds it waits for the interpreter's lock */
+    end_meter(h);
+    pthread_mutex_unlock(&meter.lock);
+    free(h);
+}
+
+static struct handle *handle_of(PyObject *capsule) { return PyCapsule_GetPointer(capsule, CAPSULE); }
+
+/* Caller holds the lock: a slot with a fresh peak, METERS if all are taken, -1 if there is no thread. */
+static int begin_meter(long long interval, long long rest) {
+    int slot = 0;
+    while (slot < METERS && meter.used[slot]) slot++;
+    if (slot == METERS) return slot;
+    meter.interval = interval;
+    meter.rest = rest;
+    sample(0); /* closes the interval of the others, so that the arena's high-water mark starts here */
+    meter.used[slot] = 1;
+    meter.peak[slot] = 0;
+    sample(INT64_MAX);
+    meter.active++;
+    if (!meter.running) {
+        if (pthread_create(&meter.thread, NULL, run_sampler, NULL)) {
+            meter.used[slot] = 0;
+            meter.active--;
+            return -1;
+        }
+        meter.running = 1;
+        pthread_detach(meter.thread);
+    }
+    return slot;
+}
+
+/* meter_start(interval_ns, rest) -> a meter whose peak begins at the bytes in use now. */
 static PyObject *meter_start(PyObject *self, PyObject *args) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     long long interval, rest;
     (void)self;
     if (!PyArg_ParseTuple(args, "LL", &interval, &rest)) return NULL;
     pthread_once(&once, prepare);
-    int slot = 0, failed = 0;
+    struct handle *h = calloc(1, sizeof *h);
+    if (h == NULL) return PyErr_NoMemory();
+    int slot;
     Py_BEGIN_ALLOW_THREADS
     pthread_mutex_lock(&meter.lock);
-    while (slot < METERS && meter.used[slot]) slot++;
-    if (slot < METERS) {
-        meter.interval = interval;
-        meter.rest = rest;
-        sample(0); /* closes the interval of the others, so that the arena's high-water mark starts here */
-        meter.used[slot] = 1;
-        meter.peak[slot] = 0;
-        sample(INT64_MAX);
-        meter.active++;
-        if (!meter.running) {
-            failed = pthread_create(&meter.thread, NULL, run_sampler, NULL);
-            if (!failed) meter.running = 1, pthread_detach(meter.thread);
-            else meter.used[slot] = 0, meter.active--;
-        }
-    }
+    slot = begin_meter(interval, rest);
+    h->slot = slot == METERS ? -1 : slot;
+    h->born = meter.forks;
     pthread_mutex_unlock(&meter.lock);
     Py_END_ALLOW_THREADS
-    if (slot == METERS) return PyErr_Format(PyExc_RuntimeError, "more than %d memory meters run", METERS);
-    if (failed) return PyErr_Format(PyExc_RuntimeError, "no thread for the memory meter (error %d)", failed);
-    return PyLong_FromLong(slot);
+    PyObject *capsule = h->slot >= 0 ? PyCapsule_New(h, CAPSULE, drop_meter) : NULL;
+    if (capsule == NULL) {
+        pthread_mutex_lock(&meter.lock);
+        end_meter(h);
+        pthread_mutex_unlock(&meter.lock);
+        free(h);
+        if (slot == METERS) return PyErr_Format(PyExc_RuntimeError, "more than %d memory meters run", METERS);
+        if (slot < 0) return PyErr_Format(PyExc_RuntimeError, "no thread for the memory meter");
+    }
+    return capsule;
 }
 
-static int slot_of(PyObject *value) {
-    long slot = PyLong_AsLong(value);
-    if (slot == -1 && PyErr_Occurred()) return -1;
-    if (slot < 0 || slot >= METERS || !meter.used[slot]) {
-        PyErr_Format(PyExc_RuntimeError, "memory meter %ld does not run", slot);
-        return -1;
-    }
-    return (int)slot;
+/* meter_runs(meter) -> bool: it was not stopped, and began in this process. */
+static PyObject *meter_runs(PyObject *self, PyObject *capsule) {
+    (void)self;
+    const struct handle *h = handle_of(capsule);
+    return h == NULL ? NULL : PyBool_FromLong(runs(h));
 }
 
 /* meter_mark(): a reading now, unless one was taken within the rest that the sampler keeps. */
@@ -201,40 +259,42 @@ static PyObject *meter_mark(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* meter_read(slot, reset) -> peak so far; with reset the peak begins anew. */
+/* meter_read(meter, reset) -> peak so far, with reset it begins anew; the last peak of one that has stopped. */
 static PyObject *meter_read(PyObject *self, PyObject *args) {
-    PyObject *which;
+    PyObject *capsule;
     int reset;
     (void)self;
-    if (!PyArg_ParseTuple(args, "Op", &which, &reset)) return NULL;
-    int slot = slot_of(which);
-    if (slot < 0) return NULL;
+    if (!PyArg_ParseTuple(args, "Op", &capsule, &reset)) return NULL;
+    struct handle *h = handle_of(capsule);
+    if (h == NULL) return NULL;
     size_t peak;
     Py_BEGIN_ALLOW_THREADS
     pthread_mutex_lock(&meter.lock);
-    sample(0);
-    peak = meter.peak[slot];
-    if (reset) {
-        meter.peak[slot] = 0;
-        sample(INT64_MAX);
+    if (runs(h)) {
+        sample(0);
+        h->last = meter.peak[h->slot];
+        if (reset) {
+            meter.peak[h->slot] = 0;
+            sample(INT64_MAX);
+        }
     }
+    peak = h->last;
     pthread_mutex_unlock(&meter.lock);
     Py_END_ALLOW_THREADS
     return PyLong_FromSize_t(peak);
 }
 
-/* meter_stop(slot) -> peak since the start or the latest reset. */
-static PyObject *meter_stop(PyObject *self, PyObject *which) {
+/* meter_stop(meter) -> peak since the start or the latest reset; again for one that has stopped. */
+static PyObject *meter_stop(PyObject *self, PyObject *capsule) {
     (void)self;
-    int slot = slot_of(which);
-    if (slot < 0) return NULL;
+    struct handle *h = handle_of(capsule);
+    if (h == NULL) return NULL;
     size_t peak;
     Py_BEGIN_ALLOW_THREADS
     pthread_mutex_lock(&meter.lock);
-    sample(0);
-    peak = meter.peak[slot];
-    meter.used[slot] = 0;
-    if (--meter.active == 0) pthread_cond_signal(&meter.wake);
+    if (runs(h)) sample(0);
+    end_meter(h);
+    peak = h->last;
     pthread_mutex_unlock(&meter.lock);
     Py_END_ALLOW_THREADS
     return PyLong_FromSize_t(peak);
@@ -288,7 +348,8 @@ PyMethodDef outsize_memory_methods[] = {
     {"malloc_owner", malloc_owner, METH_NOARGS, "Who serves malloc."},
     {"meter_start", meter_start, METH_VARARGS, "Start a meter (interval in ns, rest as a multiple of cost)."},
     {"meter_mark", meter_mark, METH_NOARGS, "Take a reading at an operator boundary."},
-    {"meter_read", meter_read, METH_VARARGS, "Peak so far (slot, reset)."},
+    {"meter_runs", meter_runs, METH_O, "Whether a meter runs in this process."},
+    {"meter_read", meter_read, METH_VARARGS, "Peak so far (meter, reset)."},
     {"meter_stop", meter_stop, METH_O, "End a meter; its peak."},
     {"meter_facts", meter_facts, METH_NOARGS, "(readings, their ns, ns of the latest)."},
     {NULL, NULL, 0, NULL}};

@@ -36,6 +36,7 @@ void outsize_arena_note_high(void);    /* after a small block came */
 /* small.c: the smaller blocks of the same libraries, which glibc serves. */
 int64_t outsize_small_bytes(unsigned *version); /* change in their bytes, which may be below 0 */
 int outsize_small_stands(unsigned version);     /* whether none of them has changed since, or is changing */
+void outsize_small_settle(void);                /* a fork left no change under way */
 int outsize_small_memalign(void **out, size_t alignment, size_t bytes);
 void outsize_small_free(void *block);
 void *outsize_small_realloc(void *block, size_t bytes);

@@ -26,6 +26,9 @@ int64_t outsize_small_bytes(unsigned *version) {
 
 int outsize_small_stands(unsigned version) { return atomic_load(&changing) == 0 && atomic_load(&changes) == version; }
 
+/* In a forked child: the threads that were in the middle of a change are not there. */
+void outsize_small_settle(void) { atomic_store(&changing, 0); }
+
 static size_t held_by(void *block) {
     size_t bytes = block != NULL ? malloc_usable_size(block) : 0;
     return bytes >= LEAST_COUNTED ? bytes : 0;
@@ -140,5 +143,6 @@ int64_t outsize_small_bytes(unsigned *version) {
     return 0;
 }
 int outsize_small_stands(unsigned version) { return version == 0; }
+void outsize_small_settle(void) {}
 
 #endif

@@ -7,6 +7,7 @@ forward and the backward begin and end.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, final
@@ -15,6 +16,7 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.fx.graph import _BoxedCodeGen
 
+from ..device.waiting import check_process
 from ..fx import CapturedStep, Program, RewrittenStep
 from .frame import Frame
 from .recording import Recorder
@@ -65,12 +67,13 @@ class StepProgram(Program):
     """A captured step under a host's plan."""
 
     def __init__(self, step: CapturedStep, host: Host) -> None:
-        self._step, self._host = step, host
+        self._step, self._host, self._pid = step, host, os.getpid()
         shared = (*step.primals, *(n for n in step.forward_outputs if isinstance(n, Node)))
         #: Storages that somebody outside can change in place, under whichever view they are saved.
         self._outside = {step.storage[n] for n in shared if n in step.storage}
 
     def forward(self, args: list[Any]) -> list[Any]:
+        check_process(self._pid, "this module's step was planned")
         rewritten = self._host.begin(self._step, args)
         frame = Frame(rewritten, self._host.tiers, sampling=self._host.sampling)
         frame.recorder = self._host.recorder

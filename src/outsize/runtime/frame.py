@@ -8,6 +8,7 @@ does the frame, and with it every block in a tier, whether the backward ran or n
 from __future__ import annotations
 
 import itertools
+import os
 import weakref
 from typing import TYPE_CHECKING, Any, final
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..device.waiting import check_process
 from ..errors import MutationError
 from .encoding import Form
 from .tiers import Arrival, Block, Tier
@@ -55,7 +57,7 @@ class Frame:
     """
 
     def __init__(self, program: Any, tiers: dict[str, Tier], *, sampling: bool = True) -> None:
-        self.number = next(_NUMBERS)
+        self.number, self._pid = next(_NUMBERS), os.getpid()
         self.program = program
         self.tiers = tiers
         self.blocks: dict[int, tuple[Tier, Block]] = {}
@@ -101,7 +103,9 @@ class Frame:
 
         Raises:
             MutationError: one of the watched tensors was changed in place since the forward.
+            OutsizeError: the forward ran in the process that this one was forked from.
         """
+        check_process(self._pid, "the forward of this step ran")
         for name, tensor, version in self._watched:
             if tensor._version != version:
                 raise MutationError(

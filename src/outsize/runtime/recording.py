@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from operator import getitem
 from typing import Any, final
@@ -55,22 +56,22 @@ class Recorder:
         device: torch.device = CPU,
     ) -> None:
         self._names, self._tiers, self._offset = names, tuple(tiers), offset
-        self._moved: list[Moved] = []
+        self._moved: deque[Moved] = deque()
         self._spans: list[LaneSpan] = []
         self._starts: list[float] = []
         self._residency: list[int] = []
         self._stall = 0.0
         for tier in self._tiers:
-            tier.watch(self._moved.append)
+            tier.watch(self._moved)
         self._device = device
-        self._meter: PeakMeter | None = PeakMeter(device).start()
+        self._meter = PeakMeter(device).start()
         self._begin = computed(device)
         self._end = self._begin
 
     @property
     def runs(self) -> bool:
         """Whether it still records."""
-        return self._meter is not None
+        return self._meter.runs
 
     def run(self, graph: Any, args: list[Any]) -> list[Any]:
         """Run one graph of a rewritten step, boxed: `args` is emptied. A compiled one is a single operator."""
@@ -90,9 +91,7 @@ class Recorder:
         """The step has ended. Times are in seconds from the start of the recording."""
         for tier in self._tiers:
             tier.watch(None)
-        if self._meter is not None:
-            self._meter.stop()
-            self._meter = None
+        self._meter.stop()
         moved = [self._transfer(m) for m in sorted(self._moved, key=lambda m: m.start)]
         return Timeline(
             seconds=max([self._end - self._begin, *(span.end for span in moved)]),
@@ -133,7 +132,6 @@ class Recorder:
 
     def _note(self, label: str, start: float, *, waits: bool = False) -> None:
         """An operator has ended. Its span begins where the one before ended: only waits leave the lane empty."""
-        assert self._meter is not None
         end = computed(self._device)
         self._starts.append(start - self._begin)
         self._residency.append(self._meter.reset() + self._offset())

@@ -3,7 +3,7 @@
 import errno
 import gc
 import os
-import stat
+import queue
 import subprocess
 import sys
 import threading
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from outsize.errors import ChecksumError, TierError, TierFullError
 from outsize.runtime.tiers import DiskSettings, DiskTier
-from outsize.runtime.tiers.file import SwapFile, choose_directory, file_system
+from outsize.runtime.tiers.file import SwapFile
 
 MIB = 2**20
 ONE_EACH_WAY = DiskSettings(writers=1, readers=1)
@@ -289,42 +289,6 @@ def test_a_forgotten_tier_closes() -> None:
     assert workers() == before
 
 
-def test_bad_directories(tmp_path: Path) -> None:
-    with pytest.raises(TierError, match="does not exist"):
-        DiskTier(tmp_path / "missing")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(TierError, match="not a directory"):
-        DiskTier(tmp_path / "file")
-    with pytest.raises(TierError, match=r"disk=DIR"):
-        DiskTier("/proc")  # exists; nobody may create files in it
-
-
-def test_the_file_is_private_and_nameless(tmp_path: Path) -> None:
-    tier = DiskTier(tmp_path)
-    tier.write(random_bytes(10)).settle()
-    assert list(tmp_path.iterdir()) == []
-    links = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _is(fd, tmp_path)]
-    assert len(links) == 1
-    fd = next(fd for fd in os.listdir("/proc/self/fd") if _is(fd, tmp_path))
-    assert stat.S_IMODE(os.stat(f"/proc/self/fd/{fd}").st_mode) == 0o600
-    tier.close()
-
-
-def _is(fd: str, directory: Path) -> bool:
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}").startswith(str(directory))
-    except OSError:
-        return False
-
-
-def test_without_o_tmpfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "O_TMPFILE")
-    with DiskTier(tmp_path) as tier:
-        assert tier.facts()["o_tmpfile"] is False
-        assert list(tmp_path.iterdir()) == []
-        assert torch.equal(tier.read(tier.write(random_bytes(99))).wait(), random_bytes(99))
-
-
 def test_a_kill_leaves_nothing(tmp_path: Path) -> None:
     script = (
         "import sys, torch\nfrom outsize.runtime.tiers import DiskTier\n"
@@ -344,14 +308,15 @@ def test_a_kill_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_choosing_a_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert file_system(choose_directory()) not in ("tmpfs", "ramfs")
-    assert file_system("/dev/shm") == "tmpfs"
-    from outsize.runtime.tiers import file
+class _Slow:
+    """A queue from which the next item is got late."""
 
-    monkeypatch.setattr(file, "file_system", lambda path: "tmpfs")
-    with pytest.raises(TierError, match=r"real disk.*tmpfs.*disk=DIR"):
-        choose_directory()
+    def __init__(self, inner: queue.SimpleQueue) -> None:
+        self.put, self.get_nowait, self.inner = inner.put, inner.get_nowait, inner
+
+    def get(self) -> object:
+        time.sleep(0.3)
+        return self.inner.get()
 
 
 def test_whoever_is_told_of_a_failure_holds_the_last_reference(
@@ -360,14 +325,8 @@ def test_whoever_is_told_of_a_failure_holds_the_last_reference(
     """A worker that is slow to look for its next transfer keeps neither the block nor, through its error, the step."""
     file = Faulty(tmp_path)
     with DiskTier(file=file) as tier:
-        unpin = tier._engine.unpin
-
-        def slow(extent: object) -> None:
-            unpin(extent)
-            if threading.current_thread().name == "outsize-disk":
-                time.sleep(0.3)
-
-        monkeypatch.setattr(tier._engine, "unpin", slow)
+        for name in ("writes", "reads"):
+            monkeypatch.setattr(tier._engine, name, _Slow(getattr(tier._engine, name)))
         file.fail_write = OSError(errno.EIO, os.strerror(errno.EIO))
         block = tier.write(random_bytes(10))
         arrival = tier.read(block)

@@ -57,6 +57,9 @@ class _Recording:
         self.after.append((lane, len(after)))
         return self.inner.copy(lane, target, source, after)
 
+    def moment(self, lane: str) -> Event:
+        return self.inner.moment(lane)
+
     def compute_waits(self, event: Event) -> None:
         self.inner.compute_waits(event)
 
@@ -93,6 +96,9 @@ class _Behind:
 
     def copy(self, lane: str, target: torch.Tensor, source: torch.Tensor, after: tuple[Event, ...]) -> Event:
         target.copy_(source)
+        return self
+
+    def moment(self, lane: str) -> Event:
         return self
 
     def compute_waits(self, event: Event) -> None:

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, final
 
 import torch
 
+from ...device.waiting import Latch
 from ...errors import TierError
 
 __all__ = ["Arrival", "Block", "Data", "Moved", "Tier", "TierCounters", "flat_bytes"]
@@ -73,33 +76,36 @@ class Moved:
 
 @final
 class Tally:
-    """The counters of one tier, shared with its threads.
-
-    Attributes:
-        watcher: told of each transfer that ends, None for nobody. Called on any thread.
+    """What one tier has moved, shared with its threads. Each thread adds to sums of its own, so there is no lock that an
+    interrupted one could leave held.
     """
 
     def __init__(self) -> None:
-        self.watcher: Callable[[Moved], object] | None = None
-        self._lock = threading.Lock()
-        self._out = self._in = self._held = self._peak = 0
-        self._stall = 0.0
+        self._sums: dict[tuple[str, int], float] = {}
+        self._log: weakref.ref[deque[Moved]] | None = None
 
-    def add(self, *, out: int = 0, into: int = 0, held: int = 0) -> None:
-        with self._lock:
-            self._out += out
-            self._in += into
-            self._held += held
-            self._peak = max(self._peak, self._held)
+    @property
+    def watcher(self) -> deque[Moved] | None:
+        """Who is told of each transfer that ends, while it lives; None for nobody."""
+        return self._log() if self._log is not None else None
+
+    def watch(self, log: deque[Moved] | None) -> None:
+        self._log = None if log is None else weakref.ref(log)
+
+    def _add(self, what: str, amount: float) -> None:
+        key = (what, threading.get_ident())
+        self._sums[key] = self._sums.get(key, 0) + amount
+
+    def held(self, nbytes: int) -> None:
+        """So many bytes are held now."""
+        key = ("peak", threading.get_ident())
+        self._sums[key] = max(self._sums.get(key, 0), nbytes)
 
     def moved(self, lane: Literal["out", "in"], nbytes: int, start: float, slot: int | None) -> None:
         """A transfer that began at `start` has ended now."""
-        if lane == "out":
-            self.add(out=nbytes)
-        else:
-            self.add(into=nbytes)
-        if (watcher := self.watcher) is not None:
-            watcher(Moved(lane=lane, slot=slot, nbytes=nbytes, start=start, end=time.perf_counter()))
+        self._add(lane, nbytes)
+        if (log := self.watcher) is not None:
+            log.append(Moved(lane=lane, slot=slot, nbytes=nbytes, start=start, end=time.perf_counter()))
 
     def blocked(self, wait: Callable[[], object]) -> None:
         """Run `wait` and count the time it takes as stall."""
@@ -107,18 +113,48 @@ class Tally:
         try:
             wait()
         finally:
-            with self._lock:
-                self._stall += time.perf_counter() - begin
+            self._add("stall", time.perf_counter() - begin)
 
-    def snapshot(self) -> TierCounters:
-        with self._lock:
-            return TierCounters(
-                bytes_out=self._out,
-                bytes_in=self._in,
-                stall_seconds=self._stall,
-                held_bytes=self._held,
-                peak_held_bytes=self._peak,
-            )
+    def snapshot(self, held_bytes: int = 0) -> TierCounters:
+        sums = list(self._sums.items())
+        out, into, stall = (
+            sum(amount for (what, _), amount in sums if what == wanted) for wanted in ("out", "in", "stall")
+        )
+        return TierCounters(
+            bytes_out=int(out),
+            bytes_in=int(into),
+            stall_seconds=float(stall),
+            held_bytes=held_bytes,
+            peak_held_bytes=int(max((n for (what, _), n in sums if what == "peak"), default=0)),
+        )
+
+
+@final
+class Outcome:
+    """How a transfer ended: known once the latch is open."""
+
+    __slots__ = ("_error", "latch")
+
+    def __init__(self) -> None:
+        self.latch = Latch()
+        self._error: TierError | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self._error is not None
+
+    def end(self, error: TierError | None = None) -> None:
+        self._error = error
+        self.latch.open()
+
+    def check(self) -> None:
+        """Raise what went wrong, as a new error each time: one that was raised holds the whole step in its traceback."""
+        if self._error is not None:
+            raise self.error()
+
+    def error(self) -> TierError:
+        assert self._error is not None
+        return type(self._error)(*self._error.args)
 
 
 class Block(ABC):
@@ -201,9 +237,9 @@ class Tier(ABC):
         """What the tier has done so far."""
         return self.tally.snapshot()
 
-    def watch(self, watcher: Callable[[Moved], object] | None) -> None:
-        """Tell `watcher` of each transfer that ends from now on, on whichever thread; None for nobody any more."""
-        self.tally.watcher = watcher
+    def watch(self, log: deque[Moved] | None) -> None:
+        """Append each transfer that ends from now on to `log`, while somebody keeps it; None for nobody any more."""
+        self.tally.watch(log)
 
     @abstractmethod
     def facts(self) -> Mapping[str, object]:

@@ -103,6 +103,7 @@ class SwapFile:
                 f"cannot swap to {directory} ({file_system(directory)}): {error.strerror or error}; name a writable "
                 "directory with disk=DIR"
             ) from None
+        self._open = [self._fd]
         self.direct = direct and self._go_direct()
         self.memory_align, self.offset_align = _alignments(self._fd) if self.direct else (1, _ASSUMED_ALIGN)
 
@@ -164,12 +165,11 @@ class SwapFile:
         }
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        with suppress(IndexError):
+            os.close(self._open.pop())  # whoever pops it closes it, once
 
     def __repr__(self) -> str:
-        size = os.fstat(self._fd).st_size if self._fd >= 0 else 0
+        size = os.fstat(self._fd).st_size if self._open else 0
         return f"SwapFile({str(self.directory)!r}, {format_bytes(size)})"
 
 

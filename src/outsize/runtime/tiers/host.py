@@ -5,22 +5,25 @@ its copy has ended, and neither may stop the host: so each copy waits for an eve
 compute lane waits for the copy's event (`device.lanes`). The source is kept until the compute lane waits for the copy
 (`settle`), or its end has been seen, which every call to the tier looks for. Locking pages is slow, so buffers are cut
 from slabs that stay.
+
+An interrupt may strike at any line. A copy that has begun must not lose what it reads and writes, so the tier holds
+both before the copy begins; and where a call ended between the two, the tier waits for the lane as it then is.
 """
 
 from __future__ import annotations
 
-import collections
 import threading
 import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import final
+from typing import Literal, final
 
 import torch
 
 from ...device.lanes import Event, Lanes, lanes_for
 from ...device.link import EmulatedLink
+from ...device.waiting import aside
 from ...errors import TierError, TierFullError
 from ...units import format_bytes
 from .base import Arrival, Block, Data, Tally, Tier, TierCounters, destination, flat_bytes
@@ -50,39 +53,45 @@ class _Slab:
     space: Space
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class _Place:
-    """Where a block lies, and who still needs it there."""
+    """Where a block lies. It is taken while this object lives: its block holds it, and each copy under way."""
 
-    slab: _Slab
-    offset: int
     nbytes: int
-    pins: int = 1
-    released: bool = False
+    memory: torch.Tensor | None = None
+    offset: int = 0
 
     @property
     def flat(self) -> torch.Tensor:
-        return self.slab.memory[self.offset : self.offset + self.nbytes]
+        assert self.memory is not None
+        return self.memory[self.offset : self.offset + self.nbytes]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Transfer:
-    """A copy under way and what it keeps alive."""
+    """A copy under way and what it keeps alive.
 
-    event: Event
-    place: _Place
+    `event` is its end, None before it has begun, and for good where whoever called was interrupted: then `caller`, which
+    is the block or the arrival that it was to be, is gone.
+    """
+
+    lane: Literal["out", "in"]
+    nbytes: int
+    place: _Place | None
     keeps: object
-    out: bool
-    block: weakref.ref[HostBlock]
+    caller: weakref.ref[object]
+    slot: int | None
+    event: Event | None = None
     start: float = field(default_factory=time.perf_counter)
 
 
 @final
 class HostBlock(Block):
-    """A piece of host memory and the event that ends its write."""
+    """A piece of host memory and the copy that fills it."""
 
-    def __init__(self, tier: HostTier, place: _Place) -> None:
-        self.nbytes, self.place = place.nbytes, place
+    def __init__(self, tier: HostTier, place: _Place, slot: int | None) -> None:
+        self.nbytes, self.slot = place.nbytes, slot
+        self.place: _Place | None = place
         self.transfer: _Transfer | None = None
         self._tier = tier
 
@@ -102,32 +111,31 @@ class HostBlock(Block):
         return self.event is None or self.event.done()
 
     def release(self) -> None:
-        if not self.place.released:
-            self.place.released = True
-            self._tier.give_back(self.place)
-
-    def __del__(self) -> None:
-        self.release()
+        self.place = None
+        self._tier.sweep()
 
 
 @final
 class HostArrival(Arrival):
     """A copy to the device under way."""
 
-    def __init__(self, tier: HostTier, target: torch.Tensor, transfer: _Transfer) -> None:
-        self._tier, self._target, self._transfer = tier, target, transfer
+    def __init__(self, tier: HostTier, target: torch.Tensor) -> None:
+        self._tier, self._target = tier, target
+        self.transfer: _Transfer | None = None
 
     def wait(self) -> torch.Tensor:
-        lanes, event = self._tier.lanes, self._transfer.event
+        assert self.transfer is not None
+        lanes, event = self._tier.lanes, self.transfer.event
+        assert event is not None
         if event.done():
             lanes.compute_waits(event)
         else:  # on an accelerator this returns at once: its compute lane waits, not the host
             self._tier.tally.blocked(lambda: lanes.compute_waits(event))
-        self._tier.let_go(self._transfer)
+        self._tier.let_go(self.transfer)
         return self._target
 
     def ready(self) -> bool:
-        return self._transfer.event.done()
+        return self.transfer is not None and self.transfer.event is not None and self.transfer.event.done()
 
 
 @final
@@ -153,67 +161,56 @@ class HostTier(Tier):
         self.settings = settings or HostSettings()
         self.lanes = lanes or lanes_for(device, self.settings.link)
         self.tally = Tally()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # for new slabs; never taken by a step's own thread
         self._slabs: list[_Slab] = []
-        self._under_way: list[_Transfer] = []
-        self._given_back: collections.deque[_Place] = collections.deque()
+        self._under_way: dict[_Transfer, None] = {}
         self._closed = False
         weakref.finalize(self, _end_copies, self.lanes, self._under_way)
 
     # -- space
 
     def reserve(self, nbytes: int) -> None:
-        with self._lock:
-            self._check_open()
-            have = sum(slab.space.size for slab in self._slabs)
-            if nbytes > have:
-                self._add_slab(nbytes - have, asked=nbytes)
+        self._check_open()
+        aside(lambda: self._add_slab(total=nbytes, asked=nbytes))
 
-    def _add_slab(self, nbytes: int, *, asked: int) -> _Slab:
-        have, limit = sum(slab.space.size for slab in self._slabs), self.settings.limit_bytes
-        size = max(nbytes, self.settings.slab_bytes)
-        if limit is not None and have + size > limit:
-            size = nbytes  # the last slab may be small
-        size = -(-size // 4096) * 4096
-        if limit is not None and have + size > limit:
-            raise TierFullError(
-                f"the host tier cannot hold {format_bytes(asked)} ({asked} bytes) more: it has {format_bytes(have)} of "
-                f"at most {format_bytes(limit)}; raise the limit or swap to disk"
-            )
-        try:
-            slab = _Slab(self.lanes.host_buffer(size), Space(4096))
-        except (RuntimeError, MemoryError) as error:
-            raise TierFullError(
-                f"the host tier cannot hold {format_bytes(asked)} ({asked} bytes) more: the system refused "
-                f"{format_bytes(size)} of page-locked memory beyond {format_bytes(have)}: {error}"
-            ) from None
-        slab.space.grow(size)
-        self._slabs.append(slab)
-        return slab
+    def _add_slab(self, *, asked: int, total: int = 0) -> None:
+        """More memory, where less than `total` bytes are there or no slab has room for those asked. Runs aside."""
+        with self._lock:
+            have, limit = sum(slab.space.size for slab in self._slabs), self.settings.limit_bytes
+            if have >= total if total else any(slab.space.shortage(asked) <= 0 for slab in self._slabs):
+                return
+            wanted = max(total - have, 0) or asked
+            size = max(wanted, self.settings.slab_bytes)
+            if limit is not None and have + size > limit:
+                size = wanted  # the last slab may be small
+            size = -(-size // 4096) * 4096
+            if limit is not None and have + size > limit:
+                raise TierFullError(
+                    f"the host tier cannot hold {format_bytes(asked)} ({asked} bytes) more: it has {format_bytes(have)} "
+                    f"of at most {format_bytes(limit)}; raise the limit or swap to disk"
+                )
+            try:
+                slab = _Slab(self.lanes.host_buffer(size), Space(4096))
+            except (RuntimeError, MemoryError) as error:
+                raise TierFullError(
+                    f"the host tier cannot hold {format_bytes(asked)} ({asked} bytes) more: the system refused "
+                    f"{format_bytes(size)} of page-locked memory beyond {format_bytes(have)}: {error}"
+                ) from None
+            slab.space.grow(size)
+            self._slabs.append(slab)
 
     def _take(self, nbytes: int) -> _Place:
-        self._collect()
-        slab = next((slab for slab in self._slabs if slab.space.shortage(nbytes) == 0), None)
-        slab = slab or self._add_slab(nbytes, asked=nbytes)
-        self.tally.add(held=nbytes)
-        return _Place(slab, slab.space.take(nbytes), nbytes)
+        place = _Place(nbytes)
+        while True:
+            for slab in tuple(self._slabs):
+                if (offset := slab.space.take(place, nbytes)) is not None:
+                    place.memory, place.offset = slab.memory, offset
+                    self.tally.held(self._held())
+                    return place
+            aside(lambda: self._add_slab(asked=nbytes))
 
-    def give_back(self, place: _Place) -> None:
-        """Give one pin back, from anywhere, finalizers included: never blocks."""
-        self._given_back.append(place)
-        if self._lock.acquire(blocking=False):
-            try:
-                self._collect()
-            finally:
-                self._lock.release()
-
-    def _collect(self) -> None:
-        while self._given_back:
-            place = self._given_back.popleft()
-            place.pins -= 1
-            if place.pins == 0:
-                place.slab.space.give(place.offset, place.nbytes)
-                self.tally.add(held=-place.nbytes)
+    def _held(self) -> int:
+        return sum(slab.space.held_bytes for slab in tuple(self._slabs))
 
     def let_go(self, transfer: _Transfer | None) -> None:
         """Drop the device's side of a copy that the compute lane waits for: who takes that memory next runs after it.
@@ -226,37 +223,25 @@ class HostTier(Tier):
 
     def sweep(self) -> None:
         """Let go of what ended copies kept alive."""
-        ended: list[_Transfer] = []
-        with self._lock:
-            left: list[_Transfer] = []
-            for transfer in self._under_way:
-                (ended if transfer.event.done() else left).append(transfer)
-            self._under_way[:] = left
-            kept = [transfer.keeps for transfer in ended]
-            for transfer in ended:
-                transfer.keeps = None
-                block = transfer.block()
-                slot = block.slot if block is not None else None
-                self.tally.moved("out" if transfer.out else "in", transfer.place.nbytes, transfer.start, slot)
-                self._given_back.append(transfer.place)
-            self._collect()
-        del kept  # outside the lock: finalizers may call back
+        for transfer in tuple(self._under_way):
+            if transfer.event is None:
+                if transfer.caller() is not None:
+                    continue  # about to begin, on another thread
+                # Interrupted; it may have begun. What the lane has now includes it if it has.
+                transfer.event = self.lanes.moment(transfer.lane)
+            if transfer.event.done() and self._under_way.pop(transfer, self) is None:
+                transfer.keeps = transfer.place = None
+                self.tally.moved(transfer.lane, transfer.nbytes, transfer.start, transfer.slot)
 
     # -- transfers
 
     def write(self, data: Data, owner: object = None, slot: int | None = None) -> HostBlock:
         self.sweep()
         source = flat_bytes(data)
-        with self._lock:
-            self._check_open()
-            place = self._take(source.numel())
-            block = HostBlock(self, place)
-            block.slot = slot
-            event = self.lanes.copy("out", place.flat, source, (self.lanes.compute_event(),))
-            place.pins += 1
-            kept = (source, data, owner)
-            block.transfer = _Transfer(event, place, kept, True, weakref.ref(block))
-            self._under_way.append(block.transfer)
+        self._check_open()
+        block = HostBlock(self, place := self._take(source.numel()), slot)
+        transfer = _Transfer("out", place.nbytes, place, (source, data, owner), weakref.ref(block), slot)
+        self._begin(block, transfer, place.flat, source, (self.lanes.compute_event(),))
         return block
 
     def read(self, block: Block, into: Data | None = None) -> HostArrival:
@@ -264,17 +249,28 @@ class HostTier(Tier):
         if not isinstance(block, HostBlock) or block._tier is not self or block.event is None:
             raise TierError("this block was not written to this host tier")
         target = destination(block.nbytes, into, self.lanes.device)
-        with self._lock:
-            self._check_open()
-            if block.place.released:
-                raise TierError(f"this block of {format_bytes(block.nbytes)} was released before it was read")
-            # The destination's memory may be in use by what the compute lane has yet to run.
-            after = (block.event, self.lanes.compute_event())
-            event = self.lanes.copy("in", target, block.place.flat, after)
-            block.place.pins += 1
-            transfer = _Transfer(event, block.place, target, False, weakref.ref(block))
-            self._under_way.append(transfer)
-        return HostArrival(self, target, transfer)
+        self._check_open()
+        if (place := block.place) is None:
+            raise TierError(f"this block of {format_bytes(block.nbytes)} was released before it was read")
+        # The destination's memory may be in use by what the compute lane has yet to run.
+        after = (block.event, self.lanes.compute_event())
+        arrival = HostArrival(self, target)
+        transfer = _Transfer("in", place.nbytes, place, target, weakref.ref(arrival), block.slot)
+        self._begin(arrival, transfer, target, place.flat, after)
+        return arrival
+
+    def _begin(
+        self,
+        caller: HostBlock | HostArrival,
+        transfer: _Transfer,
+        target: torch.Tensor,
+        source: torch.Tensor,
+        after: tuple[Event, ...],
+    ) -> None:
+        """Put the copy on its lane. Before it begins, the tier holds what it reads and writes."""
+        caller.transfer = transfer
+        self._under_way[transfer] = None
+        transfer.event = self.lanes.copy(transfer.lane, target, source, after)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -284,7 +280,7 @@ class HostTier(Tier):
 
     def counters(self) -> TierCounters:
         self.sweep()
-        return self.tally.snapshot()
+        return self.tally.snapshot(self._held())
 
     def facts(self) -> Mapping[str, object]:
         return {
@@ -295,20 +291,16 @@ class HostTier(Tier):
         }
 
     def close(self) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            under_way = list(self._under_way)
-            self._under_way.clear()
-        for transfer in under_way:
-            transfer.event.wait()
+        self._closed = True
+        for transfer in tuple(self._under_way):
+            if transfer.event is not None:
+                transfer.event.wait()
         self.lanes.close()
-        with self._lock:
-            self._slabs.clear()
+        self._under_way.clear()
+        self._slabs.clear()
 
 
-def _end_copies(lanes: Lanes, under_way: list[_Transfer]) -> None:
+def _end_copies(lanes: Lanes, under_way: dict[_Transfer, None]) -> None:
     """A tier goes while copies run: what they read and write has to outlive them."""
-    if any(not transfer.event.done() for transfer in under_way):
+    if any(transfer.event is None or not transfer.event.done() for transfer in under_way):
         lanes.close()
