@@ -85,6 +85,7 @@ def compile(
         CaptureError: (at the first forward) the module is not one graph.
     """
     device = device_of((*module.parameters(), *module.buffers()))
+    memory.check_counted(device)
     _suits(device, disk, disk_budget, inner)
     options = Options(
         budget_bytes=_budget(budget, device),
@@ -131,6 +132,7 @@ def meter(module: torch.nn.Module, *, optimizer: torch.optim.Optimizer | None = 
     """The plain step in the same executor and under the same meter: what a plan is compared with."""
     allocator.install()
     device = device_of((*module.parameters(), *module.buffers()))
+    memory.check_counted(device)
     options = Options(budget_bytes=2**62, actions=())
     planned = functools.partial(prepare, options)
     return _install(module, Session(module, optimizer, {}, planned, options.budget_bytes, device))

@@ -193,15 +193,57 @@ def test_a_second_install_changes_nothing() -> None:
     assert settings_now["threshold_bytes"] == 256 * 1024
 
 
-def test_it_declines_where_address_space_is_limited() -> None:
-    script = (
-        "import resource; resource.setrlimit(resource.RLIMIT_AS, (64 << 30, 64 << 30))\n"
-        "import torch\nfrom outsize.device import allocator\n"
-        "assert not allocator.install() and not allocator.installed() and allocator.trim() == 0\n"
-        "assert 'ulimit' in allocator.facts()['refusal']\n"
-        "assert torch.ones(1 << 20).sum() == 1 << 20"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True)
+LIMIT = """
+import resource, torch
+from outsize.device import allocator, memory
+MIB = 2**20
+
+def limit(nbytes):
+    resource.setrlimit(resource.RLIMIT_AS, (nbytes, nbytes))
+
+def size():
+    return int(open("/proc/self/statm").read().split()[0]) * 4096
+
+def peak(nbytes):
+    meter = memory.PeakMeter(interval_seconds=3600.0).start()  # no sample comes to help
+    before = meter.reset()
+    block = torch.empty(nbytes, dtype=torch.uint8)
+    del block
+    assert abs(meter.stop() - before - nbytes) < MIB // 8
+"""
+BEFORE = """
+limit(64 << 30)
+assert not allocator.install() and not allocator.installed() and allocator.trim() == 0
+assert 'ulimit -v' in allocator.facts()['refusal'] and allocator.facts()['counted']
+assert torch.ones(1 << 20).sum() == 1 << 20
+peak(7 * MIB)
+"""
+LATER = """
+assert allocator.install()
+kept = [torch.full((MIB,), n, dtype=torch.uint8) for n in range(40)]
+assert size() > 8 << 30
+limit(4 << 30)  # below what is reserved: nobody gets a page until the arena gives way
+del kept[::2]
+torch.ones(MIB)
+assert size() < 4 << 30
+assert not allocator.installed() and 'limited' in allocator.facts()['refusal']
+more = [torch.full((3 * MIB,), n, dtype=torch.uint8) for n in range(60)]  # where the arena was
+peak(7 * MIB)
+assert all(int(t[0]) == int(t[-1]) == 2 * n + 1 for n, t in enumerate(kept))
+assert all(int(t[0]) == int(t[-1]) == n for n, t in enumerate(more))
+before = memory.bytes_in_use()
+del kept, more
+assert abs(before - memory.bytes_in_use() - 200 * MIB) < MIB
+tensor = torch.arange(MIB)
+tensor.untyped_storage().resize_(16 * MIB)
+assert tensor[-1] == MIB - 1
+assert not allocator.install() and allocator.trim() == 0
+"""
+
+
+@pytest.mark.parametrize("script", [BEFORE, LATER], ids=["before", "later"])
+def test_it_steps_aside_where_address_space_is_limited(script: str) -> None:
+    subprocess.run([sys.executable, "-c", LIMIT + script], check=True)
 
 
 def test_foreign_pointers_pass() -> None:

@@ -4,10 +4,11 @@ The C library keeps freed tensors in its heap, so a step that swaps its tensors 
 not; told to map each tensor anew, it pays for fresh pages at every operator, which cost more than the disk. `install`
 lets torch's own libraries take blocks of `threshold_bytes` or more from one reserved range (native/arena.c): pages
 are reused while they are warm and given back when a step has not used them. Nothing is preloaded and no other library
-is touched; glibc's `mallinfo2` goes on counting every byte.
+is touched; glibc's `mallinfo2` goes on counting every byte. jemalloc and tcmalloc may be preloaded beside it.
 
-Where the arena cannot be used (another allocator is preloaded, no glibc, limits on the address space) glibc is told
-to return freed tensors instead, and `facts()` says so.
+A reserved range is address space, so where that is limited (`ulimit -v`) the arena steps aside, also where the limit
+comes later. Then torch's blocks come from the C library, which is told to return freed tensors and to keep few heaps;
+they are counted one by one all the same, so peaks stay exact. `facts()` says what is in use, and why.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from pathlib import Path
 import psutil
 
 from .. import native
-from .memory import malloc_owner
+from .memory import COUNTED, malloc_owner
 
 __all__ = ["ArenaSettings", "facts", "install", "installed", "trim"]
 
 _LIBRARIES = ("libc10", "libtorch")
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _STRICT_OVERCOMMIT = 2
 
 
@@ -67,20 +68,31 @@ _state = _State()
 
 def installed() -> bool:
     """Whether torch's large tensors come from the arena."""
-    return _state.settings is not None
+    if _state.settings is None or native.kernels is None:
+        return False
+    if not native.kernels.arena_serves():
+        _state.refusal = (
+            "the address space of this process was limited (ulimit -v) after the arena was installed"
+        )
+        _fall_back(_state.settings)
+        return False
+    return True
 
 
 def install(settings: ArenaSettings | None = None) -> bool:
     """Serve torch's large CPU blocks from the arena from now on; what exists stays where it is.
 
-    Once installed it stays for the life of the process, with the settings of the first call. Where it cannot be
-    used, glibc is told to give freed tensors back (`mallopt`), and `facts()["refusal"]` says why.
+    Once installed it stays for the life of the process, with the settings of the first call, or until the address space
+    is limited. Where it cannot be used, glibc is told to give freed tensors back (`mallopt`), torch's blocks are counted
+    one by one where that is possible, and `facts()["refusal"]` says why.
 
     Returns:
         Whether the arena is in use.
     """
     if installed():
         return True
+    if _state.settings is not None:  # it was, and has stepped aside
+        return False
     chosen = settings or ArenaSettings()
     _state.refusal = _refusal() or _try(chosen)
     if _state.refusal:
@@ -98,16 +110,22 @@ def _refusal() -> str:
         )
     if native.kernels is None:
         return "the C module was not built"
-    if (owner := malloc_owner()) != "glibc":
-        return f"malloc is served by {owner}, which manages pages itself"
-    if _overcommit() == _STRICT_OVERCOMMIT:
-        return "vm.overcommit_memory is 2, so reserved address space counts as memory"
+    if (owner := malloc_owner()) not in COUNTED:
+        return f"malloc is served by {owner}, which gives no count of the bytes in use"
     import resource
 
-    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-        return "the address space of this process is limited (ulimit -v)"
     if resource.getpagesize() != 4096:
         return f"pages have {resource.getpagesize()} bytes, not 4096"
+    if not _state.slots:
+        freeing, allocating = native.kernels.arena_redirect(_LIBRARIES)
+        if allocating < 1:
+            return "torch's libraries do not import posix_memalign as expected"
+        _state.slots = freeing + allocating
+    if _overcommit() == _STRICT_OVERCOMMIT:
+        return "vm.overcommit_memory is 2, so reserved address space counts as memory"
+    for kind, name in ((resource.RLIMIT_AS, "ulimit -v"), (resource.RLIMIT_DATA, "ulimit -d")):
+        if resource.getrlimit(kind)[0] != resource.RLIM_INFINITY:
+            return f"the address space of this process is limited ({name})"
     return ""
 
 
@@ -119,26 +137,27 @@ def _overcommit() -> int:
 
 def _try(chosen: ArenaSettings) -> str:
     assert native.kernels is not None
-    kernels, whole = native.kernels, int(chosen.reserve_factor * psutil.virtual_memory().total)
-    if not kernels.arena_reserve(
-        whole, chosen.threshold_bytes, int(chosen.slack * 1000), chosen.floor_bytes, chosen.huge_pages
+    whole = int(chosen.reserve_factor * psutil.virtual_memory().total)
+    slack, shadow = int(chosen.slack * 1000), malloc_owner() == "glibc"
+    if native.kernels.arena_reserve(
+        whole, chosen.threshold_bytes, slack, chosen.floor_bytes, chosen.huge_pages, shadow
     ):
-        return f"{whole} bytes of address space could not be reserved"
-    freeing, allocating = kernels.arena_redirect(_LIBRARIES)
-    if allocating < 1:
-        return "torch's libraries do not import posix_memalign as expected"
-    _state.slots = freeing + allocating
-    return ""
+        return ""
+    return f"{whole} bytes of address space could not be reserved"
 
 
 @functools.cache
 def _fall_back(chosen: ArenaSettings) -> None:
-    """glibc alone: map every large block, so that freeing it gives the pages back, at the price of fresh ones."""
+    """glibc alone: map every large block, so that freeing it gives the pages back, at the price of fresh ones.
+
+    A heap for each thread would take 64 MiB of address space each.
+    """
     if malloc_owner() == "glibc":
         with suppress(AttributeError, OSError):
             libc = ctypes.CDLL(None)
             libc.mallopt(_M_MMAP_THRESHOLD, max(chosen.threshold_bytes, 2**20))
             libc.mallopt(_M_TRIM_THRESHOLD, chosen.floor_bytes)
+            libc.mallopt(_M_ARENA_MAX, 1)
 
 
 def trim(*, everything: bool = False) -> int:
@@ -151,7 +170,12 @@ def trim(*, everything: bool = False) -> int:
 def facts() -> Mapping[str, object]:
     """What serves large blocks, why, and the arena's counters in bytes: JSON-compatible values."""
     if not installed() or native.kernels is None:
-        return {"allocator": malloc_owner(), "installed": False, "refusal": _state.refusal}
+        return {
+            "allocator": malloc_owner(),
+            "installed": False,
+            "counted": _state.slots > 0,
+            "refusal": _state.refusal,
+        }
     return {
         "allocator": "arena",
         "installed": True,

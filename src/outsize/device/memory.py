@@ -2,16 +2,17 @@
 
 A budget is a promise about bytes, so the meter must count them whoever allocated them. Torch counts a CUDA device's
 bytes itself. On the CPU it counts nothing, and its profiler misses other threads; so here the C allocator is asked:
-glibc's `mallinfo2`, or jemalloc's statistics where it is preloaded. A peak that lasts for a fraction of an operator
-is caught by a native thread that samples without the interpreter lock, and is exact for the blocks of the arena
-(`device.allocator`), which keeps a high-water mark. The process's resident set is reported beside it, as the kernel
-counts it.
+glibc's `mallinfo2`, or the statistics of jemalloc or tcmalloc where one is preloaded. A peak that lasts for a fraction
+of an operator is caught by a native thread that samples without the interpreter lock, and is exact for what torch's
+libraries hold (`device.allocator`), of which a high-water mark is kept. The process's resident set is reported beside
+it, as the kernel counts it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import final
@@ -21,11 +22,13 @@ import torch
 
 from .. import native
 from ..errors import OutsizeError
+from . import groups
 from .probes import CudaProbe, NativeProbe, Probe, ThreadProbe
 
 __all__ = [
     "PeakMeter",
     "bytes_in_use",
+    "check_counted",
     "free_bytes",
     "malloc_owner",
     "meter_seconds",
@@ -37,7 +40,7 @@ __all__ = [
 
 Device = torch.device | str | None
 #: Allocators whose count of the bytes in use is read here.
-COUNTED = ("glibc", "jemalloc")
+COUNTED = ("glibc", "jemalloc", "tcmalloc")
 
 
 class _Mallinfo2(ctypes.Structure):
@@ -55,7 +58,7 @@ class _Mallinfo2(ctypes.Structure):
 
 @functools.cache
 def malloc_owner() -> str:
-    """Who serves `malloc` in this process: "glibc", "jemalloc", "mimalloc" or "other"."""
+    """Who serves `malloc` in this process: "glibc", "jemalloc", "tcmalloc", "mimalloc" or "other"."""
     if native.kernels is not None:
         return str(native.kernels.malloc_owner())
     return "glibc" if hasattr(ctypes.CDLL(None), "mallinfo2") else "other"
@@ -68,20 +71,31 @@ def bytes_in_use(device: Device = None) -> int:
         device: a CUDA device, or None / "cpu" for the process's C allocator.
 
     Raises:
-        OutsizeError: the C allocator of this platform gives no count (neither glibc nor jemalloc).
+        OutsizeError: the process's allocator gives no count, as mimalloc does not; see `check_counted`.
     """
     if (cuda := _cuda(device)) is not None:
         return int(torch.cuda.memory_allocated(cuda))
-    owner = malloc_owner()
-    if owner not in COUNTED:
-        raise OutsizeError(
-            f"the bytes in use cannot be counted: malloc is served by {owner!r}, which gives no count that is read "
-            "here; glibc and jemalloc do"
-        )
+    check_counted()
     if native.kernels is not None:
         return int(native.kernels.bytes_in_use())
     info = _mallinfo2()()
     return int(info.uordblks + info.hblkhd)
+
+
+def check_counted(device: Device = None) -> None:
+    """Whether the bytes in use on the device are counted, without which there is no budget.
+
+    Raises:
+        OutsizeError: the process's allocator gives no count that is read here.
+    """
+    if _cuda(device) is not None or (owner := malloc_owner()) in (COUNTED if native.kernels else COUNTED[:1]):
+        return
+    raise OutsizeError(
+        f"the bytes in use cannot be counted, so no budget can be kept: malloc is served by "
+        f"{'another library' if owner == 'other' else owner}, which gives no count of them (LD_PRELOAD is "
+        f"{os.environ.get('LD_PRELOAD', '')!r}). Start Python without it (env -u LD_PRELOAD python ...), or preload "
+        "jemalloc or gperftools' tcmalloc, whose counts are read here as glibc's is"
+    )
 
 
 @functools.cache
@@ -130,10 +144,11 @@ def reset_peak_rss() -> bool:
 
 
 def total_bytes(device: Device = None) -> int:
-    """Memory of the device, in bytes; on the CPU the smaller of RAM and the control group's limit."""
+    """Memory of the device, in bytes; on the CPU the smallest of RAM and the limits of the process's control groups."""
     if (cuda := _cuda(device)) is not None:
         return int(torch.cuda.get_device_properties(cuda).total_memory)
-    return min(int(psutil.virtual_memory().total), _group_limit())
+    whole, limit = int(psutil.virtual_memory().total), groups.limit_bytes()
+    return whole if limit is None else min(whole, limit)
 
 
 def free_bytes(device: Device = None) -> int:
@@ -143,15 +158,8 @@ def free_bytes(device: Device = None) -> int:
             cuda
         )  # by torch, to hand out again
         return int(torch.cuda.mem_get_info(cuda)[0]) + held_back
-    return min(int(psutil.virtual_memory().available), max(_group_limit() - rss_bytes(), 0))
-
-
-def _group_limit() -> int:
-    """Memory limit of the control group (v2, then v1), or 2**63 without one."""
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):
-            return int(Path(path).read_text())
-    return 2**63
+    available, left = int(psutil.virtual_memory().available), groups.free_bytes()
+    return available if left is None else min(available, left)
 
 
 def meter_seconds() -> float:

@@ -8,7 +8,11 @@
  * the bytes in use, and a step that repeats itself pays for no page twice.
  *
  * glibc's count must stay true for whoever reads `mallinfo2`: one untouched glibc block, the shadow, is kept as long
- * as the bytes in use (realloc of a mapped block moves no page), so they appear there to within `granule`. */
+ * as the bytes in use (realloc of a mapped block moves no page), so they appear there to within `granule`. Another
+ * allocator's realloc may move pages, so there is no shadow beside it.
+ *
+ * The range is address space that others need where that is limited (RLIMIT_AS). A limit may come at any time, so it is
+ * looked for at each block: then the arena retires, hands out no more, and unmaps whatever is or comes free. */
 #include "native.h"
 
 #if defined(__linux__) && defined(__GLIBC__) && defined(__LP64__)
@@ -19,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /* Range FIRST begins at page 0 always: a split keeps the lower part and a merge the lower range. */
@@ -44,8 +49,9 @@ static struct {
     struct range *ranges;
     uint32_t spare, made, first_free;
     size_t in_use, high, step_high, last_high, touched_pages, blocks; /* in pages */
-    void *shadow;
+    void *shadow; /* NULL for none */
     size_t shadow_bytes;
+    int retired;
     uint64_t allocations, misses, purges, purged_pages, fresh_pages, shadow_moves;
 } arena = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -185,7 +191,7 @@ static uint32_t tightest(uint32_t pages) {
 static void follow(void) {
     size_t want = arena.in_use * PAGE, granule = want / 256 > 524288 ? want / 256 : 524288;
     size_t off = want > arena.shadow_bytes ? want - arena.shadow_bytes : arena.shadow_bytes - want;
-    if (off > granule || (want == 0 && off)) {
+    if (arena.shadow != NULL && (off > granule || (want == 0 && off))) {
         size_t size = want > PAGE ? want : PAGE;
         atomic_fetch_add(&shadow_version, 1);
         void *moved = realloc(arena.shadow, size - 64);
@@ -200,12 +206,59 @@ static void follow(void) {
     atomic_store(&in_use_bytes, want);
 }
 
+static int limited(int resource) {
+    struct rlimit found;
+    return getrlimit(resource, &found) == 0 && found.rlim_cur != RLIM_INFINITY;
+}
+
+/* Caller holds the lock. The pages of a free range are no longer ours. */
+static void unmap(struct range *it) {
+    uint32_t end = it->start + it->pages, stop = end < arena.top ? end : arena.top;
+    if (munmap((void *)(arena.base + (size_t)it->start * PAGE), (size_t)it->pages * PAGE)) return;
+    if (stop > it->start) set_bits(arena.touched, it->start, stop - it->start, 0);
+    arena.touched_pages -= it->touched;
+    it->touched = 0;
+}
+
+/* The part of a table that stands for pages which were never handed out. */
+static void unmap_rest(void *table, size_t used, size_t all) {
+    size_t kept = (used + PAGE - 1) / PAGE * PAGE;
+    if (kept < all) munmap((char *)table + kept, all - kept);
+}
+
+/* Caller holds the lock. Whether the arena has retired just now, since address space is limited. */
+static int heed_limits(void) {
+    if (arena.base == 0 || arena.retired || !(limited(RLIMIT_AS) || limited(RLIMIT_DATA))) return 0;
+    arena.retired = 1;
+    atomic_store(&arena.end, arena.base + (size_t)arena.top * PAGE);
+    for (uint32_t r = arena.first_free; r != NONE; r = arena.ranges[r].next) unmap(&arena.ranges[r]);
+    size_t bits = ((size_t)arena.pages / 64 + 1) * 8, kept = ((size_t)arena.top / 64 + 1) * 8;
+    unmap_rest(arena.index, (size_t)arena.top * sizeof *arena.index, (size_t)arena.pages * sizeof *arena.index);
+    unmap_rest(arena.touched, kept, bits);
+    unmap_rest(arena.used, kept, bits);
+    atomic_fetch_add(&shadow_version, 1);
+    free(arena.shadow); /* it is as large as the bytes in use */
+    arena.shadow = NULL;
+    arena.shadow_bytes = 0;
+    atomic_store(&shadow_counted, 0);
+    atomic_fetch_add(&shadow_version, 1);
+    return 1;
+}
+
+int outsize_arena_give_way(void) {
+    pthread_mutex_lock(&arena.lock);
+    int retired = heed_limits();
+    pthread_mutex_unlock(&arena.lock);
+    return retired;
+}
+
 static void *take(size_t bytes) {
-    if (bytes > (size_t)arena.pages * PAGE) return NULL;
+    if (bytes > (size_t)arena.pages * PAGE || arena.retired) return NULL;
     uint32_t pages = (uint32_t)((bytes + PAGE - 1) / PAGE);
     void *result = NULL;
     pthread_mutex_lock(&arena.lock);
-    uint32_t r = tightest(pages);
+    heed_limits();
+    uint32_t r = arena.retired ? NONE : tightest(pages);
     if (r == NONE) goto done;
     struct range *it = &arena.ranges[r];
     if (it->pages > pages) {
@@ -254,9 +307,14 @@ static void merge(uint32_t low, uint32_t high) {
     drop_range(high);
 }
 
-static void give(void *pointer) {
+/* 0 where the block is somebody else's, who mapped what a retired arena gave back. */
+static int give(void *pointer) {
     pthread_mutex_lock(&arena.lock);
     uint32_t page = (uint32_t)(((uintptr_t)pointer - arena.base) / PAGE), r = arena.index[page];
+    if (r == NONE && arena.retired) {
+        pthread_mutex_unlock(&arena.lock);
+        return 0;
+    }
     if (r == NONE || arena.ranges[r].start != page || (uintptr_t)pointer % PAGE) {
         static const char text[] = "outsize: free() of a pointer that is no block of the arena\n";
         (void)!write(2, text, sizeof text - 1);
@@ -266,6 +324,7 @@ static void give(void *pointer) {
     struct range *it = &arena.ranges[r];
     arena.in_use -= it->pages;
     arena.blocks--;
+    if (arena.retired) unmap(it);
     if (it->above != NONE && arena.ranges[it->above].free) {
         unlist_free(it->above);
         merge(r, it->above);
@@ -274,6 +333,7 @@ static void give(void *pointer) {
     else list_free(r);
     follow();
     pthread_mutex_unlock(&arena.lock);
+    return 1;
 }
 
 /* -- what the patched objects call */
@@ -293,26 +353,24 @@ int outsize_posix_memalign(void **out, size_t alignment, size_t bytes) {
             return 0;
         }
     }
-    return outsize_small_memalign(out, alignment, bytes);
+    int error = outsize_small_memalign(out, alignment, bytes);
+    return error == ENOMEM && outsize_arena_give_way() ? outsize_small_memalign(out, alignment, bytes) : error;
 }
 
 void outsize_free(void *pointer) {
-    if (!ours(pointer)) {
-        outsize_small_free(pointer);
-        return;
-    }
-    int kept = errno;
-    give(pointer);
+    int kept = errno, given = ours(pointer) && give(pointer);
     errno = kept;
+    if (!given) outsize_small_free(pointer);
 }
 
 void *outsize_realloc(void *pointer, size_t bytes) {
-    if (!ours(pointer)) return outsize_small_realloc(pointer, bytes);
+    uint32_t r = ours(pointer) ? arena.index[((uintptr_t)pointer - arena.base) / PAGE] : NONE;
+    if (r == NONE) return outsize_small_realloc(pointer, bytes);
     if (bytes == 0) {
         outsize_free(pointer);
         return NULL;
     }
-    size_t old = (size_t)arena.ranges[arena.index[((uintptr_t)pointer - arena.base) / PAGE]].pages * PAGE;
+    size_t old = (size_t)arena.ranges[r].pages * PAGE;
     void *moved = outsize_small_realloc(NULL, bytes);
     if (moved == NULL) return NULL;
     memcpy(moved, pointer, old < bytes ? old : bytes);
@@ -343,13 +401,13 @@ static int make_shadow(void) {
     return arena.shadow != NULL;
 }
 
-/* arena_reserve(bytes, threshold, slack in thousandths, floor bytes, huge) -> bool: whether the range is there. */
+/* arena_reserve(bytes, threshold, slack in thousandths, floor bytes, huge, shadow) -> bool: whether the range is there. */
 static PyObject *arena_reserve(PyObject *self, PyObject *args) {
     unsigned long long bytes, threshold, floor_bytes;
     unsigned int slack;
-    int huge;
+    int huge, shadow;
     (void)self;
-    if (!PyArg_ParseTuple(args, "KKIKp", &bytes, &threshold, &slack, &floor_bytes, &huge)) return NULL;
+    if (!PyArg_ParseTuple(args, "KKIKpp", &bytes, &threshold, &slack, &floor_bytes, &huge, &shadow)) return NULL;
     if (arena.base != 0) Py_RETURN_TRUE;
     size_t unit = (size_t)HUGE_PAGES * PAGE, size = (size_t)bytes / unit * unit;
     if (size == 0 || size / PAGE > UINT32_MAX / 2) Py_RETURN_FALSE;
@@ -359,7 +417,8 @@ static PyObject *arena_reserve(PyObject *self, PyObject *args) {
     arena.touched = reserve(bits);
     arena.used = reserve(bits);
     arena.ranges = reserve(sizeof(struct range) * RANGES);
-    if (!range || !arena.index || !arena.touched || !arena.used || !arena.ranges || !make_shadow()) Py_RETURN_FALSE;
+    if (!range || !arena.index || !arena.touched || !arena.used || !arena.ranges || (shadow && !make_shadow()))
+        Py_RETURN_FALSE;
     uintptr_t base = ((uintptr_t)range + unit - 1) / unit * unit;
     madvise((void *)base, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
     arena.threshold = (size_t)threshold;
@@ -402,6 +461,7 @@ static PyObject *arena_trim(PyObject *self, PyObject *args) {
     size_t gone = 0;
     Py_BEGIN_ALLOW_THREADS
     pthread_mutex_lock(&arena.lock);
+    heed_limits();
     for (uint32_t r = arena.first_free; r != NONE; r = arena.ranges[r].next)
         if (arena.ranges[r].touched) gone += trim_range(&arena.ranges[r], everything);
     memset(arena.used, 0, (arena.top / 64 + 1) * 8);
@@ -412,6 +472,13 @@ static PyObject *arena_trim(PyObject *self, PyObject *args) {
     pthread_mutex_unlock(&arena.lock);
     Py_END_ALLOW_THREADS
     return PyLong_FromSize_t(gone * PAGE);
+}
+
+/* arena_serves() -> bool: whether large blocks come from the arena; a limit on the address space ends that. */
+static PyObject *arena_serves(PyObject *self, PyObject *args) {
+    (void)self, (void)args;
+    outsize_arena_give_way();
+    return PyBool_FromLong(arena.base != 0 && !arena.retired);
 }
 
 /* arena_stats() -> dict of counters, in bytes and counts. */
@@ -468,6 +535,7 @@ void outsize_arena_note_high(void) {}
 int64_t outsize_arena_take_high(void) { return 0; }
 void outsize_arena_lock(void) {}
 void outsize_arena_unlock(void) {}
+int outsize_arena_give_way(void) { return 0; }
 
 static PyObject *absent(PyObject *self, PyObject *args) {
     (void)self, (void)args;
@@ -477,12 +545,14 @@ static PyObject *absent(PyObject *self, PyObject *args) {
 #define arena_reserve absent
 #define arena_trim absent
 #define arena_stats absent
+#define arena_serves absent
 #define arena_redirect absent
 #endif
 
 PyMethodDef outsize_arena_methods[] = {
-    {"arena_reserve", arena_reserve, METH_VARARGS, "Reserve the range (bytes, threshold, slack, floor, huge)."},
+    {"arena_reserve", arena_reserve, METH_VARARGS, "Reserve the range (bytes, threshold, slack, floor, huge, shadow)."},
     {"arena_redirect", arena_redirect, METH_O, "Let objects of these name prefixes allocate from the arena."},
     {"arena_trim", arena_trim, METH_VARARGS, "End of a step: give idle pages back (everything)."},
+    {"arena_serves", arena_serves, METH_NOARGS, "Whether large blocks come from it."},
     {"arena_stats", arena_stats, METH_NOARGS, "Counters."},
     {NULL, NULL, 0, NULL}};

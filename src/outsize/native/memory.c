@@ -19,7 +19,7 @@
 #include <malloc.h>
 #endif
 
-enum { METERS = 16 };
+enum { METERS = 16, STACK = 256 * 1024 };
 #define MOVED ((size_t)-1)
 #define STALE 50000000 /* ns after which a count is not relied on any more */
 
@@ -41,7 +41,10 @@ static struct {
     uint64_t samples, spent; /* readings, and ns that they took together */
 } meter = {.lock = PTHREAD_MUTEX_INITIALIZER, .interval = 500000, .rest = 100};
 
+typedef int (*property_t)(const char *, size_t *);
+
 static mallctl_t jemalloc_control;
+static property_t tcmalloc_property;
 
 static int64_t now_ns(void) {
     struct timespec t;
@@ -49,14 +52,23 @@ static int64_t now_ns(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Everything the C allocator has handed out: jemalloc's count where it serves malloc, else glibc's. */
+static int jemalloc_count(size_t *bytes) {
+    uint64_t epoch = 1;
+    size_t allocated = 0, cached = 0, size = sizeof allocated;
+    jemalloc_control("epoch", NULL, NULL, &epoch, sizeof epoch);
+    if (jemalloc_control("stats.allocated", &allocated, &size, NULL, 0)) return 0; /* built without statistics */
+    /* What was freed and waits in a thread's cache counts as allocated there; 4096 stands for all arenas together. */
+    size = sizeof cached;
+    if (jemalloc_control("stats.arenas.4096.tcache_bytes", &cached, &size, NULL, 0) || cached > allocated) cached = 0;
+    *bytes = allocated - cached;
+    return 1;
+}
+
+/* Everything the C allocator has handed out, as whoever serves malloc counts it. */
 static size_t count_bytes(void) {
-    if (jemalloc_control != NULL) {
-        uint64_t epoch = 1;
-        size_t allocated = 0, size = sizeof allocated;
-        jemalloc_control("epoch", NULL, NULL, &epoch, sizeof epoch);
-        if (jemalloc_control("stats.allocated", &allocated, &size, NULL, 0) == 0) return allocated;
-    }
+    size_t bytes = 0;
+    if (jemalloc_control != NULL && jemalloc_count(&bytes)) return bytes;
+    if (tcmalloc_property != NULL && tcmalloc_property("generic.current_allocated_bytes", &bytes)) return bytes;
 #ifdef __GLIBC__
     struct mallinfo2 info = mallinfo2();
     return info.uordblks + info.hblkhd;
@@ -201,7 +213,12 @@ static int begin_meter(long long interval, long long rest) {
     sample(INT64_MAX);
     meter.active++;
     if (!meter.running) {
-        if (pthread_create(&meter.thread, NULL, run_sampler, NULL)) {
+        pthread_attr_t small; /* a stack is address space, which may be limited */
+        pthread_attr_init(&small);
+        pthread_attr_setstacksize(&small, STACK);
+        int failed = pthread_create(&meter.thread, &small, run_sampler, NULL);
+        pthread_attr_destroy(&small);
+        if (failed) {
             meter.used[slot] = 0;
             meter.active--;
             return -1;
@@ -311,7 +328,7 @@ static PyObject *meter_facts(PyObject *self, PyObject *args) {
 static PyObject *bytes_in_use(PyObject *self, PyObject *args) {
     (void)self, (void)args;
 #ifndef __GLIBC__
-    if (jemalloc_control == NULL) {
+    if (jemalloc_control == NULL && tcmalloc_property == NULL) {
         PyErr_SetString(PyExc_NotImplementedError, "the C library gives no count of the bytes in use");
         return NULL;
     }
@@ -325,22 +342,30 @@ static PyObject *bytes_in_use(PyObject *self, PyObject *args) {
     return PyLong_FromSize_t(count);
 }
 
-/* malloc_owner() -> 'jemalloc' | 'mimalloc' | 'glibc' | 'other': who serves malloc in this process. */
+/* Whether the object that serves malloc has this function as well: then it is its own. */
+static void *of_malloc(const char *name) {
+    void *serving = dlsym(RTLD_DEFAULT, "malloc"), *function = dlsym(RTLD_DEFAULT, name);
+    Dl_info a, b;
+    return serving && function && dladdr(serving, &a) && dladdr(function, &b) && a.dli_fbase == b.dli_fbase ? function
+                                                                                                            : NULL;
+}
+
+/* malloc_owner() -> who serves malloc: 'jemalloc', 'tcmalloc', 'mimalloc', 'glibc' or 'other'; the first two only where
+ * they count. */
 static PyObject *malloc_owner(PyObject *self, PyObject *args) {
     (void)self, (void)args;
-    void *control = dlsym(RTLD_DEFAULT, "mallctl");
-    if (control != NULL) {
-        memcpy(&jemalloc_control, &control, sizeof control);
-        return PyUnicode_FromString("jemalloc");
-    }
-    if (dlsym(RTLD_DEFAULT, "mi_malloc") != NULL) return PyUnicode_FromString("mimalloc");
-#ifdef __GLIBC__
-    void *serving = dlsym(RTLD_DEFAULT, "malloc"), *counting = dlsym(RTLD_DEFAULT, "mallinfo2");
-    Dl_info a, b;
-    if (serving && counting && dladdr(serving, &a) && dladdr(counting, &b) && a.dli_fbase == b.dli_fbase)
-        return PyUnicode_FromString("glibc");
-#endif
-    return PyUnicode_FromString("other");
+    size_t bytes;
+    void *function = of_malloc("mallctl");
+    memcpy(&jemalloc_control, &function, sizeof function);
+    if (function != NULL && !jemalloc_count(&bytes)) jemalloc_control = NULL;
+    function = of_malloc("MallocExtension_GetNumericProperty");
+    memcpy(&tcmalloc_property, &function, sizeof function);
+    const char *name = "other";
+    if (jemalloc_control != NULL) name = "jemalloc";
+    else if (tcmalloc_property != NULL) name = "tcmalloc";
+    else if (of_malloc("mi_malloc") != NULL) name = "mimalloc";
+    else if (of_malloc("mallinfo2") != NULL) name = "glibc";
+    return PyUnicode_FromString(name);
 }
 
 PyMethodDef outsize_memory_methods[] = {

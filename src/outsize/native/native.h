@@ -32,6 +32,7 @@ size_t outsize_arena_shadow(void);    /* the part of them that glibc's own count
 unsigned outsize_arena_version(void); /* changes with that part, and is odd while it is changing */
 int64_t outsize_arena_take_high(void); /* highest in_use + small since the previous call */
 void outsize_arena_note_high(void);    /* after a small block came */
+int outsize_arena_give_way(void);      /* whether it left address space to others just now */
 
 /* small.c: the smaller blocks of the same libraries, which glibc serves. */
 int64_t outsize_small_bytes(unsigned *version); /* change in their bytes, which may be below 0 */

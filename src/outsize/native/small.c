@@ -87,12 +87,16 @@ void *outsize_small_realloc(void *block, size_t bytes) {
 static void *counted_malloc(size_t bytes) {
     if (!counts(bytes)) return malloc(bytes);
     begin();
-    return came(malloc(bytes));
+    void *block = malloc(bytes);
+    if (block == NULL && outsize_arena_give_way()) block = malloc(bytes);
+    return came(block);
 }
 
 static void *counted_calloc(size_t items, size_t size) {
     begin();
-    return came(calloc(items, size));
+    void *block = calloc(items, size);
+    if (block == NULL && outsize_arena_give_way()) block = calloc(items, size);
+    return came(block);
 }
 
 /* C++'s: malloc's block while there is one, else whatever a failure of theirs does (a handler, an exception). */
@@ -111,15 +115,22 @@ static void *counted_new_array(size_t bytes) {
 static void counted_delete(void *block) { outsize_small_free(block); }
 static void counted_delete_sized(void *block, size_t bytes) { (void)bytes, outsize_small_free(block); }
 
-/* Whether `new` is libstdc++'s own, over malloc: then a block of malloc() may stand for one of `new`. */
+static int same_object(void *one, void *other) {
+    Dl_info a, b;
+    return one && other && dladdr(one, &a) && dladdr(other, &b) && a.dli_fbase == b.dli_fbase;
+}
+
+/* Whether `new` is libstdc++'s own, over malloc, or comes with the allocator that serves malloc: then a block of malloc()
+ * may stand for one of `new`. */
 static int find_new(void) {
     void *library = dlopen("libstdc++.so.6", RTLD_LAZY | RTLD_NOLOAD);
     if (library == NULL) return 0;
-    *(void **)&plain_new = dlsym(library, "_Znwm");
-    *(void **)&plain_new_array = dlsym(library, "_Znam");
-    void *another = dlsym(RTLD_DEFAULT, "_Znwm"); /* somebody's own `new` comes before it */
+    void *own = dlsym(library, "_Znwm"), *serving = dlsym(RTLD_DEFAULT, "_Znwm");
+    *(void **)&plain_new = serving != NULL ? serving : own;
+    *(void **)&plain_new_array = dlsym(serving != NULL ? RTLD_DEFAULT : library, "_Znam");
     dlclose(library); /* torch keeps it */
-    return plain_new != NULL && plain_new_array != NULL && (another == NULL || another == *(void **)&plain_new);
+    if (plain_new == NULL || plain_new_array == NULL) return 0;
+    return serving == NULL || serving == own || same_object(serving, dlsym(RTLD_DEFAULT, "malloc"));
 }
 
 #define TO(function) ((void *)(uintptr_t)(function))
