@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import outsize
-from outsize.decide import host_link
 from outsize.device.facts import facts
 from outsize.device.place import device_of
+from outsize.links import host_link
 from outsize.zoo.models.convolutional import ResNet, ResNetSize
 from outsize.zoo.models.transformer import GPT, TransformerSize
 

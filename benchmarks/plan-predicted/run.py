@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.api.training import rebudget, smallest_budget
 
 import outsize
-from outsize import api, decide, zoo
+from outsize import api, decide, links, zoo
 from outsize.device.link import EmulatedLink
 from outsize.plan import PlanSettings
 from outsize.runtime.tiers import DiskTier
@@ -64,9 +64,9 @@ def step(work: Workload, module: torch.nn.Module, count: int) -> tuple[float, fl
 
 def over(link: EmulatedLink | None) -> None:
     """Every disk tier from now on has this link, the one that link rates are measured on as well."""
-    made = lambda directory=None: DiskTier(directory, settings=DiskSettings(link=link))  # noqa: E731
-    api.DiskTier = decide.DiskTier = made  # type: ignore[assignment,misc]
-    decide.disk_link.cache_clear()
+    made = lambda directory=None, **_: DiskTier(directory, settings=DiskSettings(link=link))  # noqa: E731
+    api.DiskTier = links.DiskTier = made  # type: ignore[assignment,misc]
+    links.forget_links()
 
 
 def measure(name: str, link: str) -> list[dict]:

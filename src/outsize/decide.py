@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
-from .device.measure import measure_link
 from .fx import CapturedStep
+from .links import disk_link, host_link
 from .measure import Hardware, MeasureSettings, default_cache, estimate, measure_ops, storage_rates
 from .plan import PlanSettings, check, lower, make_plan, simulate
 from .prepared import Learned, Prepared, guessed_outside
 from .rewrite import rewrite_step, verify_step
 from .runtime.ops import OPS
-from .runtime.tiers import DiskTier, HostTier
 from .slack import compute_slack
 from .values import LinkRate, OpCost, Plan, Profile, Schedule, StepGraph
 
@@ -133,27 +131,16 @@ def _profile(
     profile = replace(profile, ops=tuple(costs))
     fits = max(graph.plain_residency(profile.workspace)) <= options.budget_bytes
     if options.hardware is None and not fits and "swap" in options.actions:
-        profile = replace(profile, links=_links(step.device, options))
+        most = sum(s.nbytes for s in graph.candidates())
+        profile = replace(profile, links=_links(step.device, options, most))
     return profile
 
 
-def _links(device: torch.device, options: Options) -> dict[str, LinkRate]:
+def _links(device: torch.device, options: Options, most_bytes: int) -> dict[str, LinkRate]:
     """An accelerator swaps to the host's memory, the processor to disk."""
-    return {"host": host_link(device)} if device.type == "cuda" else {"disk": disk_link(options.disk)}
-
-
-@functools.cache
-def host_link(device: torch.device) -> LinkRate:
-    """The rates of the host tier, measured once for the process."""
-    with HostTier(device) as tier:
-        return measure_link(tier, nbytes=128 * 2**20, beside_compute=False, device=device)
-
-
-@functools.cache
-def disk_link(directory: str | None) -> LinkRate:
-    """The disk tier's rates, measured once for the process and directory."""
-    with DiskTier(directory) as tier, torch.random.fork_rng(devices=[]):  # training sees none of this
-        return measure_link(tier, nbytes=96 * 2**20)
+    if device.type == "cuda":
+        return {"host": host_link(device)}
+    return {"disk": disk_link(options.disk, most_bytes)}
 
 
 def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:

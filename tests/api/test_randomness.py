@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import outsize
-from outsize.decide import disk_link
+from outsize.links import forget_links
 
 
 def test_preparing_a_plan_draws_nothing() -> None:
@@ -15,7 +15,7 @@ def test_preparing_a_plan_draws_nothing() -> None:
     plain = outsize.meter(module)
     plain(x).sum().backward()
     peak = outsize.report(plain).plain_peak_bytes
-    disk_link.cache_clear()
+    forget_links()
     outsize.compile(module, int(peak * 0.92), actions=("swap",))
     torch.manual_seed(3)
     module(x).sum().backward()

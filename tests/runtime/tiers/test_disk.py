@@ -37,6 +37,7 @@ class Faulty:
         self.capacity = 2**62
         self.flip = False
         self.short = 0
+        self.no_promise = ""
         self.memory_align, self.offset_align = self.inner.memory_align, self.inner.offset_align
 
     def write(self, buffers: Sequence[memoryview], offset: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,6 +100,16 @@ class DiskTier(Tier):
         engine = self._engine
         engine.check_open()
         aside(lambda: engine.reserve(nbytes))
+        if nbytes and (why := engine.file.no_promise) and not engine.warned:
+            engine.warned = True
+            facts = engine.file.facts()
+            warnings.warn(
+                f"the disk may fill up in the middle of a step: {format_bytes(nbytes)} were asked of the swap file in "
+                f"{facts.get('directory')}, and {why}. {format_bytes(engine.file.free_bytes())} are free there now; keep "
+                "them free, or name a directory on ext4 or xfs with disk=DIR",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         # Each thread moves something: what it allocates for its life (100 KB) is then no part of a step.
         while nbytes and len(engine.roused) < len(engine.threads):
             blocks = [self.write(torch.zeros(1)) for _ in engine.threads]

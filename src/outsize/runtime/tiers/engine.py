@@ -106,7 +106,7 @@ class Engine:
         #: Writes that were accepted and may not have ended, by their outcome.
         self.accepted: dict[Outcome, int] = {}
         self.roused: set[int] = set()
-        self.closed = False
+        self.closed = self.warned = False
         self.pid = os.getpid()
         #: Anything that is no job ends the threads.
         self.writes: queue.SimpleQueue[object] = queue.SimpleQueue()

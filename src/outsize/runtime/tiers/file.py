@@ -24,6 +24,8 @@ from ...units import format_bytes
 __all__ = ["RawFile", "SwapFile", "choose_directory", "file_system"]
 
 _MEMORY_BACKED = {"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"}
+#: On these a write needs fresh space beside what was reserved.
+_COPY_ON_WRITE = {"bcachefs", "btrfs", "nilfs2", "zfs"}
 _STATX_DIOALIGN, _AT_EMPTY_PATH = 0x2000, 0x1000
 _ASSUMED_ALIGN = 4096
 
@@ -35,6 +37,11 @@ class RawFile(Protocol):
     def memory_align(self) -> int: ...
     @property
     def offset_align(self) -> int: ...
+    @property
+    def no_promise(self) -> str:
+        """Why space that was allocated may be missing all the same, "" where it is there."""
+        ...
+
     def write(self, buffers: Sequence[memoryview], offset: int) -> int: ...
     def read(self, buffers: Sequence[memoryview], offset: int) -> int: ...
     def allocate(self, offset: int, nbytes: int) -> None: ...
@@ -104,6 +111,7 @@ class SwapFile:
                 "directory with disk=DIR"
             ) from None
         self._open = [self._fd]
+        self.no_promise = ""
         self.direct = direct and self._go_direct()
         self.memory_align, self.offset_align = _alignments(self._fd) if self.direct else (1, _ASSUMED_ALIGN)
 
@@ -138,14 +146,26 @@ class SwapFile:
         return done
 
     def allocate(self, offset: int, nbytes: int) -> None:
-        """Make the disk space exist, so that a full disk shows now and not in the middle of a step."""
-        try:
-            os.posix_fallocate(self._fd, offset, nbytes)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                os.ftruncate(self._fd, offset)  # give back what a failed call took
-                raise
+        """Make the disk space exist, so that a full disk shows now and not in the middle of a step.
+
+        Where the file system cannot do that, or writes elsewhere than it reserved, `no_promise` says so from now on.
+        """
+        code = _fallocate(self._fd, offset, nbytes)
+        if code in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            self.no_promise = f"{self._kind()} cannot reserve space"
+            if (free := self.free_bytes()) < nbytes:
+                raise OSError(
+                    errno.ENOSPC, os.strerror(errno.ENOSPC) + f", of {nbytes} bytes asked {free} are free"
+                )
             os.ftruncate(self._fd, offset + nbytes)
+        elif code:
+            os.ftruncate(self._fd, offset)  # give back what a failed call took
+            raise OSError(code, os.strerror(code))
+        elif self._kind() in _COPY_ON_WRITE:
+            self.no_promise = f"{self._kind()} writes to new places, whatever it has reserved"
+
+    def _kind(self) -> str:
+        return file_system(self.directory)
 
     def free_bytes(self) -> int:
         found = os.fstatvfs(self._fd)
@@ -162,6 +182,7 @@ class SwapFile:
             "memory_align": self.memory_align,
             "offset_align": self.offset_align,
             "free_bytes": self.free_bytes(),
+            "no_promise": self.no_promise,
         }
 
     def close(self) -> None:
@@ -184,6 +205,28 @@ def _open_nameless(directory: Path) -> tuple[int, bool]:
     fd, name = tempfile.mkstemp(prefix="outsize-", suffix=".swap", dir=directory)
     os.unlink(name)
     return fd, False
+
+
+def _fallocate(fd: int, offset: int, nbytes: int) -> int:
+    """The kernel's own call: its error, or 0. Where there is none, `posix_fallocate` would write every block."""
+    try:
+        fallocate = ctypes.CDLL(None, use_errno=True).fallocate64
+    except AttributeError:
+        return _posix_fallocate(fd, offset, nbytes)
+    while fallocate(fd, 0, ctypes.c_int64(offset), ctypes.c_int64(nbytes)):
+        if (code := ctypes.get_errno()) != errno.EINTR:
+            return code
+    return 0
+
+
+def _posix_fallocate(fd: int, offset: int, nbytes: int) -> int:
+    if not hasattr(os, "posix_fallocate"):
+        return errno.ENOSYS
+    try:
+        os.posix_fallocate(fd, offset, nbytes)
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
 
 
 def _alignments(fd: int) -> tuple[int, int]:
