@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -71,3 +73,35 @@ def test_rows_of_one_tree_do_not_depend_on_the_others() -> None:
     doubled = torch.cat([x, x])
     beside = tree.edge_states(doubled, Topology.of(both), doubled).pivot
     torch.testing.assert_close(beside[: one.nodes], alone, rtol=1e-5, atol=1e-6)
+
+
+OUTSIDE = {
+    "a child before the first node": ("first", -1),
+    "a child after the last node": ("first", 10**6),
+    "a child where the sum wraps": ("first", 2**63 - 1),
+    "more children than nodes": ("children", 10**6),
+    "fewer children than none": ("children", -3),
+    "a parent after the last node": ("parent", 10**6),
+    "a parent before the first": ("parent", -1),
+}
+
+
+@pytest.mark.parametrize("fault", OUTSIDE)
+def test_an_index_outside_is_refused_in_c(fault: str) -> None:
+    column, value = OUTSIDE[fault]
+    shape = Topology.of(forest_of("star"))
+    changed = getattr(shape, column).clone()
+    changed[int((shape.children > 0).nonzero()[0, 0])] = value
+    broken = dataclasses.replace(shape, **{column: changed})
+    x = torch.randn(shape.nodes, 8)
+    with pytest.raises(ValueError, match=f"of {shape.nodes} nodes"):
+        LocalizedTreeConv(8, layers=1, residual=True, norm=True).edge_states(x, broken, x)
+    if column != "parent":
+        with pytest.raises(ValueError, match=f"of {shape.nodes} nodes"):
+            broken.mixed_sum(torch.randn(shape.nodes, 24), 8)
+
+
+def test_columns_outside_are_refused_in_c() -> None:
+    shape = Topology.of(forest_of("star"))
+    with pytest.raises(ValueError, match="columns"):
+        shape.mixed_sum(torch.randn(shape.nodes, 24), 25)
