@@ -95,7 +95,7 @@ def test_an_index_outside_is_refused_in_c(fault: str) -> None:
     broken = dataclasses.replace(shape, **{column: changed})
     x = torch.randn(shape.nodes, 8)
     with pytest.raises(ValueError, match=f"of {shape.nodes} nodes"):
-        LocalizedTreeConv(8, layers=1, residual=True, norm=True).edge_states(x, broken, x)
+        LocalizedTreeConv(8, layers=2, residual=True, norm=True).edge_states(x, broken, x)
     if column != "parent":
         with pytest.raises(ValueError, match=f"of {shape.nodes} nodes"):
             broken.mixed_sum(torch.randn(shape.nodes, 24), 8)

@@ -44,7 +44,7 @@ class DetectorConfig:
     """
 
     width: Annotated[int, Range(1, 4096)] = 96
-    layers: Annotated[int, Range(1, 64)] = 5
+    layers: Annotated[int, Range(2, 64)] = 5
     rows: Annotated[int, Range(1, 2**22)] = 16384
     inner: Annotated[int, Range(1, 4096)] = 64
     head: Annotated[int, Range(1, 4096)] = 64

@@ -57,7 +57,7 @@ class MatcherConfig:
     """
 
     width: Annotated[int, Range(1, 4096)] = 64
-    layers: Annotated[int, Range(1, 64)] = 3
+    layers: Annotated[int, Range(2, 64)] = 3
     rows: Annotated[int, Range(1, 2**22)] = 8192
     inner: Annotated[int, Range(1, 4096)] = 32
     out: Annotated[int, Range(1, 4096)] = 128
