@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from outsize.native import available
-from outsize.programs.trees import Forest, LocalizedTreeConv, Topology, layer_native, parse
+from outsize.programs.trees import Forest, LocalizedTreeConv, Topology, layer_native, parse, topology
 
 from .samples import module
 
@@ -93,9 +93,12 @@ def test_an_index_outside_is_refused_in_c(fault: str) -> None:
     changed = getattr(shape, column).clone()
     changed[int((shape.children > 0).nonzero()[0, 0])] = value
     broken = dataclasses.replace(shape, **{column: changed})
-    x = torch.randn(shape.nodes, 8)
+    states = [torch.randn(shape.nodes, 8) for _ in range(3)]
+    below, above = (torch.randn(24, 8), torch.randn(24)), torch.randn(16, 8)
+    norm = torch.ones(8), torch.zeros(8), 1e-5
+    layer_native.layer(states, below, above, norm, shape)
     with pytest.raises(ValueError, match=f"of {shape.nodes} nodes"):
-        LocalizedTreeConv(8, layers=2, residual=True, norm=True).edge_states(x, broken, x)
+        layer_native.layer(states, below, above, norm, broken)
     if column != "parent":
         with pytest.raises(ValueError, match=f"of {shape.nodes} nodes"):
             broken.mixed_sum(torch.randn(shape.nodes, 24), 8)
@@ -103,5 +106,7 @@ def test_an_index_outside_is_refused_in_c(fault: str) -> None:
 
 def test_columns_outside_are_refused_in_c() -> None:
     shape = Topology.of(forest_of("star"))
+    mixed, out = torch.randn(shape.nodes, 24), torch.zeros(shape.nodes, 8)
+    topology._call("child_sum", mixed, shape, out, 8, 24, 8)
     with pytest.raises(ValueError, match="columns"):
-        shape.mixed_sum(torch.randn(shape.nodes, 24), 25)
+        topology._call("child_sum", mixed, shape, out, 8, 24, 9)
