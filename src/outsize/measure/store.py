@@ -46,7 +46,7 @@ class Store:
         self._path = folder / f"ops-{_machine(device)}.json" if folder is not None else None
         if self._path is not None:
             self.seen = _SEEN.setdefault(self._path, {})
-            self.costs = _read(self._path)
+            self.costs = read(self._path)
 
     def save(self) -> None:
         """Replace the file at once; an unwritable cache costs time, not correctness, so it is left alone."""
@@ -61,7 +61,7 @@ class Store:
             Path(file.name).replace(self._path)
 
 
-def _read(path: Path) -> dict[str, OpCost]:
+def read(path: Path) -> dict[str, OpCost]:
     """The costs in a file; none, with a warning, where it is damaged."""
     if not path.exists():
         return {}

@@ -53,7 +53,8 @@ def read_npz(path: Path, names: tuple[str, ...]) -> list[npt.NDArray[Any]]:
         raise
     # A damaged archive raises what its decompressor likes: zlib.error, EOFError, NotImplementedError, RuntimeError, ...
     except Exception as error:
-        raise WorkloadError(f"{path} is not a .npz file with arrays {', '.join(names)}: {error}") from error
+        what = str(error)[:200]  # some quote the whole archive
+        raise WorkloadError(f"{path} is not a .npz file with arrays {', '.join(names)}: {what}") from error
 
 
 def _check_member(archive: zipfile.ZipFile, name: str) -> None:
