@@ -49,7 +49,7 @@ def build(out: Path, sources: Path = NATIVE) -> Path:
     return out
 
 
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+def python(*arguments: str, seconds: float = 250) -> subprocess.CompletedProcess[str]:
     env = {
         **os.environ,
         "LD_PRELOAD": library("libasan.so"),
@@ -58,7 +58,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, timeout=250)
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, timeout=seconds)
 
 
 @pytest.fixture(scope="module")
