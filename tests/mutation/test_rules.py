@@ -69,7 +69,9 @@ def test_examples_of_verify_are_judged_right(verify: Judged) -> None:
 def judged_by_a_rule(judged: Judged) -> None:
     names = [rule.name for rule in judged.checker.rules if rule.kind == "raise"]
     rules = set(names)
-    assert len(rules) == len(names), "two rules of one function say the same, so neither can be told from the other"
+    assert len(rules) == len(names), (
+        "two rules of one function say the same, so neither can be told from the other"
+    )
     assert {name: v for name, v in judged.verdicts.items() if name in judged.right and v != "accepted"} == {}
     assert {name: v for name, v in judged.verdicts.items() if name in judged.wrong and v not in rules} == {}
 

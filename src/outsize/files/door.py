@@ -133,7 +133,8 @@ def shown(value: object) -> str:
     """A value of a file as an error shows it: escaped, and cut."""
     if isinstance(value, int) and abs(value) >= 10**_SHOWN:
         return f"a whole number of more than {_SHOWN} digits"
-    return _BRIEF.repr(value).encode("ascii", "backslashreplace").decode()
+    text = _BRIEF.repr(value).encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= 3 * _SHOWN else f"{text[: 3 * _SHOWN]}..."
 
 
 def reason(error: Exception) -> str:
