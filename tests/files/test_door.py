@@ -279,3 +279,12 @@ def test_truth_values_are_zero_or_one(tmp_path: Path) -> None:
     seal(path)
     with pytest.raises(OutsizeError, match="truth values other than 0 and 1"):
         open_sealed(path, BIG, format="test", version=3)
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outsize.files.door.MOST_VALUES", 100)
+    with pytest.raises(OutsizeError, match="is not written, since it could not be read: it holds some"):
+        save_sealed(
+            tmp_path / "x", {"a": np.zeros(1)}, format="test", version=3, about={"texts": ["a"] * 200}
+        )
+    assert list(tmp_path.iterdir()) == []

@@ -89,15 +89,20 @@ class Door:
             raise self.fail(path, error) from error
 
 
+def check_count(text: str) -> None:
+    """Raises ValueError where a JSON text may hold more than `MOST_VALUES` values."""
+    count = text.count(",") + text.count("[") + text.count("{")
+    if count > MOST_VALUES:
+        raise ValueError(f"it holds some {count:,} values, at most {MOST_VALUES:,} are read")
+
+
 def parse_json(text: str) -> Any:
     """`json.loads` for a text from outside.
 
     Raises:
         ValueError: not JSON, one key twice in an object, nested too deeply, more than `MOST_VALUES` values.
     """
-    count = text.count(",") + text.count("[") + text.count("{")
-    if count > MOST_VALUES:
-        raise ValueError(f"it holds some {count:,} values, at most {MOST_VALUES:,} are read")
+    check_count(text)
     try:
         return json.loads(text, object_pairs_hook=_distinct)
     except json.JSONDecodeError as error:

@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from .door import AnyPath, Door, parse_json, reason, shown
+from ..errors import OutsizeError
+from .door import AnyPath, Door, check_count, parse_json, reason, shown
 
 Array = npt.NDArray[Any]
 
@@ -65,12 +66,22 @@ def save_sealed(
         arrays: by name.
         format, version: what `open_sealed` asks for.
         about: JSON values that belong to them.
+
+    Raises:
+        OutsizeError: more values than `open_sealed` reads.
     """
     from safetensors.numpy import save_file
 
     # One entry, since the library writes several in an order that changes from run to run; the checksum comes first, so
     # that nothing that the caller says can stand before it.
     head = {"checksum": _BLANK.decode(), "format": format, "version": version, "about": dict(about)}
+    text = json.dumps(head)
+    try:
+        check_count(text)
+    except ValueError as error:
+        raise OutsizeError(
+            f"{os.fspath(path)} is not written, since it could not be read: {error}"
+        ) from error
     target = Path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -78,7 +89,7 @@ def save_sealed(
         whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         partial.touch()
         mode = partial.stat().st_mode  # as the user's mask has it; the library would make it private
-        save_file(whole, str(partial), metadata={_KEY: json.dumps(head)})
+        save_file(whole, str(partial), metadata={_KEY: text})
         partial.chmod(mode)
         seal(partial)
         partial.replace(target)
@@ -146,7 +157,7 @@ def _head(header: Any, kind: str) -> dict[str, Any]:
         raise ValueError("its description is damaged")
     if "checksum" not in head:
         raise ValueError("it holds no checksum: an earlier version wrote it")
-    if head.keys() != wanted.keys() or not all(isinstance(head[k], kind) for k, kind in wanted.items()):
+    if head.keys() != wanted.keys() or any(type(head[k]) is not kind for k, kind in wanted.items()):
         raise ValueError("its description is damaged")
     return head
 

@@ -83,14 +83,14 @@ def _costs(data: Any) -> dict[str, OpCost]:
         or not isinstance(data["costs"], dict)
     ):
         raise ValueError("it holds no measurements and their checksum")
-    if data["checksum"] != seal_text(data["costs"]):
-        raise ValueError("its checksum does not match its figures")
     names = ("seconds", "workspace_bytes", "surplus_bytes")
     found = {}
     for key, figures in data["costs"].items():
         if not isinstance(figures, list) or len(figures) != len(names):
             raise ValueError("an operator has no three figures")
         found[key] = build(OpCost, dict(zip(names, figures)))
+    if data["checksum"] != seal_text(data["costs"]):
+        raise ValueError("its checksum does not match its figures")
     return found
 
 

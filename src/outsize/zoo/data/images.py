@@ -70,12 +70,15 @@ def arrays(path: Path, *, seed: int, dimensions: int) -> Samples:
             f"{path}: x has shape {x.shape} and y {y.shape}; {dimensions} dimensions, none of them empty, and equal "
             "lengths of at least 2 are needed"
         )
-    if not ((y >= 0) & (y < _MOST_CLASSES)).all() or (y != np.floor(y)).any():
+    whole = y.dtype.kind != "f" or bool((y == np.floor(y)).all())
+    if not whole or not ((y >= 0) & (y < _MOST_CLASSES)).all():
         raise WorkloadError(f"{path}: y holds {y.min()} to {y.max()}; number the classes from 0 without gaps")
+    with np.errstate(over="ignore"):
+        x = x.astype(np.float32)
     if not np.isfinite(x).all():
         raise WorkloadError(f"{path}: x holds values that are no numbers, which no network learns from")
     return divide(
-        torch.from_numpy(x.astype(np.float32)),
+        torch.from_numpy(x),
         torch.from_numpy(y.astype(np.int64)),
         seed=seed,
         origin=str(path),
