@@ -1,6 +1,7 @@
 """What an operator costs beyond its results, measured without a trace in the training."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 from torch import nn
 
 from outsize.api import capture
+from outsize.files import seal_text
 from outsize.fx import CapturedStep
-from outsize.measure import MeasureSettings, default_cache, measure_ops, ops
+from outsize.measure import MeasureSettings, default_cache, measure_ops, ops, store
 from outsize.values import OpCost
 
 
@@ -53,24 +55,53 @@ def test_measurements_are_kept(step: CapturedStep, tmp_path: Path, monkeypatch: 
     assert again == first
     assert seen == []
     (file,) = (tmp_path / "new" / "cache").iterdir()
-    file.write_text('{"aten.mm": [1')  # a damaged file is measured anew and replaced
-    monkeypatch.setattr(ops, "_SEEN", {})
-    measure_ops(step.graph.ops, step.nodes, settings)
     wanted = {o.signature for o, n in zip(step.graph.ops, step.nodes) if n is not None}
-    assert json.loads(file.read_text()).keys() == wanted
+    assert json.loads(file.read_text())["costs"].keys() == wanted
+
+
+def flip_a_digit(text: str) -> str:
+    at = next(i for i, c in enumerate(text) if c in "12345678" and text[i - 1] in "0123456789.")
+    return text[:at] + "9" + text[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda text: '{"aten.mm": [1', "it is not JSON"),
+        (lambda text: text[:-1], "it is not JSON"),
+        (lambda text: "[]", "no measurements and their checksum"),
+        (lambda text: text.replace('"costs"', '"cost"'), "no measurements and their checksum"),
+        (flip_a_digit, "checksum does not match"),
+        (lambda text: "[" * 100_000, "nested too deeply"),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_said_to_be_so_measured_again_and_replaced(
+    step: CapturedStep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable, problem: str
+) -> None:
+    settings = MeasureSettings(repeats=1, quick_repeats=0, cache=tmp_path)
+    monkeypatch.setattr(store, "_SEEN", {})
+    measure_ops(step.graph.ops[:3], step.nodes[:3], settings)
+    (file,) = tmp_path.iterdir()
+    whole = json.loads(file.read_text())
+    file.write_text(damage(file.read_text()))
+    monkeypatch.setattr(store, "_SEEN", {})
+    with pytest.warns(UserWarning, match=f"ops-.*{problem}.*measured again"):
+        measure_ops(step.graph.ops[:3], step.nodes[:3], settings)
+    assert json.loads(file.read_text())["costs"].keys() == whole["costs"].keys()
 
 
 def test_another_process_runs_each_again_and_keeps_the_shorter_time(
     step: CapturedStep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = MeasureSettings(repeats=1, quick_repeats=0, cache=tmp_path)
-    monkeypatch.setattr(ops, "_SEEN", {})
+    monkeypatch.setattr(store, "_SEEN", {})
     measure_ops(step.graph.ops, step.nodes, settings)
     (file,) = tmp_path.iterdir()
-    kept = json.loads(file.read_text())
+    kept = json.loads(file.read_text())["costs"]
     slow, quick = sorted(kept)[:2]
-    file.write_text(json.dumps(kept | {slow: (100.0, 12345, 0), quick: (0.0, 54321, 678)}))
-    monkeypatch.setattr(ops, "_SEEN", {})
+    changed = kept | {slow: (100.0, 12345, 0), quick: (0.0, 54321, 678)}
+    file.write_text(json.dumps({"checksum": seal_text(changed), "costs": changed}))
+    monkeypatch.setattr(store, "_SEEN", {})
     seen: list[tuple[int, int]] = []
     costs = measure_ops(step.graph.ops, step.nodes, settings, progress=lambda *done: seen.append(done))
     found = {op.signature: cost for op, cost in zip(step.graph.ops, costs)}
@@ -78,7 +109,7 @@ def test_another_process_runs_each_again_and_keeps_the_shorter_time(
     assert found[slow].seconds < 100.0
     assert found[quick] == OpCost(seconds=0.0, workspace_bytes=54321, surplus_bytes=678)
     assert found[slow].workspace_bytes == 12345
-    assert json.loads(file.read_text())[slow][0] == found[slow].seconds
+    assert json.loads(file.read_text())["costs"][slow][0] == found[slow].seconds
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_else(step: CapturedStep, tmp_path: Path) -> None:
@@ -93,9 +124,9 @@ def test_the_cache_follows_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_cache() == tmp_path / "outsize"
     threads = torch.get_num_threads()
-    name = ops._machine()
-    monkeypatch.setattr(ops.torch, "get_num_threads", lambda: threads + 1)
-    assert ops._machine() != name  # other threads, other costs
+    name = store._machine()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
+    assert store._machine() != name  # other threads, other costs
 
 
 def test_a_matrix_product_needs_little_and_a_wide_convolution_its_columns() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from outsize import zoo
 from outsize.errors import WorkloadError
-from outsize.zoo.data import images, text, volume
+from outsize.zoo.data import images, npz, text, volume
 
 
 def write_files(folder: Path, count: int) -> None:
@@ -126,3 +126,38 @@ def test_bad_data_are_told(tmp_path: Path) -> None:
     ]:
         with pytest.raises(WorkloadError, match=said):
             zoo.load(name, seed=0, tiny=True, data=path)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (np.zeros((4, 1, 8, 8)), np.array([0, 1, 10**9, 1]), "number the classes from 0"),
+        (np.zeros((4, 1, 8, 8)), np.array([0, 1, 0.5, 1]), "number the classes from 0"),
+        (np.zeros((4, 1, 8, 8)), np.array([0, 1, np.nan, 1]), "number the classes from 0"),
+        (np.full((4, 1, 8, 8), np.nan), np.zeros(4), "no numbers"),
+        (np.full((4, 1, 8, 8), 1e300), np.zeros(4), "no numbers"),
+        (np.zeros((4, 1, 0, 8)), np.zeros(4), "none of them empty"),
+        (np.zeros((4, 1, 8, 8), np.complex64), np.zeros(4), "numbers are needed"),
+        (np.zeros((4, 1, 8, 8)), np.array(["a", "b", "c", "d"]), "numbers are needed"),
+    ],
+)  # fmt: skip
+def test_arrays_that_no_network_learns_from_are_told(tmp_path: Path, x: object, y: object, said: str) -> None:
+    np.savez(tmp_path / "mine.npz", x=x, y=y)
+    with pytest.raises(WorkloadError, match=said):
+        images.arrays(tmp_path / "mine.npz", seed=0, dimensions=4)
+
+
+def test_an_archive_that_unpacks_to_more_than_it_says_or_than_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(npz, "_SUSPICIOUS_BYTES", 2**20)
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, x=np.zeros((4, 1, 512, 512), np.float32), y=np.zeros(4))
+    assert path.stat().st_size < 2**15
+    with pytest.raises(WorkloadError, match="times its size; write it with numpy"):
+        images.arrays(path, seed=0, dimensions=4)
+    np.savez(path, x=np.zeros((4, 1, 8, 8)), y=np.zeros(4))
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"(4, 1, 8, 8)", b"(9, 9, 9, 9)"))
+    with pytest.raises(WorkloadError, match=r"x.npy describes 52,488 bytes|Bad CRC|is not a .npz file"):
+        images.arrays(path, seed=0, dimensions=4)

@@ -21,15 +21,12 @@ def report(
     """Show a saved run: figures, decisions, refusals; with --html the curves and lanes as well."""
     from rich.console import Console
 
-    from ..errors import OutsizeError
+    from ..files import Door
     from ..report import page, renderable
-    from ..values import RunRecord, from_json
+    from ..values import RunRecord, load_json
 
-    try:
-        text = run.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OutsizeError(f"cannot read a run from {run}: {error}") from error
-    record = from_json(RunRecord, text)
+    door = Door(kind="a run record", remedy="write one with `outsize train ... --json FILE`")
+    record = load_json(RunRecord, run, door)
     Console().print(renderable(record))
     if html is not None:
         write(html, page(record, title=f"Run {run.stem}"))

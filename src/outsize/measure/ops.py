@@ -11,10 +11,7 @@ are counted. And a time taken while the machine was busy is too long: the shorte
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,12 +22,12 @@ from typing import Any, final
 import torch
 from torch.fx import Node
 
-from ..device import allocator, memory
 from ..device.clock import Stopwatch, now
 from ..device.memory import PeakMeter, bytes_in_use
 from ..device.place import CPU
 from ..fx import map_nodes, tensor_leaves
 from ..values import Op, OpCost
+from .store import Store
 
 #: Bytes per second of a memory-bound operator with fresh outputs, at the slow end of what was seen on two cores.
 SLOW_BYTES = 2e9
@@ -81,7 +78,7 @@ def measure_ops(
         progress: called with (signatures done, signatures in all).
         device: that they run on.
     """
-    store = _Store(settings.cache, device)
+    store = Store(settings.cache, device)
     wanted = {op.signature: node for op, node in zip(ops, nodes) if node is not None}
     missing = [s for s in wanted if s not in store.seen]
     if missing:
@@ -241,53 +238,3 @@ def _tensor_like(value: torch.Tensor) -> torch.Tensor:
     else:
         flat.zero_()
     return flat.as_strided(value.shape, value.stride())
-
-
-#: Counted up when older figures are not to be used any more: before 2, workspace could include a block counted twice;
-#: before 3, there was no surplus.
-_FORM = 3
-#: What this process has measured, by file.
-_SEEN: dict[Path, dict[str, OpCost]] = {}
-
-
-class _Store:
-    """Measurements kept between runs: one JSON file per machine, thread count and torch.
-
-    Attributes:
-        seen: what this process has run.
-        costs: that and what others have.
-    """
-
-    def __init__(self, folder: Path | None, device: torch.device) -> None:
-        self.costs: dict[str, OpCost] = {}
-        self.seen: dict[str, OpCost] = {}
-        self._path = folder / f"ops-{_machine(device)}.json" if folder is not None else None
-        if self._path is not None:
-            self.seen = _SEEN.setdefault(self._path, {})
-            with suppress(OSError, ValueError, TypeError):
-                for key, (seconds, workspace, surplus) in json.loads(self._path.read_text()).items():
-                    self.costs[key] = OpCost(
-                        seconds=seconds, workspace_bytes=workspace, surplus_bytes=surplus
-                    )
-
-    def save(self) -> None:
-        """Replace the file at once; an unwritable cache costs time, not correctness, so it is left alone."""
-        if self._path is None:
-            return
-        with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            data = {key: (c.seconds, c.workspace_bytes, c.surplus_bytes) for key, c in self.costs.items()}
-            with tempfile.NamedTemporaryFile("w", dir=self._path.parent, delete=False) as file:
-                json.dump(data, file)
-            Path(file.name).replace(self._path)
-
-
-def _machine(device: torch.device = CPU) -> str:
-    model = ""
-    with suppress(OSError):
-        model = next(x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name"))
-    allocated_by = "arena" if allocator.installed() else memory.malloc_owner()
-    facts = f"{_FORM}|{torch.__version__}|{model}|{os.cpu_count()}|{torch.get_num_threads()}|{allocated_by}"
-    if device.type == "cuda":
-        facts += f"|{torch.cuda.get_device_name(device)}"
-    return hashlib.sha256(facts.encode()).hexdigest()[:16]

@@ -7,17 +7,23 @@ estimate and is marked as one (`Profile.estimated`).
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Annotated
 
 from ..errors import UnitError
-from ..values import CodecRate, LinkRate, Op, OpCost, Profile, StepGraph
+from ..files import Door, parse_toml
+from ..values import CodecRate, LinkRate, Op, OpCost, Profile, StepGraph, build
+from ..values.ranges import Count, Range, Rate, Seconds
 
+#: The largest that ships has 1 KiB; the parser takes time that grows with the square of a dotted key.
+_MOST_BYTES = 16 * 2**10
 #: Operators that run on matrix units.
 _MATRIX = ("mm", "conv", "attention")
 _FOLDER = resources.files(__package__) / "hardware"
+#: A reached share of a peak.
+Share = Annotated[float, Range(1e-6, 1.0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +42,23 @@ class Hardware:
     """
 
     name: str
-    memory_bytes: int
-    memory_bytes_per_second: float
-    flops_per_second: dict[str, float]
-    launch_seconds: float = 4e-6
-    compute_fraction: float = 0.6
-    memory_fraction: float = 0.8
+    memory_bytes: Count
+    memory_bytes_per_second: Rate
+    flops_per_second: dict[str, Rate]
+    launch_seconds: Seconds = 4e-6
+    compute_fraction: Share = 0.6
+    memory_fraction: Share = 0.8
     links: dict[str, LinkRate] = field(default_factory=dict)
     codecs: dict[str, CodecRate] = field(default_factory=dict)
     allow_tf32: bool = False
+
+    def misfit(self) -> str:
+        """What an estimate would look for in vain; empty where nothing is missing."""
+        if "float32" not in self.flops_per_second:
+            return "flops_per_second needs float32, which stands for every dtype that is not given"
+        if self.allow_tf32 and "tf32" not in self.flops_per_second:
+            return "allow_tf32 is set, and flops_per_second has no tf32"
+        return ""
 
 
 def known_hardware() -> tuple[str, ...]:
@@ -58,22 +72,24 @@ def load_hardware(name: str) -> Hardware:
     Raises:
         UnitError: no such name or file, or a file that does not fit.
     """
-    path = Path(name)
+    door = Door(
+        kind="a description of hardware",
+        remedy=f"see the files in {_FOLDER}",
+        error=UnitError,
+        most_bytes=_MOST_BYTES,
+    )
     if name in known_hardware():
-        text = (_FOLDER / f"{name}.toml").read_text()
-    elif path.suffix == ".toml" and path.is_file():
-        text = path.read_text()
+        text = (_FOLDER / f"{name}.toml").read_text(encoding="utf-8")
+    elif name.endswith(".toml") and Path(name).exists():
+        text = door.text(name)
     else:
         raise UnitError(
             f"no hardware {name!r}: give one of {', '.join(known_hardware())} or a .toml file of that form"
         )
     try:
-        data = tomllib.loads(text)
-        links = {tier: LinkRate(**link) for tier, link in data.pop("links", {}).items()}
-        codecs = {codec: CodecRate(**rate) for codec, rate in data.pop("codecs", {}).items()}
-        return Hardware(links=links, codecs=codecs, **data)
-    except (tomllib.TOMLDecodeError, TypeError) as error:
-        raise UnitError(f"{name} does not describe hardware: {error}; see the files in {_FOLDER}") from error
+        return build(Hardware, parse_toml(text))
+    except ValueError as error:
+        raise door.fail(name, error) from error
 
 
 def estimate(graph: StepGraph, hardware: Hardware) -> Profile:

@@ -21,6 +21,7 @@ int outsize_redirect_symbols(const char *const *prefixes, int prefix_count,
 
 extern PyMethodDef outsize_npi_methods[];    /* npi.c: programs/npi over compiled tables */
 extern PyMethodDef outsize_trees_methods[];  /* trees.c: sums over children */
+int outsize_ranges_within(const int64_t *first, const int64_t *count, int64_t rows); /* trees.c: all in 0 … rows */
 extern PyMethodDef outsize_tree_layer_methods[]; /* tree_layer.c: a rerooted layer after its products */
 extern PyMethodDef outsize_plan_walk_methods[]; /* plan_walk.c: one walk of the search */
 extern PyMethodDef outsize_plan_place_methods[]; /* plan_place.c: edges of its swaps */

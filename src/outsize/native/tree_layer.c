@@ -193,6 +193,13 @@ VARIANT(avx2, __attribute__((target("avx2,fma"))))
 VARIANT(avx512, __attribute__((target("avx512f,avx2,fma"))))
 #endif
 
+/* Rows that the passes follow without looking lie within the arrays. */
+static int within(const layer *l, const sizes *s) {
+    for (int64_t p = 0; p < s->nodes; p++)
+        if (l->parent[p] < 0 || l->parent[p] >= s->nodes) return 0;
+    return outsize_ranges_within(l->first, l->count, s->nodes);
+}
+
 static void run(const layer *l, const sizes *s, int backward) {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f")) {
@@ -217,6 +224,10 @@ static PyObject *tree_layer(PyObject *self, PyObject *args) {
     layer l;
     memcpy(&l, (const void *)(uintptr_t)addresses, sizeof l);
     const sizes s = {nodes, width, eps};
+    if (nodes < 0 || width < 1 || width > 1 << 24 || !within(&l, &s)) {
+        PyErr_Format(PyExc_ValueError, "the children or parents of %lld nodes lie outside of them", nodes);
+        return NULL;
+    }
     l.scratch = malloc(4 * (size_t)width * sizeof(float));
     if (l.scratch == NULL) return PyErr_NoMemory();
     Py_BEGIN_ALLOW_THREADS

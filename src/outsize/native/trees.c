@@ -58,6 +58,12 @@ VARIANT(avx2, __attribute__((target("avx2,fma"))))
 VARIANT(avx512, __attribute__((target("avx512f,avx2,fma"))))
 #endif
 
+int outsize_ranges_within(const int64_t *first, const int64_t *count, int64_t rows) {
+    for (int64_t p = 0; p < rows; p++)
+        if (count[p] && (count[p] < 0 || first[p] < 0 || count[p] > rows || first[p] > rows - count[p])) return 0;
+    return 1;
+}
+
 static void run(const job *j, int backward) {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f")) {
@@ -84,6 +90,12 @@ static PyObject *call(PyObject *args, int backward) {
     j.count = (const int64_t *)(uintptr_t)count;
     j.out = (float *)(uintptr_t)out;
     j.nodes = nodes, j.width = width, j.stride = stride, j.left = left;
+    if (nodes < 0 || width < 1 || left < 0 || left > stride - 2 * width ||
+        !outsize_ranges_within(j.first, j.count, nodes)) {
+        PyErr_Format(PyExc_ValueError, "the children of %lld nodes lie outside of them, or %lld + 2 * %lld columns of %lld",
+                     nodes, left, width, stride);
+        return NULL;
+    }
     Py_BEGIN_ALLOW_THREADS
     run(&j, backward);
     Py_END_ALLOW_THREADS

@@ -18,12 +18,13 @@ from typing import Any
 import torch
 
 from .faults import Field
+from .fitting import checksum, fitting
 from .module import Distributed
 from .optimizer import ChunkOptimizer
 
 
 def state_dict(module: Distributed, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Model and optimizer as `{"model": {...}, "optimizer": {...}}`, keyed by parameter names. Collective.
+    """Model and optimizer as `{"model": {...}, "optimizer": {...}, "checksum": ...}`, by parameter names. Collective.
 
     Tensors are private copies: loading into them changes nothing until `load_state_dict`, and a checkpoint
     that is written in the background sees no later step.
@@ -50,43 +51,31 @@ def state_dict(module: Distributed, optimizer: torch.optim.Optimizer) -> dict[st
          "params": [names[id(order[i])] for i in group["params"]]}
         for group in packed["param_groups"]
     ]  # fmt: skip
-    return {
+    state: dict[str, Any] = {
         "model": {name: _own(value) for name, value in module.module.state_dict().items()},
         "optimizer": {"state": by_name, "param_groups": groups},
     }
+    return {**state, "checksum": checksum(state)}
 
 
 def load_state_dict(module: Distributed, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Take over what `state_dict` gave, of any number of workers. Collective.
 
+    The whole state is held against module and optimizer first, so that one that does not fit changes nothing.
+
     Raises:
-        ParallelError: `step()` is still due.
+        ParallelError: `step()` is still due; or the state belongs to another module or optimizer, or is damaged.
     """
     worker = module._worker
     worker.wait_idle()
     worker.control.barrier()
     shared = {id(p) for p in worker.params} if worker.template is not None else set()
+    own = module.module.state_dict(keep_vars=True)
+    packed = fitting(own, dict(module.module.named_parameters()), optimizer, state)
     with torch.no_grad():
-        own = module.module.state_dict(keep_vars=True)
-        missing = own.keys() ^ state["model"].keys()
-        if missing:
-            raise KeyError(f"the checkpoint and the module differ in {sorted(missing)[:5]}")
         for name, target in own.items():
             if isinstance(target, torch.Tensor) and (id(target) not in shared or worker.node.leads):
                 target.copy_(state["model"][name])
-    indices = {
-        name: index
-        for index, name in enumerate(
-            n for group in state["optimizer"]["param_groups"] for n in group["params"]
-        )
-    }
-    packed = {
-        "state": {indices[name]: entries for name, entries in state["optimizer"]["state"].items()},
-        "param_groups": [
-            {**group, "params": [indices[name] for name in group["params"]]}
-            for group in state["optimizer"]["param_groups"]
-        ],
-    }
     optimizer.load_state_dict(packed)
     worker.control.barrier()
     worker.control.post(Field.BARRIER, worker.control.read(Field.BARRIER, worker.node.local_rank))

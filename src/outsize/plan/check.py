@@ -25,10 +25,25 @@ def check(graph: StepGraph, profile: Profile, schedule: Schedule, budget_bytes: 
     Raises:
         PlanError: naming the entry, the storage and what is wrong with it.
     """
+    _hold_to_the_step(graph, profile, schedule.entries)
     state = _Interpreter(graph, profile, schedule.entries, budget_bytes)
     for number, entry in enumerate(schedule.entries):
         state.run(number, entry)
     state.finish()
+
+
+def _hold_to_the_step(graph: StepGraph, profile: Profile, entries: tuple[Entry, ...]) -> None:
+    """Every op and storage that is named is one of the step's: a schedule may come from a file."""
+    if len(profile.ops) != len(graph.ops):
+        raise PlanError(f"the profile has {len(profile.ops)} costs for {len(graph.ops)} ops")
+    for number, entry in enumerate(entries):
+        runs = entry.kind in ("op", "clone")
+        if not (0 <= entry.op < len(graph.ops) if runs else entry.op == -1):
+            raise PlanError(f"entry {number} ({entry.kind}) names op {entry.op} of {len(graph.ops)}")
+        if not (entry.storage == -1 if runs else 0 <= entry.storage < len(graph.storages)):
+            raise PlanError(
+                f"entry {number} ({entry.kind}) names storage {entry.storage} of {len(graph.storages)}"
+            )
 
 
 class _Interpreter:
@@ -39,7 +54,7 @@ class _Interpreter:
     ) -> None:
         self.graph, self.profile, self.budget = graph, profile, budget_bytes
         self.version: dict[int, int] = {s.index: 0 for s in graph.storages if s.kind == "resident"}
-        self.arriving: dict[int, int] = {}
+        self.arriving: dict[int, tuple[int, int]] = {}
         self.writing: dict[int, tuple[str, int, int]] = {}
         self.settled: dict[tuple[int, str], tuple[int, int]] = {}
         self.encoded: dict[int, tuple[str, int, int]] = {}
@@ -157,6 +172,8 @@ class _Interpreter:
         if entry.nbytes:
             if storage not in self.encoded:
                 raise self.fail(f"{self.name(storage)} has no encoded form to write")
+            if self.encoded[storage][2] != entry.nbytes:
+                raise self.fail(f"{self.name(storage)} has another encoded form than {entry.nbytes} bytes")
             self.travelling[storage] = self.encoded[storage]
             version = self.encoded[storage][1]
         else:
@@ -168,6 +185,8 @@ class _Interpreter:
         if storage not in self.writing:
             raise self.fail(f"no write of {self.name(storage)} was started")
         tier, version, nbytes = self.writing.pop(storage)
+        if nbytes != entry.nbytes:
+            raise self.fail(f"{self.name(storage)}: {nbytes} encoded bytes written, {entry.nbytes} settled")
         self.settled[(storage, tier)] = (version, nbytes)
         if nbytes:
             self.alive -= self.encoded.pop(storage)[2]
@@ -198,14 +217,18 @@ class _Interpreter:
         version, nbytes = self.settled[(storage, entry.tier)]
         if nbytes != entry.nbytes:
             raise self.fail(f"{self.name(storage)}: {nbytes} encoded bytes written, {entry.nbytes} fetched")
-        self.arriving[storage] = version
+        self.arriving[storage] = (version, nbytes)
         self.alive += nbytes or self.graph.storages[storage].nbytes
 
     def _wait(self, entry: Entry) -> None:
         storage = entry.storage
         if storage not in self.arriving:
             raise self.fail(f"no read of {self.name(storage)} is under way")
-        version = self.arriving.pop(storage)
+        version, nbytes = self.arriving.pop(storage)
+        if nbytes != entry.nbytes:
+            raise self.fail(
+                f"{self.name(storage)}: {nbytes} encoded bytes fetched, {entry.nbytes} waited for"
+            )
         if entry.nbytes:
             codec = self.travelling[storage][0]
             self.encoded[storage] = (codec, version, entry.nbytes)
@@ -222,6 +245,10 @@ class _Interpreter:
         self._allocate(storage)
         self.version[storage] = _MASKED if codec == "mask" else version
         if entry.last:
+            if storage in self.writing:
+                raise self.fail(
+                    f"the encoded form of {self.name(storage)} is freed while it is written: no settle"
+                )
             self._hold_against_budget(self.alive)
             del self.encoded[storage]
             self.alive -= nbytes

@@ -50,6 +50,8 @@ def lower_placed(graph: StepGraph, decisions: tuple[Decision, ...]) -> tuple[Sch
 
 
 def _refuse_malformed(graph: StepGraph, d: Decision) -> None:
+    if not 0 <= d.storage < len(graph.storages):
+        raise PlanError(f"a decision acts on storage {d.storage}, and the step has {len(graph.storages)}")
     storage = graph.storages[d.storage]
     name = f"{d.action} of {storage.name!r} (storage {d.storage})"
     if storage.kind != "activation":
@@ -59,6 +61,8 @@ def _refuse_malformed(graph: StepGraph, d: Decision) -> None:
             f"{name}: needs after < free_before <= fetch_before <= before within the step, "
             f"got {d.after}, {d.free_before}, {d.fetch_before}, {d.before}"
         )
+    if odd := [op for op in d.region if not 0 <= op < len(graph.ops)]:
+        raise PlanError(f"{name}: its region holds op {odd[0]}, and the step has {len(graph.ops)}")
 
 
 class _Builder:

@@ -32,7 +32,7 @@ class Axes:
 
 def ticks(top: float, *, base: float = 1.0, about: int = 5) -> list[float]:
     """Round values from 0 to `top`: multiples of 1, 2 or 5 times a power of ten, in units of `base`."""
-    if top <= 0:
+    if top / base < 1e-300:  # below, a fifth of it is no power of ten any more
         return [0.0]
     raw = top / base / about
     power = 10 ** math.floor(math.log10(raw))

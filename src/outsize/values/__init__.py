@@ -1,7 +1,7 @@
 """The frozen values that the stages exchange. Pure Python: no torch here, every value round-trips through JSON."""
 
 from .graph import Op, StepGraph, Storage
-from .json import from_json, to_json
+from .json import build, from_json, load_json, to_json
 from .plan import Decision, Plan, Refusal
 from .profile import CodecRate, LinkRate, OpCost, Profile
 from .record import RunRecord
@@ -27,6 +27,8 @@ __all__ = [
     "StepGraph",
     "Storage",
     "Timeline",
+    "build",
     "from_json",
+    "load_json",
     "to_json",
 ]

@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ..files import shown
+from .ranges import Count, Index, MaybeIndex
+
 Phase = Literal["forward", "outside", "backward", "update"]
 Kind = Literal["resident", "activation", "output", "gradient"]
 
@@ -38,15 +41,15 @@ class Op:
         checkpoint: it heads a unit (method 4): convolution, matrix product, attention.
     """
 
-    index: int
+    index: Index
     name: str
     target: str
     phase: Phase
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
-    mutates: tuple[int, ...] = ()
+    reads: tuple[Index, ...]
+    writes: tuple[Index, ...]
+    mutates: tuple[Index, ...] = ()
     signature: str = ""
-    flops: int = 0
+    flops: Count = 0
     random: bool = False
     effect: bool = False
     checkpoint: bool = False
@@ -71,15 +74,15 @@ class Storage:
         held: somebody outside the graph holds it too, so no action frees it.
     """
 
-    index: int
+    index: Index
     name: str
-    nbytes: int
+    nbytes: Count
     kind: Kind
-    producer: int
-    uses: tuple[int, ...]
+    producer: MaybeIndex
+    uses: tuple[Index, ...]
     dtype: str = "float32"
     zeros: bool = False
-    mask_from: int = -1
+    mask_from: MaybeIndex = -1
     held: bool = False
 
 
@@ -95,8 +98,35 @@ class StepGraph:
 
     ops: tuple[Op, ...]
     storages: tuple[Storage, ...]
-    extra_resident_bytes: int = 0
+    extra_resident_bytes: Count = 0
     name: str = "step"
+
+    def misfit(self) -> str:
+        """How ops and storages do not describe one step; empty where they do."""
+        if wrong := [i for i, op in enumerate(self.ops) if op.index != i]:
+            return f"ops[{wrong[0]}] has the index {self.ops[wrong[0]].index}"
+        if wrong := [i for i, s in enumerate(self.storages) if s.index != i]:
+            return f"storages[{wrong[0]}] has the index {self.storages[wrong[0]].index}"
+        uses: list[list[int]] = [[] for _ in self.storages]
+        producer = [-1] * len(self.storages)
+        for op in self.ops:
+            touched = (*op.reads, *op.writes, *op.mutates)
+            if max(touched, default=-1) >= len(self.storages):
+                return f"{shown(op.name)} touches storage {max(touched)} of {len(self.storages)}"
+            if len({*op.reads}) != len(op.reads) or not {*op.mutates} <= {*op.reads}:
+                return f"{shown(op.name)} reads a storage twice, or changes one that it does not read"
+            for storage in op.reads:
+                uses[storage].append(op.index)
+            for storage in op.writes:
+                if producer[storage] >= 0:
+                    return f"storage {storage} is made twice"
+                producer[storage] = op.index
+        for s in self.storages:
+            if s.producer != producer[s.index] or (s.kind == "resident") != (s.producer < 0):
+                return f"storage {s.index} ({s.kind}) is said to come from op {s.producer}"
+            if list(s.uses) != uses[s.index]:
+                return f"storage {s.index} is said to be read by other ops than read it"
+        return ""
 
     @property
     def resident_bytes(self) -> int:

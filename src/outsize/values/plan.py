@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from .ranges import Count, Index, Seconds
+
 Action = Literal["swap", "recompute", "encode", "encode_swap"]
 Reason = Literal[
     "ALIASED", "TOO_SMALL", "NO_SLACK", "RANDOM", "MUTATED", "LOSSY_FORBIDDEN",
@@ -33,17 +35,17 @@ class Decision:
         reason: why, in a few words.
     """
 
-    storage: int
+    storage: Index
     action: Action
-    after: int
-    before: int
-    free_before: int
-    fetch_before: int
+    after: Index
+    before: Index
+    free_before: Index
+    fetch_before: Index
     tier: str = ""
     codec: str = ""
-    encoded_bytes: int = 0
-    region: tuple[int, ...] = ()
-    seconds: float = 0.0
+    encoded_bytes: Count = 0
+    region: tuple[Index, ...] = ()
+    seconds: Seconds = 0.0
     reason: str = ""
 
 
@@ -51,7 +53,7 @@ class Decision:
 class Refusal:
     """A candidate that the plan leaves alone, and why."""
 
-    storage: int
+    storage: Index
     reason: Reason
     detail: str = ""
 
@@ -60,19 +62,19 @@ class Refusal:
 class Plan:
     """Decisions and what they are predicted to give."""
 
-    budget_bytes: int
+    budget_bytes: Count
     planner: str
     decisions: tuple[Decision, ...]
     refusals: tuple[Refusal, ...]
-    plain_peak_bytes: int
-    predicted_peak_bytes: int
-    plain_step_seconds: float
-    predicted_step_seconds: float
-    resident_bytes: int
-    swapped_bytes: int = 0
-    recomputed_flops: int = 0
-    plain_flops: int = 0
-    planning_seconds: float = 0.0
+    plain_peak_bytes: Count
+    predicted_peak_bytes: Count
+    plain_step_seconds: Seconds
+    predicted_step_seconds: Seconds
+    resident_bytes: Count
+    swapped_bytes: Count = 0
+    recomputed_flops: Count = 0
+    plain_flops: Count = 0
+    planning_seconds: Seconds = 0.0
     estimated: bool = False
 
     def to_json(self, *, indent: int | None = 2) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from .ranges import Count, Range, Rate, Seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,23 +18,23 @@ class OpCost:
         surplus_bytes: what the storages of its results have beyond their recorded sizes.
     """
 
-    seconds: float
-    workspace_bytes: int = 0
-    surplus_bytes: int = 0
+    seconds: Seconds
+    workspace_bytes: Count = 0
+    surplus_bytes: Count = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinkRate:
     """A tier's link: a transfer of n bytes takes `latency_seconds + n / bytes_per_second`."""
 
-    out_bytes_per_second: float
-    in_bytes_per_second: float
-    latency_seconds: float = 0.0
+    out_bytes_per_second: Rate
+    in_bytes_per_second: Rate
+    latency_seconds: Seconds = 0.0
     #: True where reads and writes share one lane (a single disk queue), False for full-duplex links.
     shared: bool = False
     #: Compute time that moving a byte costs. Zero where an engine of its own moves the bytes; where the processor both
     #: computes and hashes, or the transfer takes its memory's bandwidth, a hidden transfer is not free.
-    drag_seconds_per_byte: float = 0.0
+    drag_seconds_per_byte: Seconds = 0.0
 
     def out_seconds(self, nbytes: int) -> float:
         return self.latency_seconds + nbytes / self.out_bytes_per_second
@@ -44,9 +47,9 @@ class LinkRate:
 class CodecRate:
     """A codec on this machine: dense bytes per second each way, encoded ÷ dense bytes as planned for."""
 
-    encode_bytes_per_second: float
-    decode_bytes_per_second: float
-    ratio: float
+    encode_bytes_per_second: Rate
+    decode_bytes_per_second: Rate
+    ratio: Annotated[float, Range(0.0, 16.0)]
     #: The codec gives back every bit.
     lossless: bool = True
 

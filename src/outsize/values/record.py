@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .plan import Decision, Refusal
+from .ranges import Count, Loss, Seconds
 from .timeline import Timeline
 
 
@@ -27,35 +28,35 @@ class RunRecord:
         measured_timeline: the real step that `outsize.record` asked for.
     """
 
-    budget_bytes: int
-    plain_peak_bytes: int
-    predicted_peak_bytes: int
-    measured_peak_bytes: int
-    resident_bytes: int
-    swapped_out_bytes: int
-    swapped_in_bytes: int
-    stall_seconds: float
-    predicted_step_seconds: float
-    measured_step_seconds: float
+    budget_bytes: Count
+    plain_peak_bytes: Count
+    predicted_peak_bytes: Count
+    measured_peak_bytes: Count
+    resident_bytes: Count
+    swapped_out_bytes: Count
+    swapped_in_bytes: Count
+    stall_seconds: Seconds
+    predicted_step_seconds: Seconds
+    measured_step_seconds: Seconds
     decisions: tuple[Decision, ...]
     refusals: tuple[Refusal, ...]
     planner: str = ""
-    plain_step_seconds: float = 0.0
-    recomputed_flops: int = 0
-    plain_flops: int = 0
-    encoded_bytes: int = 0
-    rss_peak_bytes: int = 0
-    steps: int = 0
-    capture_seconds: float = 0.0
-    measure_seconds: float = 0.0
-    planning_seconds: float = 0.0
-    rewrite_seconds: float = 0.0
+    plain_step_seconds: Seconds = 0.0
+    recomputed_flops: Count = 0
+    plain_flops: Count = 0
+    encoded_bytes: Count = 0
+    rss_peak_bytes: Count = 0
+    steps: Count = 0
+    capture_seconds: Seconds = 0.0
+    measure_seconds: Seconds = 0.0
+    planning_seconds: Seconds = 0.0
+    rewrite_seconds: Seconds = 0.0
     storage_names: tuple[str, ...] = ()
-    storage_bytes: tuple[int, ...] = ()
+    storage_bytes: tuple[Count, ...] = ()
     notes: tuple[str, ...] = ()
-    losses: tuple[float, ...] = ()
-    validation_loss: float | None = None
-    validation_loss_before: float | None = None
+    losses: tuple[Loss, ...] = ()
+    validation_loss: Loss | None = None
+    validation_loss_before: Loss | None = None
     plain_timeline: Timeline | None = None
     timeline: Timeline | None = None
     measured_timeline: Timeline | None = None

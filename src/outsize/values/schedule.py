@@ -26,6 +26,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from .ranges import Count, MaybeIndex
+
 EntryKind = Literal["op", "clone", "swap_out", "settle", "encode", "drop", "fetch", "wait", "decode"]
 
 
@@ -44,11 +46,11 @@ class Entry:
     """
 
     kind: EntryKind
-    op: int = -1
-    storage: int = -1
+    op: MaybeIndex = -1
+    storage: MaybeIndex = -1
     tier: str = ""
     codec: str = ""
-    nbytes: int = 0
+    nbytes: Count = 0
     last: bool = True
 
 

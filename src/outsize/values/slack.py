@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .ranges import Index, Moment
+
 
 @dataclass(frozen=True, kw_only=True)
 class IdleSpan:
@@ -16,10 +18,10 @@ class IdleSpan:
         seconds: start(before) - end(after) on the profiled schedule: the slack.
     """
 
-    storage: int
-    after: int
-    before: int
-    seconds: float
+    storage: Index
+    after: Index
+    before: Index
+    seconds: Moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,4 +29,4 @@ class Slack:
     """All idle spans of a step, and the profiled start of each op (seconds from the step's start)."""
 
     spans: tuple[IdleSpan, ...]
-    starts: tuple[float, ...]
+    starts: tuple[Moment, ...]

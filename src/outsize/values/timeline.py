@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from .ranges import Count, MaybeIndex, Moment, Seconds
+
 Lane = Literal["compute", "out", "in"]
 
 
@@ -13,9 +15,9 @@ class LaneSpan:
     """A piece of work on a lane: `[start, end)` in seconds from the step's start."""
 
     lane: Lane
-    start: float
-    end: float
-    entry: int
+    start: Moment
+    end: Moment
+    entry: MaybeIndex
     label: str = ""
 
 
@@ -31,11 +33,17 @@ class Timeline:
         spans: work per lane.
     """
 
-    seconds: float
-    stall_seconds: float
-    residency: tuple[int, ...]
-    starts: tuple[float, ...]
+    seconds: Seconds
+    stall_seconds: Seconds
+    residency: tuple[Count, ...]
+    starts: tuple[Moment, ...]
     spans: tuple[LaneSpan, ...] = ()
+
+    def misfit(self) -> str:
+        """How the parts do not belong together; empty where they do."""
+        if len(self.residency) != len(self.starts):
+            return f"{len(self.residency)} residencies at {len(self.starts)} starts"
+        return ""
 
     @property
     def peak_bytes(self) -> int:

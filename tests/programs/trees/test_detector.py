@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from outsize.errors import TreesError
+from outsize.files import seal
 from outsize.programs.trees import calibrate, evaluate, pipeline, store
 from outsize.programs.trees.batch import collate
 from outsize.programs.trees.functions import Functions, concatenate
@@ -147,9 +148,13 @@ def test_a_file_round_trips_and_refuses_others(tmp_path: Path) -> None:
         with pytest.raises(TreesError, match="damaged"):
             store.load(path)
     path.write_bytes(data.replace(store.vocabulary().encode(), b"0" * 16))
+    with pytest.raises(TreesError, match="checksum does not match"):
+        store.load(path)
+    seal(path)
     with pytest.raises(TreesError, match="another vocabulary"):
         store.load(path)
     path.write_bytes(data.replace(b'\\"layers\\": 2', b'\\"layers\\": 3'))
+    seal(path)
     with pytest.raises(TreesError, match="does not fit its own description"):
         store.load(path)
     path.write_bytes(data)

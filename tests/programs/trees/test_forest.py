@@ -127,6 +127,9 @@ def test_damaged_and_foreign_files(tmp_path: Path) -> None:
     path.write_bytes(data.replace(b'\\"version\\": 1', b'\\"version\\": 9'))
     with pytest.raises(TreesError, match="this version reads"):
         Forest.load(path)
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(TreesError, match="checksum does not match"):
+        Forest.load(path)
     python_functions("def f(x): return x").save(path)
     with pytest.raises(TreesError, match="'functions'"):
         Forest.load(path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from outsize.native import available
-from outsize.programs.trees import Forest, LocalizedTreeConv, Topology, layer_native, parse
+from outsize.programs.trees import Forest, LocalizedTreeConv, Topology, layer_native, parse, topology
 
 from .samples import module
 
@@ -71,3 +73,40 @@ def test_rows_of_one_tree_do_not_depend_on_the_others() -> None:
     doubled = torch.cat([x, x])
     beside = tree.edge_states(doubled, Topology.of(both), doubled).pivot
     torch.testing.assert_close(beside[: one.nodes], alone, rtol=1e-5, atol=1e-6)
+
+
+OUTSIDE = {
+    "a child before the first node": ("first", -1),
+    "a child after the last node": ("first", 10**6),
+    "a child where the sum wraps": ("first", 2**63 - 1),
+    "more children than nodes": ("children", 10**6),
+    "fewer children than none": ("children", -3),
+    "a parent after the last node": ("parent", 10**6),
+    "a parent before the first": ("parent", -1),
+}
+
+
+@pytest.mark.parametrize("fault", OUTSIDE)
+def test_an_index_outside_is_refused_in_c(fault: str) -> None:
+    column, value = OUTSIDE[fault]
+    shape = Topology.of(forest_of("star"))
+    changed = getattr(shape, column).clone()
+    changed[int((shape.children > 0).nonzero()[0, 0])] = value
+    broken = dataclasses.replace(shape, **{column: changed})
+    states = [torch.randn(shape.nodes, 8) for _ in range(3)]
+    below, above = (torch.randn(24, 8), torch.randn(24)), torch.randn(16, 8)
+    norm = torch.ones(8), torch.zeros(8), 1e-5
+    layer_native.layer(states, below, above, norm, shape)
+    with pytest.raises(ValueError, match=f"of {shape.nodes} nodes"):
+        layer_native.layer(states, below, above, norm, broken)
+    if column != "parent":
+        with pytest.raises(ValueError, match=f"of {shape.nodes} nodes"):
+            broken.mixed_sum(torch.randn(shape.nodes, 24), 8)
+
+
+def test_columns_outside_are_refused_in_c() -> None:
+    shape = Topology.of(forest_of("star"))
+    mixed, out = torch.randn(shape.nodes, 24), torch.zeros(shape.nodes, 8)
+    topology._call("child_sum", mixed, shape, out, 8, 24, 8)
+    with pytest.raises(ValueError, match="columns"):
+        topology._call("child_sum", mixed, shape, out, 8, 24, 9)

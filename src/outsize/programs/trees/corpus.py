@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import re
 import sysconfig
 import zipfile
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import TreesError
+from ...files import Door, shown
+from ...values import load_json
 from .dedup import exact_keys, near_duplicates, normalised_keys
 from .forest import Ints
 from .functions import Functions, concatenate
@@ -33,6 +36,12 @@ PINS = Path(__file__).with_name("corpus.json")
 SPLITS = ("train", "valid", "test")
 #: Functions outside of this range are left out: below there is nothing to judge, above one fills a batch.
 MIN_NODES, MAX_NODES = 10, 512
+#: A longer module is data, not code.
+_MOST_BYTES = 2**24
+_DOOR = Door(
+    kind="the list of distributions", remedy="see corpus.json beside outsize.programs.trees", error=TreesError,
+    most_bytes=2**20,
+)  # fmt: skip
 _LEFT_OUT = (
     "/test", "/_vendor", "/vendor", "/extern", "site-packages", "dist-packages", "/idlelib/", "/lib2to3/",
     "conftest.py", "_pb2.py", "/turtledemo/", "/migrations/",
@@ -59,19 +68,31 @@ class Pin:
     source: str
     sha256: str = ""
 
+    def misfit(self) -> str:
+        """Why nothing can be read by it; empty where something can."""
+        if self.source not in _READERS:
+            return f"source of {shown(self.name)} is {shown(self.source)}, none of {tuple(_READERS)}"
+        if self.split not in SPLITS:
+            return f"split of {shown(self.name)} is {shown(self.split)}, none of {SPLITS}"
+        if self.source == "wheel" and not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            return f"sha256 of {shown(self.name)} is {shown(self.sha256)}"
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name) or not re.fullmatch(
+            r"[A-Za-z0-9.!+_-]+", self.version
+        ):
+            return f"{shown(self.name)} {shown(self.version)} is no name and version of a distribution"
+        return ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Pins:
+    distributions: tuple[Pin, ...]
+
 
 def read_pins(path: Path = PINS) -> list[Pin]:
     """Raises:
     TreesError: no such file, not a list of pins, an unknown split.
     """
-    try:
-        pins = [Pin(**entry) for entry in json.loads(path.read_text())["distributions"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TreesError(f"cannot read the list of distributions {path}: {error}") from error
-    wrong = [pin.name for pin in pins if pin.split not in SPLITS]
-    if wrong:
-        raise TreesError(f"{path}: split of {wrong} is none of {SPLITS}")
-    return pins
+    return list(load_json(_Pins, path, _DOOR).distributions)
 
 
 def read_texts(pin: Pin, wheels: Path) -> Iterator[tuple[str, bytes]]:
@@ -80,8 +101,7 @@ def read_texts(pin: Pin, wheels: Path) -> Iterator[tuple[str, bytes]]:
     Raises:
         TreesError: not there, or another version or content than pinned.
     """
-    reader = {"stdlib": _stdlib, "installed": _installed, "wheel": _wheel}[pin.source]
-    for name, content in reader(pin, wheels):
+    for name, content in _READERS[pin.source](pin, wheels):
         if name.endswith(".py") and not any(part in f"/{name}" for part in _LEFT_OUT):
             yield name, content
 
@@ -118,12 +138,20 @@ def _wheel(pin: Pin, wheels: Path) -> Iterator[tuple[str, bytes]]:
             f"  outsize trees corpus --requirements | pip download --no-deps --only-binary=:all: -d {wheels} "
             "-r /dev/stdin"
         )
-    if hashlib.sha256(found[0].read_bytes()).hexdigest() != pin.sha256:
-        raise TreesError(f"{found[0]} is not the pinned file (its sha256 differs)")
-    with zipfile.ZipFile(found[0]) as archive:
-        for name in sorted(archive.namelist()):
-            if name.endswith(".py"):
-                yield name, archive.read(name)
+    with found[0].open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != pin.sha256:
+            raise TreesError(f"{found[0]} is not the pinned file (its sha256 differs)")
+        with zipfile.ZipFile(file) as archive:
+            for member in sorted(archive.infolist(), key=lambda member: member.filename):
+                if member.filename.endswith(".py") and member.file_size <= _MOST_BYTES:
+                    yield member.filename, archive.read(member)
+
+
+_READERS: dict[str, Callable[[Pin, Path], Iterator[tuple[str, bytes]]]] = {
+    "stdlib": _stdlib,
+    "installed": _installed,
+    "wheel": _wheel,
+}
 
 
 def requirements(pins: list[Pin]) -> str:

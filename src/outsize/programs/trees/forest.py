@@ -13,23 +13,22 @@ without a rewrite. Spans are byte offsets into the UTF-8 text that was parsed.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ...errors import TreesError
+from ...files import Door, open_sealed, save_sealed
+from .columns import Ints as Ints
+from .columns import check_columns, check_texts, check_within
 
-#: An integer array, or a mask; numpy's own stubs widen most results to this.
-Ints = npt.NDArray[Any]
-
-#: Version of the file written by `save_arrays`; readers refuse others.
-FORMAT = "outsize-trees"
-VERSION = 1
+#: Of the files written by `Forest.save`; readers refuse others.
+FORMAT, VERSION = "forest", 1
+DOOR = Door(
+    kind="a forest", remedy="write it again with Forest.save", error=TreesError, most_bytes=64 * 2**30
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,12 +80,12 @@ class Forest:
         return np.where(self.parent < 0, -1, self.parent + base)
 
     def check(self) -> Forest:
-        """Assert that every tree is one rooted tree in breadth-first order.
+        """Assert that every tree is one rooted tree in breadth-first order, and every index within its list.
 
         Raises:
-            TreesError: a parent that is missing, later than its child, cyclic, in another tree; children that
-            are
-                not contiguous; a tree without nodes.
+            TreesError: a parent that is missing, later than its child, cyclic, in another tree; children that are
+                not contiguous; a tree without nodes; a kind, field or token without a text; places among siblings
+                that are taken twice; a span that ends before it begins.
         """
         _check_shape(self)
         size = np.diff(self.ptr)
@@ -106,6 +105,7 @@ class Forest:
         step = np.diff(self.parent)
         if (step[~root[1:] & ~root[:-1]] < 0).any():
             raise TreesError("children of one node must be neighbours: order with Forest.from_parents")
+        _check_contents(self)
         return self
 
     def tree(self, index: int) -> Forest:
@@ -158,19 +158,31 @@ class Forest:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one file, memory-mapped again by `Forest.load`."""
-        save_arrays(path, "forest", _columns(self), {name: list(getattr(self, name)) for name in _TEXTS})
+        texts = {name: list(getattr(self, name)) for name in _TEXTS}
+        save_sealed(path, _columns(self), format=FORMAT, version=VERSION, about=texts)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Forest:
-        """Map a file written by `save`; nothing is read until it is used.
+        """Map a file written by `save`; its checksum and every index are checked first.
 
         Raises:
-            TreesError: missing, truncated, of another kind or version.
+            TreesError: missing, damaged, of another kind or version, or not a forest.
         """
-        arrays, texts = load_arrays(path, "forest")
-        return Forest(**{**arrays, **texts})
+        found = open_sealed(path, DOOR, format=FORMAT, version=VERSION)
+        try:
+            check_columns(found.arrays, DTYPES)
+            check_texts(found.about, _TEXTS)
+            columns: dict[str, Any] = {**found.arrays, **found.about}
+            return Forest(**columns).check()
+        except (TreesError, ValueError) as error:
+            raise DOOR.fail(path, error) from error
 
 
+#: dtype of each column.
+DTYPES = {
+    "ptr": "int64", "parent": "int32", "kind": "int16", "field": "int16", "token": "int32", "pos": "int32",
+    "start": "int32", "end": "int32",
+}  # fmt: skip
 _TEXTS = ("kinds", "fields", "tokens")
 
 
@@ -188,6 +200,28 @@ def _check_shape(forest: Forest) -> None:
         raise TreesError(f"ptr must run from 0 to {forest.nodes} nodes, got {ptr[:1]} … {ptr[-1:]}")
     if (np.diff(ptr) < 1).any():
         raise TreesError(f"tree {int(np.flatnonzero(np.diff(ptr) < 1)[0])} has no nodes")
+
+
+def _check_contents(forest: Forest) -> None:
+    """Indices into the texts (where there are any), places among siblings, spans."""
+    for name, texts in (("kind", forest.kinds), ("field", forest.fields), ("token", forest.tokens)):
+        if len(texts):
+            check_within(name, getattr(forest, name), 0, len(texts))
+    parent = forest.absolute_parent
+    inner = np.flatnonzero(parent >= 0)
+    count = np.bincount(parent[inner], minlength=forest.nodes)
+    first = np.cumsum(count) - count  # of a node's children, among all nodes that have a parent
+    place = np.asarray(forest.pos, np.int64)[inner]
+    slot = first[parent[inner]] + place
+    taken = np.zeros(len(inner), np.bool_)
+    fine = (place >= 0) & (place < count[parent[inner]])
+    taken[slot[fine]] = True
+    if not fine.all() or not taken.all():
+        raise TreesError("pos must give each of n siblings another place from 0 to n - 1")
+    wrong = np.flatnonzero((forest.start < 0) | (forest.end < forest.start))
+    if len(wrong):
+        node = int(wrong[0])
+        raise TreesError(f"node {node} spans the bytes {int(forest.start[node])} to {int(forest.end[node])}")
 
 
 def _breadth_first(parent: Ints, tree: int) -> Ints:
@@ -233,74 +267,3 @@ def ranges(ptr: Ints, chosen: Ints) -> tuple[Ints, Ints]:
     """Elements of the chosen ranges of a `ptr` array, and the `ptr` of the result."""
     count = ptr[chosen + 1] - ptr[chosen]
     return expand(ptr[chosen], count), np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
-
-
-def save_arrays(
-    path: str | os.PathLike[str],
-    content: str,
-    arrays: Mapping[str, npt.NDArray[Any]],
-    texts: Mapping[str, Any] | None = None,
-) -> None:
-    """Write arrays as one safetensors file with a versioned header, whole or not at all."""
-    from safetensors.numpy import save_file
-
-    target = Path(path)
-    # One entry: the library writes several in an order that changes from run to run.
-    header = {
-        "outsize": json.dumps(
-            {"format": FORMAT, "version": VERSION, "content": content, "texts": texts or {}}
-        )
-    }
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        save_file(
-            {name: np.ascontiguousarray(a) for name, a in arrays.items()}, str(partial), metadata=header
-        )
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def load_arrays(
-    path: str | os.PathLike[str], content: str
-) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """Map the arrays of a file written by `save_arrays`.
-
-    Raises:
-        TreesError: missing, truncated, of another kind or version.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
-        raise TreesError(f"no such file: {path}")
-    try:
-        with safe_open(str(path), framework="np") as opened:
-            header = json.loads((opened.metadata() or {}).get("outsize", "{}"))
-        table = _offsets(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise TreesError(f"{path} is damaged or not a safetensors file: {error}") from error
-    found = tuple(header.get(name) for name in ("format", "version", "content"))
-    if found != (FORMAT, VERSION, content):
-        raise TreesError(f"{path} holds {found}, this version reads {(FORMAT, VERSION, content)}")
-    return {name: _map(path, *place) for name, place in table.items()}, header["texts"]
-
-
-_TYPES = {"I8": "i1", "U8": "u1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "U32": "<u4", "U64": "<u8",
-          "F32": "<f4", "F16": "<f2", "BOOL": "?"}  # fmt: skip
-
-
-def _offsets(path: str | os.PathLike[str]) -> dict[str, tuple[str, list[int], int]]:
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    return {
-        name: (_TYPES[entry["dtype"]], entry["shape"], 8 + length + entry["data_offsets"][0])
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
-
-
-def _map(path: str | os.PathLike[str], dtype: str, shape: list[int], offset: int) -> npt.NDArray[Any]:
-    if 0 in shape:
-        return np.zeros(shape, dtype)
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=tuple(shape))

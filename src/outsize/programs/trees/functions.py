@@ -26,8 +26,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...errors import TreesError
-from .forest import Forest, Ints, load_arrays, ranges, save_arrays
+from ...files import Door, open_sealed, save_sealed
+from .columns import check_columns, check_texts
+from .forest import DTYPES, Forest, Ints, ranges
 from .grammar import RESERVED
+from .wellformed import check_functions
 
 #: Table name → its columns. Every table has a `<table>_ptr` of `[functions + 1]`.
 TABLES = {
@@ -36,6 +39,12 @@ TABLES = {
     "place": ("place_node", "place_kind", "place_a", "place_b", "place_c"),
     "alias": ("alias_a", "alias_b"),
 }
+#: Of the files written by `Functions.save`; readers refuse others.
+FORMAT, VERSION = "functions", 1
+DOOR = Door(
+    kind="packed functions", remedy="build them again with `outsize trees corpus`", error=TreesError,
+    most_bytes=64 * 2**30,
+)  # fmt: skip
 NODE_COLUMNS = ("parent", "kind", "field", "token", "pos", "start", "end", "order", "last")
 
 
@@ -108,24 +117,36 @@ class Functions:
         forest = self.forest
         nodes = {name: getattr(forest, name) for name in ("ptr", *NODE_COLUMNS[:-2])}
         texts = {"kinds": list(forest.kinds), "fields": list(forest.fields), "tokens": list(forest.tokens)}
-        save_arrays(
-            path, "functions", {**nodes, "order": self.order, "last": self.last, **self.columns}, texts
-        )
+        arrays = {**nodes, "order": self.order, "last": self.last, **self.columns}
+        save_sealed(path, arrays, format=FORMAT, version=VERSION, about=texts)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Functions:
-        """Map a file written by `save`.
+        """Map a file written by `save`; its checksum and every index are checked first.
 
         Raises:
-            TreesError: missing, truncated, of another kind or version.
+            TreesError: missing, damaged, of another kind or version, or with tables that do not fit the trees.
         """
-        arrays, texts = load_arrays(path, "functions")
-        missing = {"ptr", *NODE_COLUMNS, *(c for cs in TABLES.values() for c in cs)} - arrays.keys()
-        if missing:
-            raise TreesError(f"{path} lacks {sorted(missing)}")
-        nodes = {name: arrays.pop(name) for name in ("ptr", *NODE_COLUMNS[:-2])}
-        forest = Forest(**{**nodes, **texts})
-        return Functions(forest=forest, order=arrays.pop("order"), last=arrays.pop("last"), columns=arrays)
+        found = open_sealed(path, DOOR, format=FORMAT, version=VERSION)
+        arrays, texts = dict(found.arrays), found.about
+        try:
+            check_columns(arrays, _DTYPES, optional=("distribution",))
+            check_texts(texts, ("kinds", "fields", "tokens"))
+            nodes = {name: arrays.pop(name) for name in ("ptr", *NODE_COLUMNS[:-2])}
+            forest = Forest(**{**nodes, **texts}).check()
+            ranks = {name: arrays.pop(name) for name in NODE_COLUMNS[-2:]}
+            functions = Functions(forest=forest, **ranks, columns=arrays)
+            check_functions(functions)
+        except (TreesError, ValueError) as error:
+            raise DOOR.fail(path, error) from error
+        return functions
+
+
+_DTYPES = {
+    **DTYPES, "order": "int32", "last": "int32", "distribution": "int32",
+    **{f"{table}_ptr": "int64" for table in TABLES},
+    **{name: "int32" for names in TABLES.values() for name in names},
+}  # fmt: skip
 
 
 def levels(forest: Forest) -> list[Ints]:

@@ -16,13 +16,13 @@ content, so that each function teaches at all its places and not only at its bug
 from __future__ import annotations
 
 import dataclasses
-import json
-from typing import cast
+from typing import Annotated, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...values.ranges import Range
 from .batch import RELATIONS, TRAITS, Batch
 from .grammar import FIELDS, KINDS, OPERATORS, PLACES, RESERVED
 from .localized import EdgeStates, LocalizedTreeConv
@@ -43,14 +43,11 @@ class DetectorConfig:
         mode: of `LocalizedTreeConv`.
     """
 
-    width: int = 96
-    layers: int = 5
-    rows: int = 16384
-    inner: int = 64
-    head: int = 64
-
-    def json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+    width: Annotated[int, Range(1, 4096)] = 96
+    layers: Annotated[int, Range(2, 64)] = 5
+    rows: Annotated[int, Range(1, 2**22)] = 16384
+    inner: Annotated[int, Range(1, 4096)] = 64
+    head: Annotated[int, Range(1, 4096)] = 64
 
 
 class Detector(nn.Module):

@@ -15,7 +15,7 @@ import json
 import random
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import TreesError
+from ...files import Door, open_sealed
+from ...values import build
+from ...values.ranges import Range
 from .forest import Ints
 from .functions import Functions, concatenate
 from .grammar import FIELDS, KINDS, RESERVED
@@ -31,9 +34,17 @@ from .localized import LocalizedTreeConv
 from .python_front import Source, outermost_functions, python_functions, syntax_tree
 from .same_meaning import rewritten, thoroughly
 from .topology import Topology
+from .weights import load_weights, save_weights
 from .words import WordEmbedding, WordTable, unique_tokens
 
 FORMAT = "outsize-trees-matcher"
+VERSION = 1
+DOOR = Door(
+    kind="a matcher",
+    remedy="train one with benchmarks/trees-similar/run.py --model, or leave --model away for the one that ships",
+    error=TreesError,
+    most_bytes=2**30,
+)
 SHIPPED = Path(__file__).with_name("matcher.safetensors")
 
 
@@ -45,11 +56,11 @@ class MatcherConfig:
         names: read the names of callees and attributes; off, identifiers are stripped altogether.
     """
 
-    width: int = 64
-    layers: int = 3
-    rows: int = 8192
-    inner: int = 32
-    out: int = 128
+    width: Annotated[int, Range(1, 4096)] = 64
+    layers: Annotated[int, Range(2, 64)] = 3
+    rows: Annotated[int, Range(1, 2**22)] = 8192
+    inner: Annotated[int, Range(1, 4096)] = 32
+    out: Annotated[int, Range(1, 4096)] = 128
     names: bool = True
 
 
@@ -187,35 +198,34 @@ def recall_at_1(queries: np.ndarray[Any, Any], gallery: np.ndarray[Any, Any], ri
 
 
 def save_matcher(model: Matcher, path: Path, history: dict[str, Any] | None = None) -> None:
-    from safetensors.torch import save_file
-
-    weights = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
-    header = {"format": FORMAT, "version": 1, "config": dataclasses.asdict(model.config), "lists": _lists(),
-              "history": history or {}}  # fmt: skip
-    save_file(weights, str(path), metadata={"outsize": json.dumps(header)})
+    """Write the weights in half precision, whole or not at all."""
+    about = {"config": dataclasses.asdict(model.config), "lists": _lists(), "history": history or {}}
+    save_weights(path, model, format=FORMAT, version=VERSION, about=about)
 
 
 def load_matcher(path: Path = SHIPPED) -> Matcher:
     """Raises:
-    TreesError: missing, truncated, or another kind of file.
+    TreesError: missing, damaged, or another kind of file.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise TreesError(
-            f"no trained matcher at {path}; `benchmarks/trees-similar/run.py --model` trains one"
-        )
+    if not path.exists():
+        raise TreesError(f"no trained matcher at {path}; benchmarks/trees-similar/run.py --model trains one")
+    found = open_sealed(path, DOOR, format=FORMAT, version=VERSION)
     try:
-        with safe_open(str(path), framework="pt") as opened:
-            header = json.loads((opened.metadata() or {}).get("outsize", "{}"))
-            weights = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise TreesError(f"{path} is damaged or not a safetensors file: {error}") from error
-    if (header.get("format"), header.get("version"), header.get("lists")) != (FORMAT, 1, _lists()):
-        raise TreesError(f"{path} is not a matcher that this version can use: {header.get('format')}")
-    model = Matcher(MatcherConfig(**header["config"]))
-    model.load_state_dict(weights)
-    return model.eval()
+        about = build(_About, found.about)
+        if about.lists != _lists():
+            raise ValueError("it was trained with other lists of kinds")
+    except ValueError as error:
+        raise DOOR.fail(path, error) from error
+    return load_weights(found, DOOR, lambda: Matcher(about.config))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _About:
+    """What a file says of its weights."""
+
+    config: MatcherConfig
+    lists: str
+    history: dict[str, Any]
 
 
 def _lists() -> str:

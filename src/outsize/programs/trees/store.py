@@ -1,7 +1,7 @@
 """A trained detector as one safetensors file: half-precision weights, and everything needed to use them.
 
 The header holds the sizes, the calibration and the vocabulary's fingerprint, so a model can never be read
-with another meaning of its numbers. Nothing is unpickled.
+with another meaning of its numbers; a checksum covers every byte. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -10,17 +10,26 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import torch
 import xxhash
 
 from ...errors import TreesError
+from ...files import Door, open_sealed, shown
+from ...values import build
+from ...values.ranges import Range
 from .grammar import FIELDS, KINDS, OPERATORS, PLACES, RESERVED
 from .model import Detector, DetectorConfig
+from .weights import load_weights, save_weights
 
 FORMAT = "outsize-trees-detector"
-VERSION = "1"
+VERSION = 1
+DOOR = Door(
+    kind="a detector",
+    remedy="train one with `outsize trees train`, or leave --model away for the one that ships",
+    error=TreesError,
+    most_bytes=2**30,
+)
 #: The detector that comes with the package.
 SHIPPED = Path(__file__).with_name("detector.safetensors")
 
@@ -36,10 +45,31 @@ class Calibration:
             and with room for other packages (`evaluate.threshold_by_package`).
     """
 
-    slope: float = 1.0
-    shift: float = 0.0
-    prior: float = 0.5
-    threshold: float = 0.5
+    slope: Annotated[float, Range(-1e3, 1e3)] = 1.0
+    shift: Annotated[float, Range(-1e3, 1e3)] = 0.0
+    prior: Annotated[float, Range(1e-6, 1 - 1e-6)] = 0.5
+    threshold: Annotated[float, Range(0.0, 1.0)] = 0.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _About:
+    """What a file says of its weights; the history is the trainer's notes, whose figures are numbers."""
+
+    config: DetectorConfig
+    vocabulary: str
+    calibration: Calibration
+    history: dict[str, Any]
+
+    def misfit(self) -> str:
+        for name in _FIGURES & self.history.keys():
+            value = self.history[name]
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 2**53:
+                return f"the history says {shown(value)} for {name}"
+        return ""
+
+
+#: Entries of the history that are counted with.
+_FIGURES = frozenset({"functions", "training_functions", "seconds", "step", "workers"})
 
 
 def vocabulary() -> str:
@@ -52,50 +82,27 @@ def save(
     history: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Write the weights in half precision, whole or not at all."""
-    from safetensors.torch import save_file
-
-    target = Path(path)
-    header = {
-        "format": FORMAT, "version": VERSION, "config": model.config.json(), "vocabulary": vocabulary(),
-        "calibration": json.dumps(dataclasses.asdict(calibration or Calibration())),
-        "history": json.dumps(history or {}),
+    about = {
+        "config": dataclasses.asdict(model.config), "vocabulary": vocabulary(),
+        "calibration": dataclasses.asdict(calibration or Calibration()), "history": history or {},
     }  # fmt: skip
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        weights = {
-            name: value.detach().to(torch.float16).contiguous() for name, value in model.state_dict().items()
-        }
-        save_file(weights, str(partial), metadata=header)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    save_weights(path, model, format=FORMAT, version=VERSION, about=about)
 
 
 def load(path: str | os.PathLike[str] = SHIPPED) -> tuple[Detector, Calibration, dict[str, Any]]:
     """Read a detector.
 
     Raises:
-        TreesError: missing, truncated, of another kind, version or vocabulary.
+        TreesError: missing, damaged, of another kind, version or vocabulary.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise TreesError(f"no trained detector at {path}; train one with `outsize trees train`")
+    found = open_sealed(path, DOOR, format=FORMAT, version=VERSION)
     try:
-        with safe_open(str(path), framework="pt") as opened:
-            header = opened.metadata() or {}
-            weights = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise TreesError(f"{path} is damaged or not a safetensors file: {error}") from error
-    if (header.get("format"), header.get("version")) != (FORMAT, VERSION):
-        raise TreesError(f"{path} is not a detector of version {VERSION}: {header.get('format')}")
-    if header.get("vocabulary") != vocabulary():
-        raise TreesError(
-            f"{path} was trained with another vocabulary; train again with `outsize trees train`"
-        )
-    model = Detector(DetectorConfig(**json.loads(header["config"])))
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise TreesError(f"{path} does not fit its own description: {error}") from error
-    return model.eval(), Calibration(**json.loads(header["calibration"])), json.loads(header["history"])
+        about = build(_About, found.about)
+        if about.vocabulary != vocabulary():
+            raise ValueError("it was trained with another vocabulary")
+    except ValueError as error:
+        raise DOOR.fail(path, error) from error
+    model = load_weights(found, DOOR, lambda: Detector(about.config))
+    return model, about.calibration, about.history

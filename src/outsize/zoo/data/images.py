@@ -17,8 +17,12 @@ from torch.nn import functional as F
 
 from ...errors import WorkloadError
 from ..workload import Batch
+from .npz import read_npz
 
 _VALIDATION_SHARE = 0.2
+#: A class more makes a network's last layer wider, so a number taken for a class would ask for all memory; the largest
+#: sets of labelled images have 22 thousand.
+_MOST_CLASSES = 2**17
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,18 +64,25 @@ def arrays(path: Path, *, seed: int, dimensions: int) -> Samples:
     Raises:
         WorkloadError: not such a file, or of another shape.
     """
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            x, y = np.asarray(found["x"], dtype=np.float32), np.asarray(found["y"]).astype(np.int64)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WorkloadError(f"{path} is not a .npz file with arrays x and y: {error}") from error
-    if x.ndim != dimensions or len(x) != len(y) or len(x) < 2 or y.min() < 0:
+    x, y = read_npz(path, ("x", "y"))
+    if x.ndim != dimensions or y.ndim < 1 or len(x) != len(y) or len(x) < 2 or 0 in (x.size, y.size):
         raise WorkloadError(
-            f"{path}: x has shape {x.shape} and y {y.shape}; {dimensions} dimensions, equal lengths of at least 2 "
-            "and classes from 0 are needed"
+            f"{path}: x has shape {x.shape} and y {y.shape}; {dimensions} dimensions, none of them empty, and equal "
+            "lengths of at least 2 are needed"
         )
+    whole = y.dtype.kind != "f" or bool((y == np.floor(y)).all())
+    if not whole or not ((y >= 0) & (y < _MOST_CLASSES)).all():
+        raise WorkloadError(f"{path}: y holds {y.min()} to {y.max()}; number the classes from 0 without gaps")
+    with np.errstate(over="ignore"):
+        x = x.astype(np.float32)
+    if not np.isfinite(x).all():
+        raise WorkloadError(f"{path}: x holds values that are no numbers, which no network learns from")
     return divide(
-        torch.from_numpy(x), torch.from_numpy(y), seed=seed, origin=str(path), classes=int(y.max()) + 1
+        torch.from_numpy(x),
+        torch.from_numpy(y.astype(np.int64)),
+        seed=seed,
+        origin=str(path),
+        classes=int(y.max()) + 1,
     )
 
 

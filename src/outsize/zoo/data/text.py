@@ -57,9 +57,11 @@ def folder(path: Path, *, seed: int) -> Corpus:
         WorkloadError: no such path, or too little to read.
     """
     if path.is_file():
-        data = torch.frombuffer(bytearray(path.read_bytes() or b"\0"), dtype=torch.uint8)
+        data = torch.frombuffer(bytearray(_read(path, _MOST_BYTES) or b"\0"), dtype=torch.uint8)
         cut = int(len(data) * (1 - _VALIDATION_SHARE))
-        return Corpus(train=data[:cut], validation=data[cut:], origin=str(path))
+        whole = path.stat().st_size <= _MOST_BYTES
+        origin = str(path) if whole else f"{path} (its first {_MOST_BYTES // 2**20} MiB)"
+        return Corpus(train=data[:cut], validation=data[cut:], origin=origin)
     if not path.is_dir():
         raise WorkloadError(f"no file or folder at {path}")
     files = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(".")]
@@ -80,13 +82,21 @@ def _corpus(files: list[Path], *, seed: int, origin: str) -> Corpus:
 
 
 def _join(files: list[Path]) -> Tensor:
-    parts, total = bytearray(), 0
+    parts = bytearray()
     for path in files:
-        parts += path.read_bytes() + b"\0"
-        total = len(parts)
-        if total > _MOST_BYTES:
+        parts += _read(path, _MOST_BYTES + 1 - len(parts)) + b"\0"
+        if len(parts) > _MOST_BYTES:
             break
     return torch.frombuffer(parts, dtype=torch.uint8)
+
+
+def _read(path: Path, most: int) -> bytes:
+    """The first `most` bytes of a file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise WorkloadError(f"cannot read {path}: {error.strerror}; leave it out of the folder") from error
 
 
 def check_length(corpus: Corpus, *, context: int) -> None:
