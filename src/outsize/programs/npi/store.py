@@ -9,10 +9,12 @@ from pathlib import Path
 
 from ...errors import NpiError
 from .controller import ControllerSettings
+from .fitting import PrimitiveCheck, PrimitiveSettings, train_primitive
 from .library import find
-from .primitive import Primitive, PrimitiveCheck, PrimitiveSettings, train_primitive
+from .primitive import Primitive
 from .template import Template, parameterize, trace
-from .trained import Trained, load, train
+from .trained import Trained, train
+from .weights_file import load
 
 __all__ = ["WEIGHTS", "learn", "read_pairs", "shipped", "swap", "template_of"]
 
@@ -52,7 +54,7 @@ def shipped(name: str, path: Path | None = None) -> Trained:
         NpiError: no such template; a damaged file; a file of another template.
     """
     name = find(name).name
-    trained = load(path or WEIGHTS / f"{name}.safetensors")
+    trained = load(path or WEIGHTS / f"{name}.safetensors", ours=path is None)
     if trained.name != name:
         raise NpiError(f"{path} holds {trained.name}, {name} was asked")
     return trained
