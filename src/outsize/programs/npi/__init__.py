@@ -15,7 +15,7 @@ from .controller import ControllerSettings
 from .fitting import PrimitiveSettings
 from .library import LIBRARY
 from .machine import Limits, Stats
-from .store import learn, read_pairs, shipped, swap, template_of
+from .store import learn, read_pairs, sample_of, shipped, swap, template_of
 from .tables import to_python
 from .tape import Head, Pointer, Tape
 from .template import Template, Traces, parameterize, trace
@@ -41,6 +41,7 @@ __all__ = [
     "read_certificate",
     "read_pairs",
     "run",
+    "sample_of",
     "save",
     "shipped",
     "swap",

@@ -1,8 +1,8 @@
 """What is proved of a trained template, and what is not: the record of a verification.
 
-A certificate names, by hash, everything that it stands for: the program with its expressions, domains and data functions, the
-controller with its vocabulary, the primitives with their domains and answers. A file of one is a claim. It can be
-compared with a model, and `outsize npi verify --against` makes it anew and compares every field; it proves nothing itself.
+A certificate names, by hash, everything that it stands for: the program with its expressions, domains and data functions,
+the controller with its vocabulary, the primitives with their domains and answers. A file of one is a claim. It can be
+compared with a model, and `outsize npi verify --against` makes it anew and compares every field; it proves nothing.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class Certificate:
         mine, theirs = (json.loads(json.dumps(c._record())) for c in (self, other))
         if different := sorted(k for k in mine if not _alike(mine[k], theirs[k])):
             raise NpiError(
-                f"the certificate of {self.template} does not repeat: {', '.join(different)} differ from what was found now"
+                f"the certificate of {self.template} does not repeat: {', '.join(different)} differ from what is found now"
             )
 
 

@@ -24,15 +24,18 @@ from .fitting import PrimitiveCheck, check_primitive, error_bound, held_out
 from .guard import Guard, Sample, compare
 from .primitive import Primitive
 from .rounding import plain_arithmetic
-from .slots import UNDEFINED, Site
+from .slots import UNDEFINED
 from .template import Template
 from .termination import Termination, prove_termination
 from .trained import Trained
 
-__all__ = ["certify"]
+__all__ = ["certify", "ends_of"]
 
 #: Inputs of a primitive that are enumerated.
 _DOMAIN_LIMIT = 1 << 22
+
+#: Answers by inputs.
+Pairs = Mapping[tuple[int, ...], int]
 
 
 def certify(template: Template, trained: Trained, *, sample: Sample | None = None) -> Certificate:
@@ -54,8 +57,9 @@ def certify(template: Template, trained: Trained, *, sample: Sample | None = Non
         agree = not check.errors and all(
             trained.tables.walk(row) == [s.action for s in row.steps] for row in rows
         )
-        primitives = {s: _primitive(site, trained.primitives[s]) for s, site in template.sites.items()}
-        ends, layouts = _ends(template)
+        data = {slot: site.pairs(_DOMAIN_LIMIT) for slot, site in template.sites.items()}
+        primitives = {slot: _primitive(trained.primitives[slot], *pairs) for slot, pairs in data.items()}
+        ends, layouts = ends_of(template, data)
         guard = compare(template, trained, sample) if agree else _NONE
     template.check_unchanged()  # a data function that changes something was asked for its whole domain by now
     found = Certificate(
@@ -109,10 +113,9 @@ def _same_make(template: Template, trained: Trained) -> None:
             trained.controller.vocabulary.encode(step.action)
 
 
-def _primitive(site: Site, model: Primitive) -> dict[str, Any]:
+def _primitive(model: Primitive, data: Pairs, whole: bool) -> dict[str, Any]:
     """A primitive against the program's own expression: the site's whole domain where there is one, else pairs of the
     examples that were not trained on."""
-    data, whole = site.pairs(_DOMAIN_LIMIT)
     refused = list(data.values()).count(UNDEFINED)
     known = _exhaustive(model, data) if whole else _statistical(model, data)
     return {"weights": model.fingerprint(), "refused": refused, **asdict(known)}
@@ -130,7 +133,7 @@ def _contained(model: Primitive, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def _checked(
-    model: Primitive, data: Mapping[tuple[int, ...], int], exhaustive: bool
+    model: Primitive, data: Pairs, exhaustive: bool
 ) -> PrimitiveCheck | None:
     """The model on all of `data`; None where it has no answer to some input or lacks an answer."""
     inputs = torch.tensor(list(data), dtype=torch.int64).reshape(len(data), -1)
@@ -143,7 +146,7 @@ def _checked(
     return check_primitive(model, inputs, rank, held, exhaustive)
 
 
-def _exhaustive(model: Primitive, data: Mapping[tuple[int, ...], int]) -> PrimitiveCheck:
+def _exhaustive(model: Primitive, data: Pairs) -> PrimitiveCheck:
     found = _checked(model, data, True)
     if found is not None:
         return found
@@ -158,7 +161,7 @@ def _answers(model: Primitive, inputs: tuple[int, ...], want: int) -> bool:
     return bool(_contained(model, row).all()) and int(model.raw(row)[0]) == want
 
 
-def _statistical(model: Primitive, data: Mapping[tuple[int, ...], int]) -> PrimitiveCheck:
+def _statistical(model: Primitive, data: Pairs) -> PrimitiveCheck:
     """On the fifth that training leaves out. A model whose range is wider than the examples' says more than is known."""
     pairs = list(data.items())
     held = dict(pairs[i] for i in held_out(data).tolist())
@@ -178,15 +181,25 @@ def _statistical(model: Primitive, data: Mapping[tuple[int, ...], int]) -> Primi
     )
 
 
-def _ends(template: Template) -> tuple[Termination, tuple[tuple[int, ...], ...] | None]:
-    """Termination for pointers that share tapes in any way, or else in the ways that the examples show."""
+def ends_of(
+    template: Template, data: Mapping[str, tuple[Pairs, bool]]
+) -> tuple[Termination, tuple[tuple[int, ...], ...] | None]:
+    """Termination for pointers that share tapes in any way, or else in the ways that the examples show.
+
+    Args:
+        template: the program's.
+        data: each site's pairs, and whether they are its whole domain.
+
+    Returns:
+        What was found, and the arrangements of tapes that it is about (None: any).
+    """
     truths, outputs = {}, {}
-    for site in template.sites.values():
-        data, whole = site.pairs(1 << 17)
+    for slot, (pairs, whole) in data.items():
+        site = template.sites[slot]
         if whole and site.kind == "test" and site.arity == 1:
-            truths[site.name] = tuple(frozenset(k[0] for k, v in data.items() if v == yes) for yes in (0, 1))
+            truths[slot] = tuple(frozenset(k[0] for k, v in pairs.items() if v == yes) for yes in (0, 1))
         if whole and site.kind == "write":
-            outputs[site.name] = frozenset(data.values()) - {UNDEFINED}
+            outputs[slot] = frozenset(pairs.values()) - {UNDEFINED}
 
     def prove(tapes: Sequence[int]) -> Termination:
         return prove_termination(
@@ -231,7 +244,7 @@ def _worded(template: Template, c: Certificate) -> Certificate:
     holds = c.controlled and c.exact and c.termination.proved and alike
     if holds:
         proved.append(f"so the model equals {name} on inputs of every length")
-    elif c.bounded:
+    elif c.bounded and not c.exact:
         open_.append(_bound(c))
     if g.different:
         open_.insert(0, f"model and program agree: {g.different} trials differ, the first on {g.first}")

@@ -1,7 +1,7 @@
 """Program and model side by side, on the examples and on random inputs, with every engine.
 
-No proof: a trial. It is there for what nobody thought of: the certificate's argument is about rows, zones and tables, and a
-fault in any of them, or in how the program was read, shows here as two tapes that differ. The plain program runs on
+No proof: a trial. It is there for what nobody thought of: the certificate's argument is about rows, zones and tables, and
+a fault in any of them, or in how the program was read, shows here as two tapes that differ. The plain program runs on
 pointers that count, so that an input on which it never ends is left out.
 """
 
@@ -21,14 +21,14 @@ from .trained import Engine, Trained, run
 
 __all__ = ["Guard", "Sample", "compare"]
 
-#: Random inputs that the program must have run to its end on, those that are tried for it, and those on which it fails that
-#: the model must fail on, too.
+#: Random inputs that the program must have run to its end on, those that are tried for it, and those on which it fails
+#: that the model must fail on, too.
 INPUTS, TRIES, FAILURES = 1_000, 5_000, 200
 #: Pointer calls of the program on one random input; the model may make a few for each.
-_CALLS, _PER_CALL = 400, 16
+_CALLS, _PER_CALL = 250, 16
 #: The longest example that the network runs (150 µs a system call): some seconds. Tables and C run all of them.
 _NETWORK_CALLS = 20_000
-_LONGEST = 8
+_LONGEST = 6
 _SEED = 20_261_130
 
 #: Makes one random input: pointers on fresh tapes.

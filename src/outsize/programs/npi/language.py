@@ -1,7 +1,7 @@
 """The language of programs: which Python a function over pointers may be written in.
 
-A program is run by Python itself, on pointers that report and on values that remember where they came from. So its meaning is
-Python's as long as nothing can tell such a value from an integer, and nothing outlives a call but tapes and positions.
+A program is run by Python itself, on pointers that report and on values that remember where they came from. So its meaning
+is Python's as long as nothing can tell such a value from an integer, and nothing outlives a call but tapes and positions.
 What keeps to that is listed here, by kind of syntax; everything else is refused before the program runs, with the line
 and with what to write instead. Data functions, which see integers only, have a looser rule of their own (`pure.py`).
 """
