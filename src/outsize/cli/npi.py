@@ -162,7 +162,8 @@ def verify(
         Path | None, typer.Option(help="Where to write the decisions as Python source.")
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(help="A certificate that must be about these weights and say what is found now.")
+        Path | None,
+        typer.Option(help="A certificate that must be about these weights and say what is found now."),
     ] = None,
 ) -> None:
     """Check the verification set, the primitives and termination, and run model and program side by side.

@@ -127,8 +127,10 @@ class Certificate:
             now["program"], then["program"] = template.identity(), self.program
         now |= {f"primitive {s}": p.fingerprint() for s, p in trained.primitives.items()}
         then |= {f"primitive {s}": p["weights"] for s, p in self.primitives.items()}
-        now["model"], then["model"] = trained.fingerprint(), self.model
-        if different := sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k)):
+        different = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
+        if not different and trained.fingerprint() != self.model:
+            different = ["name or pointers"]
+        if different:
             raise NpiError(
                 f"the certificate of {self.template} is not about this model: {', '.join(different)} changed since; run "
                 f"`outsize npi verify {trained.name}` for a new one"
@@ -143,7 +145,7 @@ class Certificate:
         mine, theirs = (json.loads(json.dumps(c._record())) for c in (self, other))
         if different := sorted(k for k in mine if not _alike(mine[k], theirs[k])):
             raise NpiError(
-                f"the certificate of {self.template} does not repeat: {', '.join(different)} differ from what is found now"
+                f"the certificate of {self.template} does not repeat: {', '.join(different)} differ from what is found"
             )
 
 
@@ -159,7 +161,7 @@ def _alike(a: Any, b: Any) -> bool:
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_alike(a[k], b[k]) for k in a)
     if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(_alike, a, b))
+        return len(a) == len(b) and all(_alike(x, y) for x, y in zip(a, b))
     return type(a) is type(b) and bool(a == b)
 
 

@@ -101,7 +101,9 @@ class Compiled:
         for row, model in zip(rows[1:], primitives.values()):
             table, stride = model.table(), 1
             if table.dtype != np.int64 or len(table) != model.domain_size:
-                raise NpiError(f"the table of primitive {model.name} has {len(table)} entries of {table.dtype}")
+                raise NpiError(
+                    f"the table of primitive {model.name} has {len(table)} entries of {table.dtype}"
+                )
             self._keep.append(table)
             row[:3] = len(model.domains), table.ctypes.data, len(table)
             for i in reversed(range(len(model.domains))):

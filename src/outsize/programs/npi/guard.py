@@ -43,7 +43,7 @@ class Guard:
         examples, inputs: how many examples, and random inputs on which the program ends.
         failures: random inputs on which the program fails, and the model must.
         engines: which engines ran.
-        different: executions that differ.
+        different: executions that were found to differ (of those that a batch fails on, one).
         first: the first difference, in words, or "".
     """
 
@@ -269,12 +269,24 @@ class _Trial:
             executions = [shape.heads() for shape, _ in cases]
             try:
                 self._execute(executions, engine, steps)
-                results: list[Any] = [_result(heads) for heads in executions]
-            except NpiError:  # of one of them: each by itself says of which
-                results = [self._alone(shape, engine, steps) for shape, _ in cases]
-            for (shape, want), got in zip(cases, results):
-                if got != want:
+            except NpiError:
+                self._failing(cases, engine, steps)
+                continue
+            for (shape, want), heads in zip(cases, executions):
+                if (got := _result(heads)) != want:
                     self._differs(shape, engine, want, got)
+
+    def _failing(self, cases: Sequence[tuple[Shape, Any]], engine: Engine, steps: int) -> None:
+        """A batch fails: find one of it that does, by halves."""
+        while len(cases) > 1:
+            half = cases[: len(cases) // 2]
+            try:
+                self._execute([shape.heads() for shape, _ in half], engine, steps)
+                cases = cases[len(half) :]
+            except NpiError:
+                cases = half
+        (shape, want) = cases[0]
+        self._differs(shape, engine, want, self._alone(shape, engine, steps))
 
     def must_fail(self, shape: Shape, error: str) -> None:
         engine = self.engines[0]

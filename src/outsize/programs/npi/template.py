@@ -205,10 +205,20 @@ def fresh(heads: Iterable[Head]) -> tuple[Head, ...]:
 
 
 def retrace(template: Template, answers: Mapping[str, Answer]) -> tuple[Row, ...]:
-    """The training rows with the given primitives in the slots: what the controller will really meet."""
+    """The training rows with the given primitives in the slots: what the controller will really meet.
+
+    A primitive that errs on what it was not trained on may lead an example out of the other primitives' domains; of that
+    example the program's own trace is taken.
+    """
     traces = template.traces
-    rows = (_execute(traces.linker, traces.slots, e, answers) for e in traces.examples)
-    return tuple(dict.fromkeys(row for execution in rows for row in execution))
+    found: dict[Row, None] = {}
+    for example, own in zip(traces.examples, traces.executions):
+        try:
+            rows = _execute(traces.linker, traces.slots, example, answers)
+        except NpiError:
+            rows = own
+        found.update(dict.fromkeys(rows))
+    return tuple(found)
 
 
 def parameterize(traces: Traces) -> Template:
