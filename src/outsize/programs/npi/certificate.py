@@ -162,7 +162,8 @@ def _alike(a: Any, b: Any) -> bool:
         return a.keys() == b.keys() and all(_alike(a[k], b[k]) for k in a)
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(_alike(x, y) for x, y in zip(a, b))
-    return type(a) is type(b) and bool(a == b)
+    same: bool = type(a) is type(b) and a == b
+    return same
 
 
 def _digest(record: Mapping[str, Any]) -> str:

@@ -274,10 +274,8 @@ def _of_primitive(slot: str, p: Mapping[str, Any]) -> str:
 def _bound(c: Certificate) -> str:
     bound = sum(float(p["error_bound"]) for p in c.primitives.values() if not right(p))
     calls = math.ceil(1 / bound) - 1
-    says = (
-        f"which says nothing beyond {calls} calls" if calls else "which says nothing: train on more samples"
-    )
+    says = f"which says nothing beyond {calls} calls" if calls else "which says nothing: train on more"
     return (
-        f"an execution that makes m calls of each primitive is right with probability >= 1 - m * {bound:.3g} if its inputs "
-        f"are drawn as those of the examples are, {says}; other inputs may be wrong every time"
+        f"an execution that makes m calls of each primitive is right with probability >= 1 - m * {bound:.3g} if its "
+        f"inputs are drawn as those of the examples are, {says}; other inputs may be wrong every time"
     )

@@ -157,7 +157,7 @@ class Compiled:
                 3: f"execution {execution} has made {a} system calls and not ended; the limit is --max-steps "
                 "(Limits.steps): raise it if the input is long, else run verify",
                 4: f"the stack of execution {execution} is {a} frames deep, the limit is {b}",
-                8: "the tables name a register, a state or an answer that is not there: they were read off an untrained network",
+                8: "the tables name a register or a state that is not there: they were read off an untrained network",
                 5: "the tables have no answer to an observation: they were read off an untrained network",
             }.get(error, "no memory is left for the stacks")
         )

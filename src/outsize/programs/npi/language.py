@@ -1,9 +1,9 @@
 """The language of programs: which Python a function over pointers may be written in.
 
-A program is run by Python itself, on pointers that report and on values that remember where they came from. So its meaning
-is Python's as long as nothing can tell such a value from an integer, and nothing outlives a call but tapes and positions.
-What keeps to that is listed here, by kind of syntax; everything else is refused before the program runs, with the line
-and with what to write instead. Data functions, which see integers only, have a looser rule of their own (`pure.py`).
+A program is run by Python itself, on pointers that report and on values that remember where they came from. So its
+meaning is Python's as long as nothing can tell such a value from an integer, and nothing outlives a call but tapes and
+positions. What keeps to that is listed here, by kind of syntax; everything else is refused before the program runs, with
+the line and with what to write instead. Data functions, which see integers only, have a looser rule (`pure.py`).
 """
 
 from __future__ import annotations
@@ -335,5 +335,5 @@ class _Check:
 def _steady(value: object) -> bool:
     """Constants, and tuples of constants and functions."""
     if type(value) is tuple:
-        return all(_steady(v) or isinstance(v, FunctionType) for v in value)  # type: ignore[attr-defined]
+        return all(_steady(v) or isinstance(v, FunctionType) for v in value)
     return constant(value)

@@ -119,8 +119,8 @@ class _Lifter:
             )
         if unset := sorted((needed & self.local) - set(bound)):
             raise NpiError(
-                f"{self.name}: the loop at line {loop.lineno} uses {unset[0]} before it assigns it, and no statement above "
-                "it does on every way: assign it before the loop, or first thing inside"
+                f"{self.name}: the loop at line {loop.lineno} uses {unset[0]} before it assigns it, and no statement "
+                "above it does on every way: assign it before the loop, or first thing inside"
             )
         arguments = [n for n in dict.fromkeys(bound) if n in needed]
         names = [ast.Name(a, ast.Load()) for a in arguments]

@@ -228,7 +228,8 @@ class Recorder(Session):
             self.calls += 1
             if self.calls > CALLS_LIMIT:
                 raise NpiError(
-                    f"{self.linker.name} is still running after {CALLS_LIMIT} calls, in {name} ({self.linker.places[name]}): "
+                    f"{self.linker.name} is still running after {CALLS_LIMIT} calls, in {name} "
+                    f"({self.linker.places[name]}): "
                     "does that loop move a pointer on every way? If it ends, trace a smaller example"
                 )
             self.open(name, arguments)

@@ -73,7 +73,7 @@ class Linker:
 
     def digest(self) -> str:
         """SHA-256 of the program's text and of everything that it uses, as it is now."""
-        return digest(self.entry)  # type: ignore[arg-type]
+        return digest(self.entry)
 
     def _link(self, function: FunctionType) -> str:
         """The program's name; its copies are made at the first call."""

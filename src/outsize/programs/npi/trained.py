@@ -320,8 +320,8 @@ def _check_run(
     for b, heads in enumerate(executions):
         if any(owner.setdefault(id(h.tape), b) != b for h in heads):
             raise NpiError(
-                f"execution {b} is on a tape of execution {next(owner[id(h.tape)] for h in heads)}: executions of a batch "
-                "run side by side, so each needs tapes of its own; run them one after the other"
+                f"execution {b} is on a tape of execution {next(owner[id(h.tape)] for h in heads)}: executions of a "
+                "batch run side by side, so each needs tapes of its own; run them one after the other"
             )
         if len(heads) != trained.pointers or len({id(h) for h in heads}) < len(heads):
             raise NpiError(

@@ -165,8 +165,8 @@ class Value:
         depth = max(depth, self.depth) + 1
         if depth > _DEEPEST:
             raise NpiError(
-                f"an expression of a value {self.line} is nested {depth} deep; compute it in a function of the values, or "
-                "write partial results to a tape"
+                f"an expression of a value {self.line} is nested {depth} deep; compute it in a function of the values, "
+                "or write partial results to a tape"
             )
         return Value(expr, number, self.frame, self.line, self.ask, depth)
 
@@ -266,6 +266,24 @@ class Value:
 
     def __rshift__(self, other: object) -> Value:
         return self._binary(">>", other)
+
+    def __rand__(self, other: object) -> Value:
+        return self._binary("&", other, reverse=True)
+
+    def __ror__(self, other: object) -> Value:
+        return self._binary("|", other, reverse=True)
+
+    def __rxor__(self, other: object) -> Value:
+        return self._binary("^", other, reverse=True)
+
+    def __rlshift__(self, other: object) -> Value:
+        return self._binary("<<", other, reverse=True)
+
+    def __rrshift__(self, other: object) -> Value:
+        return self._binary(">>", other, reverse=True)
+
+    def __rdivmod__(self, other: object) -> tuple[Value, Value]:
+        return other // self, other % self  # type: ignore[operator]
 
     def __neg__(self) -> Value:
         return self._binary("-", 0, reverse=True)

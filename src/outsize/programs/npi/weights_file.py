@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -222,7 +223,7 @@ def _names(value: Any) -> list[str]:
 def _ascending(value: Any, lowest: int = -_LARGEST) -> tuple[int, ...]:
     numbers: Sequence[int] = _list(value, lambda v: _integer(v, lowest, _LARGEST), empty=True, distinct=False)
     _need(len(numbers) > 0, "a domain or a list of answers is empty")
-    _need(all(a < b for a, b in zip(numbers, numbers[1:])), "values are not in ascending order")
+    _need(all(a < b for a, b in pairwise(numbers)), "values are not in ascending order")
     return tuple(numbers)
 
 
