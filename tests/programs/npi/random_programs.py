@@ -1,8 +1,8 @@
 """Random programs over pointers: source text, examples, inputs, and the program's own rows run without a network.
 
-Each program is a few functions with loops inside of loops, early exits, helpers that answer, data functions, lambdas on one
-line, closures, constants and functions as arguments. It is compiled as a file would be, so that everything between the
-text and the tables is tried.
+Each program is a few functions with loops inside of loops, early exits, helpers that answer, data functions, lambdas on
+one line, closures, constants and functions as arguments. It is compiled as a file would be, so that all between the text
+and the tables is tried.
 """
 
 from __future__ import annotations

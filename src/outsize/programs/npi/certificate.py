@@ -152,7 +152,7 @@ class Certificate:
 def right(primitive: Mapping[str, Any]) -> bool:
     """Whether a primitive's check says that it is right everywhere."""
     exhaustive = primitive["kind"] == "exhaustive" and primitive["errors"] == 0
-    return exhaustive and primitive["least_margin"] >= REQUIRED_MARGIN
+    return bool(exhaustive and primitive["least_margin"] >= REQUIRED_MARGIN)
 
 
 def _alike(a: Any, b: Any) -> bool:

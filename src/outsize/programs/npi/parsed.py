@@ -46,8 +46,9 @@ def tree_of(function: FunctionType) -> Tree:
         module, codes = _compiled(text, code.co_filename, code.co_flags & _FUTURE)
     except (SyntaxError, ValueError, RecursionError) as error:
         _refuse(function, f"its file cannot be compiled ({error})")
+    # pytest compiles `assert` into something longer that means the same, in every module of tests.
     here = [c for c in codes if (c.co_name, c.co_firstlineno) == (code.co_name, code.co_firstlineno)]
-    if not any(_key(c) == _key(code) for c in here):
+    if not any(_key(c) == _key(code) for c in here) and not (here and "@pytest_ar" in function.__globals__):
         _refuse(function, "its source is not what runs; was the file edited since it was imported?")
     found = [
         n for n in _functions(module) if _first_line(n) == code.co_firstlineno and _named(n) == code.co_name

@@ -283,7 +283,7 @@ class Value:
         return self._binary(">>", other, reverse=True)
 
     def __rdivmod__(self, other: object) -> tuple[Value, Value]:
-        return other // self, other % self  # type: ignore[operator]
+        return other // self, other % self
 
     def __neg__(self) -> Value:
         return self._binary("-", 0, reverse=True)
