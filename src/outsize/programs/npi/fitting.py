@@ -37,8 +37,10 @@ class PrimitiveSettings:
         batch: rows per step of a domain larger than this; half of them are the rows with the least margin. Of 1,024,
             2,048 and 4,096, 2,048 learned the 10,000 inputs above soonest (4.4 s; 4,096 took 6.7 s).
         rate: Adam's learning rate at the start; it falls to a tenth.
-        work_limit: multiplications of one pass over the data (inputs times weights) from which on a primitive is not
-            attempted: 20,000 inputs of 20,000 different answers have 10¹¹ and would take hours.
+        work_limit: multiplications of all steps together (rows times weights); what a step costs says how many there
+            are. 10,000 inputs of ten answers need 5·10¹⁰; 20,000 inputs of 20,000 answers would need 10¹⁴, hours. With
+            fewer than `least_steps` to go a primitive is not attempted.
+        least_steps: see `work_limit`.
     """
 
     domain_limit: int = 1_000_000
@@ -48,7 +50,8 @@ class PrimitiveSettings:
     max_steps: int = 6_000
     batch: int = 2_048
     rate: float = 1e-2
-    work_limit: float = 1e10
+    work_limit: float = 2e11
+    least_steps: int = 200
 
 
 #: The margin of a primitive that has one answer only.
@@ -156,14 +159,8 @@ def train_primitive(
         model = Primitive(
             name, domains, classes, ranges=ranges, hidden=hidden, one_hot_limit=settings.one_hot_limit
         )
-    work = len(kept) * sum(p.numel() for p in model.parameters())
-    if len(classes) > 1 and work > settings.work_limit:
-        raise NpiError(
-            f"primitive {name} has {len(kept)} pairs and {len(classes)} different answers, {work:.1g} multiplications a "
-            f"pass; more than {settings.work_limit:.1g} are not attempted (PrimitiveSettings.work_limit): let it answer "
-            "digit by digit, or give fewer pairs"
-        )
-    _fit(model, inputs[kept], wanted[kept], settings, generator)
+    steps = _steps(model, len(kept), settings)
+    _fit(model, inputs[kept], wanted[kept], settings, steps, generator)
     return model, check_primitive(model, inputs, wanted, held, exhaustive)
 
 
@@ -189,20 +186,40 @@ def check_primitive(
     )
 
 
+def _steps(model: Primitive, pairs: int, settings: PrimitiveSettings) -> int:
+    """Steps that the work limit allows.
+
+    Raises:
+        NpiError: too few to learn anything.
+    """
+    rows = min(pairs, settings.batch)
+    allowed = int(settings.work_limit / (rows * sum(p.numel() for p in model.parameters())))
+    if len(model.classes) > 1 and allowed < settings.least_steps:
+        raise NpiError(
+            f"primitive {model.name} has {pairs} pairs and {len(model.classes)} different answers, and a network for "
+            f"them gets {allowed} steps out of PrimitiveSettings.work_limit = {settings.work_limit:.0e}; "
+            f"{settings.least_steps} is the least: let it answer digit by digit, or give fewer pairs"
+        )
+    return min(settings.max_steps, allowed)
+
+
 def _fit(
-    model: Primitive, inputs: Tensor, wanted: Tensor, settings: PrimitiveSettings, generator: torch.Generator
+    model: Primitive,
+    inputs: Tensor,
+    wanted: Tensor,
+    settings: PrimitiveSettings,
+    steps: int,
+    generator: torch.Generator,
 ) -> None:
     """Adam, full batch where it fits; on larger domains half of each batch are the rows of least margin."""
     if len(model.classes) == 1:
         return
     features = model.features(inputs)
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, settings.max_steps, eta_min=settings.rate / 10
-    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=settings.rate / 10)
     whole, order = len(features) <= settings.batch, torch.arange(len(features))
     hard = torch.arange(min(len(features), settings.batch // 2))
-    for step in range(settings.max_steps):
+    for step in range(steps):
         if step % 50 == 0:
             with torch.no_grad():
                 gaps = margins(model.layers(features), wanted)

@@ -78,6 +78,8 @@ class _Check:
             self._node(node)
 
     def _outer(self, tree: Tree, name: str, value: Any) -> None:
+        if name.startswith("@"):
+            return  # of pytest, for its `assert`
         if isinstance(value, FunctionType):
             self.uses.append(value)
         elif value is MISSING:

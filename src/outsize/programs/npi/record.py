@@ -27,8 +27,8 @@ __all__ = ["Frame", "Probe", "Recorder", "Session"]
 #: A call that issues more system calls than this without returning is taken to loop. The longest call of the
 #: library has 16 after normalisation.
 CALL_LIMIT = 512
-#: Calls of one example, rounds of loops included, before it is taken not to end: some seconds.
-CALLS_LIMIT = 200_000
+#: Calls of one example, rounds of loops included, before it is taken not to end: ten seconds.
+CALLS_LIMIT = 100_000
 #: Calls inside of each other (a loop's rounds are not), which Python's own stack must hold.
 NESTING_LIMIT = 1_000
 _PYTHON_STACK = 20_000

@@ -69,6 +69,7 @@ class Linker:
         self._special: dict[tuple[Any, ...], str] = {}
         self._adapted: dict[tuple[Any, ...], Program] = {}
         self._checked: set[FunctionType] = set()
+        self._loops: set[FunctionType] = set()  # functions that `lift` made: programs, even without pointers
         self.name = self._link(program)
 
     def digest(self) -> str:
@@ -93,6 +94,7 @@ class Linker:
         for i, (name_, body) in enumerate(bodies.items()):
             if i:  # a loop of its own: the program calls it by the name that `lift` gave it
                 self._names[body] = self._fresh(name_)
+                self._loops.add(body)
                 names[lifted[i].name] = self._wrap(body, name_)  # type: ignore[index]
             self.places[name_] = place(body)
         bodies[name].__defaults__ = function.__defaults__
@@ -140,7 +142,7 @@ class Linker:
         listener, given = self.listener, (*arguments, *named.values())
         if listener is None:
             raise NpiError(f"{function.__name__} is called outside of a recording")
-        if not any(isinstance(a, Pointer) for a in given):
+        if not any(isinstance(a, Pointer) for a in given) and function not in self._loops:
             return self._compute(listener, function, arguments, named)
         name = self._link(function)
         body = self.functions[name]
