@@ -365,7 +365,7 @@ def test_random_programs_are_read_as_python_reads_them(first):
     assert compared >= 40
 
 
-@pytest.mark.parametrize("seed", [4, 11])
+@pytest.mark.parametrize("seed", [31, 32])
 def test_a_random_program_is_learned_and_certified(seed):
     made = random_program(seed)
     template = npi.parameterize(npi.trace(made.function, made.examples))

@@ -26,6 +26,8 @@ __all__ = ["Guard", "Sample", "compare"]
 INPUTS, TRIES, FAILURES = 1_000, 5_000, 200
 #: Pointer calls of the program on one random input; the model may make a few for each.
 _CALLS, _PER_CALL = 250, 16
+#: System calls of an example that runs in a batch with others of its kind.
+_SHORT = 1_000
 #: The longest example that the network runs (150 µs a system call): some seconds. Tables and C run all of them.
 _NETWORK_CALLS = 20_000
 _LONGEST = 6
@@ -213,11 +215,15 @@ def compare(template: Template, trained: Trained, sample: Sample | None = None) 
     engines = engines[trained.fastest != "native" :]
     calls = [sum(len(row.steps) for row in rows) for rows in template.traces.executions]
     trial = _Trial(trained, engines)
+    short: list[tuple[Shape, Any]] = []
     for shape, n in zip(examples, calls):
         which, result = _plain(program, shape, 8 * n + 1_000)
-        if which != "skipped":
+        if which != "skipped" and n <= _SHORT:
+            short.append((shape, result))
+        elif which != "skipped":
             used = [e for e in engines if e != "network" or n <= _NETWORK_CALLS]
-            trial.run([(shape, result)], 16 * n + 1_000, used)
+            trial.run([(shape, result)], _PER_CALL * n + 1_000, used)
+    trial.run(short, _PER_CALL * _SHORT, engines)
     ended, failed = _draw(program, examples, sample)
     trial.run(ended, _PER_CALL * _CALLS, engines)
     for shape, error in failed:
@@ -265,7 +271,7 @@ class _Trial:
         self.different, self.first = 0, ""
 
     def run(self, cases: Sequence[tuple[Shape, Any]], steps: int, engines: Sequence[Engine]) -> None:
-        for engine in engines:
+        for engine in engines if cases else ():
             executions = [shape.heads() for shape, _ in cases]
             try:
                 self._execute(executions, engine, steps)
