@@ -112,8 +112,9 @@ class Certificate:
 
     @property
     def ends(self) -> bool:
-        """Whether every execution of this model that stays on its tapes is proved to end."""
-        return self.holds
+        """Whether every execution of this model that stays on its tapes is proved to end: one on any values that its
+        primitives answer."""
+        return self.holds and not any(p["wider"] for p in self.primitives.values())
 
     def match(self, trained: Trained, template: Template | None = None) -> None:
         """Raise unless this certificate is about this model and, if given, this program.
@@ -200,9 +201,10 @@ def _certificate(raw: dict[str, Any]) -> Certificate:
     raw["termination"] = _typed(Termination, raw["termination"])
     raw["guard"] = _typed(Guard, raw["guard"])
     for primitive in raw["primitives"].values():
-        known = {k: v for k, v in primitive.items() if k not in ("weights", "refused")}
+        known = {k: v for k, v in primitive.items() if k not in ("weights", "refused", "wider")}
         _typed(PrimitiveCheck, known)
-        if type(primitive["weights"]) is not str or type(primitive["refused"]) is not int:
+        own = [type(primitive[k]) for k in ("weights", "refused", "wider")]
+        if own != [str, int, bool]:
             raise TypeError("a primitive's fields")
     layouts = raw["layouts"]
     raw["layouts"] = None if layouts is None else tuple(tuple(x) for x in layouts)

@@ -24,7 +24,7 @@ from .fitting import PrimitiveCheck, check_primitive, error_bound, held_out
 from .guard import Guard, Sample, compare
 from .primitive import Primitive
 from .rounding import plain_arithmetic
-from .slots import UNDEFINED
+from .slots import UNDEFINED, Site
 from .template import Template
 from .termination import Termination, prove_termination
 from .trained import Trained
@@ -58,7 +58,13 @@ def certify(template: Template, trained: Trained, *, sample: Sample | None = Non
             trained.tables.walk(row) == [s.action for s in row.steps] for row in rows
         )
         data = {slot: site.pairs(_DOMAIN_LIMIT) for slot, site in template.sites.items()}
-        primitives = {slot: _primitive(trained.primitives[slot], *pairs) for slot, pairs in data.items()}
+        primitives = {
+            slot: {
+                **_primitive(trained.primitives[slot], *pairs),
+                "wider": _wider(template.sites[slot], trained.primitives[slot]),
+            }
+            for slot, pairs in data.items()
+        }
         ends, layouts = ends_of(template, data)
         guard = compare(template, trained, sample) if agree else _NONE
     template.check_unchanged()  # a data function that changes something was asked for its whole domain by now
@@ -119,6 +125,14 @@ def _primitive(model: Primitive, data: Pairs, whole: bool) -> dict[str, Any]:
     refused = list(data.values()).count(UNDEFINED)
     known = _exhaustive(model, data) if whole else _statistical(model, data)
     return {"weights": model.fingerprint(), "refused": refused, **asdict(known)}
+
+
+def _wider(site: Site, model: Primitive) -> bool:
+    """Whether the model answers inputs that the program's tapes do not hold: of these nothing is known."""
+    return any(
+        have is not None and want is not None and not set(have) <= want
+        for have, want in zip(model.domains, site.domains)
+    )
 
 
 def _contained(model: Primitive, inputs: torch.Tensor) -> torch.Tensor:
@@ -252,6 +266,10 @@ def _worded(template: Template, c: Certificate) -> Certificate:
         open_.insert(0, f"model and program agree: {g.different} trials differ, the first on {g.first}")
     open_.append(f"that {name} itself computes what its user wants: tests compare it with other means")
     open_.append("inputs outside of the primitives' domains, which raise an error")
+    if wide := sorted(slot for slot, p in c.primitives.items() if p["wider"]):
+        open_.append(
+            f"what {', '.join(wide)} answers to inputs that the program's tapes do not hold, and that a run on them ends"
+        )
     if c.termination.proved and c.layouts is not None:
         open_.append(
             "that it ends where pointers of the entry share tapes otherwise than in the examples (checked at run)"

@@ -87,6 +87,7 @@ class Controller(nn.Module):
         self.seen = nn.Embedding(len(OBSERVATIONS), embedding)
         self.cell = nn.LSTMCell(embedding, hidden)
         self.heads = nn.Linear(hidden, sum(self.widths))
+        self.float()  # whatever torch's default is
 
     @property
     def widths(self) -> list[int]:

@@ -30,7 +30,8 @@ def compile_bodies(
     names[_LOST] = Lost
     code = compile(module, function.__code__.co_filename, "exec", dont_inherit=True)
     codes = [c for c in code.co_consts if isinstance(c, CodeType)]
-    return {(name := _plain(c.co_name)): FunctionType(c, names, name) for c in codes}
+    called = [function.__name__, *(_plain(c.co_name) for c in codes[1:])]
+    return {name: FunctionType(c, names, name) for name, c in zip(called, codes)}
 
 
 def _bound(name: str) -> str:
@@ -234,8 +235,23 @@ def _stores(body: Sequence[ast.stmt], into_loops: bool) -> list[tuple[str, int]]
 def _loads(body: Sequence[ast.stmt]) -> list[tuple[str, int]]:
     """Names that statements use, each with its line; `x += 1` uses x as well."""
     nodes = [n for s in body for n in ast.walk(s)]
-    found = [(n.id, n.lineno) for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
+    inner = {id(n) for comp in nodes for n in _own_loads(comp)}
+    names = [
+        n for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and id(n) not in inner
+    ]
+    found = [(n.id, n.lineno) for n in names]
     for node in nodes:
         if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
             found.append((node.target.id, node.lineno))
     return found
+
+
+def _own_loads(node: ast.AST) -> Iterator[ast.Name]:
+    """Uses of a comprehension's own names inside of it; its first iterable is looked up around it."""
+    if isinstance(node, ast.ListComp | ast.GeneratorExp):
+        targets = [n for part in node.generators for n in ast.walk(part.target)]
+        own = {n.id for n in targets if isinstance(n, ast.Name)}
+        outer = {id(n) for n in ast.walk(node.generators[0].iter)}
+        for n in ast.walk(node):
+            if isinstance(n, ast.Name) and n.id in own and id(n) not in outer:
+                yield n

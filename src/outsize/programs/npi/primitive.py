@@ -57,6 +57,7 @@ class Primitive(nn.Module):
             nn.ReLU(),
             nn.Linear(hidden, len(classes)),
         )
+        self.float()  # whatever torch's default is
         self._sorted = [None if d is None else torch.tensor(d, dtype=torch.int64) for d in self.domains]
         self._classes = torch.tensor(self._answers, dtype=torch.int64)
 
