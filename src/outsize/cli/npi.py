@@ -100,10 +100,16 @@ def _print_result(
 
 
 def _words(args: list[str] | None) -> list[str]:
-    if args == ["-"]:
+    if args != ["-"]:
+        return list(args or ())
+    from ..errors import NpiError
+
+    try:
         text = sys.stdin.read()
-        return text.removesuffix("\n").split("\n") if text else []
-    return list(args or ())
+    except UnicodeDecodeError as error:
+        raise NpiError(f"standard input is not text: {error}") from error
+    lines = text.removeprefix("\ufeff").removesuffix("\n").split("\n") if text else []
+    return [line.removesuffix("\r") for line in lines]
 
 
 def _text(result: Any) -> str:
@@ -120,14 +126,14 @@ def train(
     seed: Annotated[int, typer.Option(help="Of all weights.")] = 0,
 ) -> None:
     """Trace the program, train its primitives and its controller, verify, save."""
-    from ..programs.npi import LIBRARY, learn, save, template_of, verify
+    from ..programs.npi import LIBRARY, learn, sample_of, save, template_of, verify
 
     failed = False
     for name in LIBRARY if template == "all" else [template]:
         with _progress(name) as tell:
             model = learn(name, seed=seed, tell=tell)
             tell("verification")
-            certificate = verify(template_of(name), model)
+            certificate = verify(template_of(name), model, sample=sample_of(name))
             model = model.certified(certificate)
         folder = out if out is not None and template == "all" else Path()
         path = out if out is not None and template != "all" else folder / f"{name}.safetensors"
@@ -156,19 +162,26 @@ def verify(
         Path | None, typer.Option(help="Where to write the decisions as Python source.")
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(help="A certificate that must be about these weights.")
+        Path | None,
+        typer.Option(help="A certificate that must be about these weights and say what is found now."),
     ] = None,
 ) -> None:
-    """Check the verification set, the primitives and termination; exit 1 if the certificate does not hold."""
-    from ..programs.npi import read_certificate, shipped, template_of, to_python
+    """Check the verification set, the primitives and termination, and run model and program side by side.
+
+    Exit 1 if the certificate does not hold.
+    """
+    from ..programs.npi import read_certificate, sample_of, shipped, template_of, to_python
     from ..programs.npi import verify as certify
 
     model, reference = shipped(template, weights), template_of(template)
-    if against is not None:
-        read_certificate(against).match(model, reference)
+    claimed = None if against is None else read_certificate(against)
+    if claimed is not None:
+        claimed.match(model, reference)
     with _progress(template) as tell:
         tell("verification")
-        certificate = certify(reference, model)
+        certificate = certify(reference, model, sample=sample_of(template))
+    if claimed is not None:
+        claimed.repeats(certificate)
     if json_file is not None:
         _write(json_file, certificate.to_json())
     if python is not None:

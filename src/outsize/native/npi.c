@@ -9,11 +9,12 @@
 
 enum { /* words of the block, in order; programs/npi/compiled.py writes them by these positions */
     EXECUTIONS, ARITY, CELLS, OFFSET, LENGTH, TAPE, POSITION, START, ACT, FOLLOW, OPS, OP_WIDTH, PRIMITIVES,
-    PRIMITIVE_WIDTH, MAX_STEPS, MAX_DEPTH, POINTERS, VALUES, /* in */
+    PRIMITIVE_WIDTH, MAX_STEPS, MAX_DEPTH, POINTERS, VALUES, STATES, ACTIONS, SLOTS, PROGRAMS, /* in */
     STEPS, ERROR, EXECUTION, DETAIL_A, DETAIL_B, DEEPEST, WORDS /* out */
 };
 enum { READ, WRITE, TEST, RIGHT, LEFT, AT_END, AT_START, BEFORE, MEETS, GOTO, COPY, MIDDLE, SEEK, CALL, TAIL, RETURN };
-enum { FINE, OFF_TAPE, OUTSIDE, TOO_LONG, TOO_DEEP, NO_ANSWER, NO_MEMORY, INTERRUPTED };
+enum { FINE, OFF_TAPE, OUTSIDE, TOO_LONG, TOO_DEEP, NO_ANSWER, NO_MEMORY, INTERRUPTED, UNSOUND };
+enum { MOST_OPERANDS = 56 };
 enum { CALL_EVERY = (1 << 22) - 1 }; /* steps between looks at Ctrl-C: about 0.1 s */
 
 typedef struct { int64_t tape, position; } pointer;
@@ -51,19 +52,33 @@ static int fail(machine *m, int code, int64_t a, int64_t b) {
     return code;
 }
 
-/* A primitive's answer from its table. Row: kind (0: the value itself), table, then per input: low, size, ranks, stride. */
-static int answer(machine *m, int32_t slot, const int32_t *operands, int count, const int64_t *values, int64_t *out) {
+/* Whether each of `count` operands names one of the `known` registers of its kind. */
+static int names(const int32_t *operands, int count, int32_t known) {
+    for (int i = 0; i < count; i++)
+        if (operands[i] < 0 || operands[i] >= known) return 0;
+    return 1;
+}
+
+/* A primitive's answer from its table. Row: number of inputs (-1: the value itself), table, its length, then per input:
+ * low, size, ranks, stride. */
+static int answer(machine *m, int32_t slot, const int32_t *operands, int count, header *f, int64_t *out) {
+    const int64_t *values = registers(f) + m->w[POINTERS];
+    if (slot < 0 || slot >= m->w[SLOTS] || count < 0 || !names(operands, count, f->values))
+        return fail(m, UNSOUND, slot, count);
     const int64_t *row = (const int64_t *)m->w[PRIMITIVES] + slot * m->w[PRIMITIVE_WIDTH];
-    if (row[0] == 0) return *out = values[operands[0]], FINE;
+    if (count != (row[0] < 0 ? 1 : row[0])) return fail(m, UNSOUND, slot, count);
+    if (row[0] < 0) return *out = values[operands[0]], FINE;
     int64_t index = 0;
     for (int i = 0; i < count; i++) {
-        const int64_t *input = row + 2 + 4 * i;
-        int64_t offset = values[operands[i]] - input[0];
-        if (offset < 0 || offset >= input[1]) return fail(m, OUTSIDE, slot, values[operands[i]]);
+        const int64_t *input = row + 3 + 4 * i;
+        /* Unsigned, so that a distance of more than 63 bits is large and not an overflow. */
+        uint64_t offset = (uint64_t)values[operands[i]] - (uint64_t)input[0];
+        if (offset >= (uint64_t)input[1]) return fail(m, OUTSIDE, slot, values[operands[i]]);
         int32_t rank = ((const int32_t *)input[2])[offset];
         if (rank < 0) return fail(m, OUTSIDE, slot, values[operands[i]]);
         index += rank * input[3];
     }
+    if (index < 0 || index >= row[2]) return fail(m, UNSOUND, slot, index);
     *out = ((const int64_t *)row[1])[index]; /* the least integer: the program has no answer (slots.UNDEFINED) */
     return *out == INT64_MIN ? fail(m, OUTSIDE, slot, count ? values[operands[0]] : 0) : FINE;
 }
@@ -85,10 +100,11 @@ static int64_t *cell(machine *m, const pointer *p) {
 
 static int enter(machine *m, header **frame, int32_t program, const int32_t *operands, int count, int tail) {
     header *f = *frame;
-    int64_t rows[64];
+    int64_t rows[MOST_OPERANDS];
+    if (program < 0 || program >= m->w[PROGRAMS] || count > m->w[POINTERS]) return fail(m, UNSOUND, program, count);
     for (int i = 0; i < count; i++) rows[i] = registers(f)[operands[i]];
     if (tail) { /* keep the frame's own pointers that are passed on, moved down to its base */
-        pointer kept[64];
+        pointer kept[MOST_OPERANDS];
         int64_t top = f->base;
         if (grow_pointers(m, top + count)) return fail(m, NO_MEMORY, top, 0);
         for (int i = 0; i < count; i++) kept[i] = m->pointers[rows[i]];
@@ -113,23 +129,31 @@ static int act(machine *m, header **frame, const int32_t *op, int *seen) {
     int32_t verb = op[0], slot = op[1], program = op[2], count = op[3];
     const int32_t *operands = op + 4;
     int64_t *r = registers(f), *values = r + m->w[POINTERS], datum, *target;
-    pointer *p = count && verb != TEST ? &m->pointers[r[operands[0]]] : NULL;
-    pointer *q = count > 1 && verb >= BEFORE && verb <= MIDDLE ? &m->pointers[r[operands[1]]] : NULL;
+    if (count < 0 || count > MOST_OPERANDS || count > m->w[OP_WIDTH] - 4) return fail(m, UNSOUND, verb, count);
+    /* Of these the first operand alone, or none, is a pointer; of the others all are. */
+    int pointers = verb == TEST ? 0 : verb == WRITE || verb == SEEK ? count > 0 : count;
+    int least = verb == WRITE ? 1 : verb == SEEK || (verb >= BEFORE && verb <= GOTO) || verb == MIDDLE ? 2
+              : verb == AT_END || verb == AT_START || verb == COPY ? 1 : 0;
+    if (count < least || !names(operands, pointers, f->pointers)) return fail(m, UNSOUND, verb, count);
+    if (verb == SEEK && !names(operands + 1, 1, f->values)) return fail(m, UNSOUND, verb, count);
+    pointer *p = pointers ? &m->pointers[r[operands[0]]] : NULL;
+    pointer *q = pointers > 1 && verb >= BEFORE && verb <= MIDDLE ? &m->pointers[r[operands[1]]] : NULL;
     *seen = 0;
     switch (verb) {
     case READ:
         for (int i = 0; i < count; i++) {
             if ((target = cell(m, &m->pointers[r[operands[i]]])) == NULL) return OFF_TAPE;
+            if (f->values >= m->w[VALUES]) return fail(m, UNSOUND, verb, f->values);
             values[f->values++] = *target;
         }
         return FINE;
     case WRITE:
-        if (answer(m, slot, operands + 1, count - 1, values, &datum)) return OUTSIDE;
+        if (answer(m, slot, operands + 1, count - 1, f, &datum)) return OUTSIDE;
         if ((target = cell(m, p)) == NULL) return OFF_TAPE;
         *target = datum;
         return FINE;
     case TEST:
-        if (answer(m, slot, operands, count, values, &datum)) return OUTSIDE;
+        if (answer(m, slot, operands, count, f, &datum)) return OUTSIDE;
         *seen = 1 + (datum != 0);
         return FINE;
     case RIGHT:
@@ -148,7 +172,8 @@ static int act(machine *m, header **frame, const int32_t *op, int *seen) {
     case COPY:
     case MIDDLE: {
         pointer made = *p;
-        if (verb == MIDDLE) made.position = (p->position + q->position) >> 1;
+        if (f->pointers >= m->w[POINTERS]) return fail(m, UNSOUND, verb, f->pointers);
+        if (verb == MIDDLE && place(m, &made, (p->position + q->position) >> 1)) return OFF_TAPE;
         if (grow_pointers(m, m->top + 1)) return fail(m, NO_MEMORY, m->top, 0);
         m->pointers[m->top] = made;
         r[f->pointers++] = m->top++;
@@ -156,12 +181,13 @@ static int act(machine *m, header **frame, const int32_t *op, int *seen) {
     }
     case CALL:
     case TAIL: return enter(m, frame, program, operands, count, verb == TAIL);
-    default: /* RETURN: its observation is in `program` */
+    case RETURN: /* its observation is in `program` */
         m->top = f->base;
         *seen = program;
         m->depth--;
         *frame = m->depth >= 0 ? frame_at(m, m->depth) : NULL;
         return FINE;
+    default: return fail(m, UNSOUND, verb, count);
     }
 }
 
@@ -191,6 +217,8 @@ static int execute(machine *m, int64_t e) {
         else {
             f->state = f->state < 0 ? start[f->program] : follow[f->state][seen];
             if (f->state < 0) code = fail(m, NO_ANSWER, f->program, seen);
+            else if (f->state >= w[STATES] || acts[f->state] < 0 || acts[f->state] >= w[ACTIONS])
+                code = fail(m, UNSOUND, f->state, seen);
             else code = act(m, &f, (const int32_t *)w[OPS] + acts[f->state] * w[OP_WIDTH], &seen), steps++;
         }
         if ((steps & CALL_EVERY) == CALL_EVERY && interrupted()) code = fail(m, INTERRUPTED, steps, 0);

@@ -6,6 +6,7 @@ import pytest
 
 from outsize.errors import NpiError
 from outsize.programs import npi
+from outsize.programs.npi.calls import Action, Row, Step
 from outsize.programs.npi.closure import check_consistent
 
 DIGITS = range(10)
@@ -145,6 +146,7 @@ def unreached(p):
         (endless, ([1],), "off the tape|ever returns"),
         (rebinds, ([1, 2], [0]), r"assigns \['x'\] again"),
         (unreached, ([1],), "no example reaches"),
+        (randomly, ([1],), r"random\.random at line \d+.*function of the values"),
     ],
 )
 def test_programs_that_cannot_be_templates_are_refused(program, lists, says):
@@ -153,8 +155,9 @@ def test_programs_that_cannot_be_templates_are_refused(program, lists, says):
 
 
 def test_contradicting_traces_are_refused():
+    right, left = (Row("f", (Step(0, Action(key, ("p0",))),)) for key in ("right", "left"))
     with pytest.raises(NpiError, match="contradict"):
-        npi.parameterize(npi.trace(randomly, [example([1, 2, 3])] * 40))
+        check_consistent([right, left])
 
 
 def test_no_example_is_refused():

@@ -10,16 +10,17 @@ npi.verify(template, model)               a certificate: equal to the program at
 from __future__ import annotations
 
 from .certificate import Certificate, read_certificate
-from .certificate import certify as verify
+from .certify import certify as verify
 from .controller import ControllerSettings
+from .fitting import PrimitiveSettings
 from .library import LIBRARY
 from .machine import Limits, Stats
-from .primitive import PrimitiveSettings
-from .store import learn, read_pairs, shipped, swap, template_of
+from .store import learn, read_pairs, sample_of, shipped, swap, template_of
 from .tables import to_python
 from .tape import Head, Pointer, Tape
 from .template import Template, Traces, parameterize, trace
-from .trained import Trained, load, run, save, train
+from .trained import Trained, run, train
+from .weights_file import load, save
 
 __all__ = [
     "LIBRARY",
@@ -40,6 +41,7 @@ __all__ = [
     "read_certificate",
     "read_pairs",
     "run",
+    "sample_of",
     "save",
     "shipped",
     "swap",

@@ -19,7 +19,8 @@ __all__ = ["Layout", "Site", "analyse"]
 
 #: Joins of one function's entry or summary before what still grows is dropped, so that the analysis settles.
 _PATIENCE = 32
-#: Rounds before the analysis gives up; each can only weaken, so this is a guard, not a limit.
+#: Rounds before the analysis gives up, beside two for each function (a chain of calls hands its constraints down one
+#: function a round).
 _ROUNDS = 64
 
 #: Values that a test lets through, by slot: (values that answer no, values that answer yes).
@@ -89,8 +90,9 @@ class Analysis:
         self.sites: list[Site] = []
         self.writes: list[tuple[str, int, frozenset[int] | None]] = []
 
-    def run(self) -> None:
-        for _ in range(_ROUNDS):
+    def run(self) -> bool:
+        """Whether it settles."""
+        for _ in range(_ROUNDS + 2 * len(self.functions)):
             self.changed = False
             self.sites, self.writes = [], []
             for name, function in self.functions.items():
@@ -98,8 +100,8 @@ class Analysis:
                     for row in function.rows:
                         _Walk(self, name, function, row).go()
             if not self.changed:
-                return
-        raise AssertionError("zones do not settle")
+                return True
+        return False
 
     def called(
         self, name: str, zone: Zone, cells: list[frozenset[int] | None], classes: list[set[int]]
@@ -325,8 +327,7 @@ def _merged(zone: Zone, names: Sequence[str]) -> Zone:
 
 def analyse(
     arities: Mapping[str, int], rows: Sequence[Row], layout: Layout, truths: Truths, outputs: Outputs
-) -> Analysis:
-    """Run the analysis; its `sites` and `writes` are what termination is decided from."""
+) -> Analysis | None:
+    """Run the analysis; its `sites` and `writes` are what termination is decided from. None: it does not settle."""
     analysis = Analysis(arities, rows, layout, truths, outputs)
-    analysis.run()
-    return analysis
+    return analysis if analysis.run() else None

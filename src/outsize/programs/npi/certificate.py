@@ -1,36 +1,37 @@
-"""What is proved of a trained template, and what is not.
+"""What is proved of a trained template, and what is not: the record of a verification.
 
-Three facts, each checked on a finite set, together say that the model equals its reference program on inputs of every
-length: the controller answers every row of the verification set as the program does; each primitive answers its whole
-domain as the program's own expression does; every cycle of calls makes some measure smaller. The certificate holds the
-hashes of what was checked, so it stands for these weights and this program only.
+A certificate names, by hash, everything that it stands for: the program with its expressions, domains and data functions,
+the controller with its vocabulary, the primitives with their domains and answers. A file of one is a claim. It can be
+compared with a model, and `outsize npi verify --against` makes it anew and compares every field; it proves nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, NoReturn
 
 from ...errors import NpiError
-from .calls import Row
-from .controller import ControllerCheck, check_controller
-from .primitive import PrimitiveCheck, check_primitive
-from .slots import UNDEFINED, Site
+from .controller import ControllerCheck
+from .fitting import PrimitiveCheck
+from .guard import Guard
 from .template import Template
-from .termination import Termination, prove_termination
+from .termination import Termination
 from .trained import Trained
 
-__all__ = ["REQUIRED_MARGIN", "Certificate", "certify", "read_certificate"]
+__all__ = ["REQUIRED_MARGIN", "Certificate", "read_certificate"]
 
-#: Least margin of a certified decision. Logits of one row alone and among 2,400 differ by less than 6e-6.
+#: Least margin of a certified decision or answer. Logits of one row alone and among 2,400 differ by less than 6e-6.
 REQUIRED_MARGIN = 1e-2
-_FORMAT = 1
+#: A controller's margin over the float32 noise that was measured on the very same decisions.
+REQUIRED_OVER_NOISE = 100.0
+FORMAT = 2
+#: How far floats of a certificate may be off when it is made again on another machine.
+_TOLERANCE = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +41,10 @@ class Certificate:
     Attributes:
         format: version of this layout.
         template: name.
-        holds: whether everything below was found as it must be.
-        program: hash of the reference's verification set.
-        controller: hash of the weights.
+        holds: whether the model was proved to equal the program on inputs of every length, and every trial agreed.
+        program: hash of the program: its verification set, expressions, domains and data functions.
+        model: hash of the whole model.
+        controller: hash of weights and vocabulary.
         functions, sequences, sequences_before, decisions: sizes; `sequences` is the minimised verification set,
             `sequences_before` all observation sequences.
         witnesses: fewest training examples, found greedily, whose executions show the whole set.
@@ -51,6 +53,9 @@ class Certificate:
         tables_agree: whether the compiled tables answer the set as the network does.
         primitives: hash and check by slot.
         termination: measures, or the cycles for which none was found.
+        layouts: which of the entry's pointers share a tape, in the arrangements for which termination was proved; None:
+            any. `run` checks it.
+        guard: runs of model and program side by side.
         proved, not_proved: in words.
     """
 
@@ -58,6 +63,7 @@ class Certificate:
     template: str
     holds: bool
     program: str
+    model: str
     controller: str
     functions: int
     sequences: int
@@ -69,20 +75,49 @@ class Certificate:
     tables_agree: bool
     primitives: Mapping[str, Mapping[str, Any]]
     termination: Termination
+    layouts: tuple[tuple[int, ...], ...] | None
+    guard: Guard
     proved: tuple[str, ...]
     not_proved: tuple[str, ...]
+    made_here: bool = field(default=False, repr=False, compare=False)
+
+    def _record(self) -> dict[str, Any]:
+        record = asdict(self)
+        del record["made_here"]
+        return record
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, sort_keys=True)
+        record = self._record()
+        return json.dumps({**record, "digest": _digest(record)}, indent=2, sort_keys=True, allow_nan=False)
+
+    @property
+    def controlled(self) -> bool:
+        """Whether every decision of the controller is the program's, by a margin that no rounding reaches."""
+        c = self.check
+        enough = c.least_margin >= max(REQUIRED_MARGIN, REQUIRED_OVER_NOISE * c.noise)
+        return c.states > 0 and c.errors == 0 and enough and self.tables_agree
+
+    @property
+    def exact(self) -> bool:
+        """Whether every primitive was found right on its whole domain."""
+        return all(map(right, self.primitives.values()))
+
+    @property
+    def bounded(self) -> bool:
+        """Whether a bound on the error of one call is known, for inputs drawn as those of the examples."""
+        errors = [p for p in self.primitives.values() if not right(p)]
+        safe = self.controlled and self.termination.proved
+        sampled = all(p["kind"] == "statistical" for p in errors)
+        return safe and sampled and sum(float(p["error_bound"]) for p in errors) < 1
 
     @property
     def ends(self) -> bool:
-        """Whether every execution of these weights is proved to end: all of the certificate but a bound on errors."""
-        exact = all(p["kind"] == "exhaustive" and not p["errors"] for p in self.primitives.values())
-        return self.holds and exact
+        """Whether every execution of this model that stays on its tapes is proved to end: one on any values that its
+        primitives answer."""
+        return self.holds and not any(p["wider"] for p in self.primitives.values())
 
     def match(self, trained: Trained, template: Template | None = None) -> None:
-        """Raise unless this certificate is about these weights and, if given, this program.
+        """Raise unless this certificate is about this model and, if given, this program.
 
         Raises:
             NpiError: naming what differs.
@@ -90,184 +125,109 @@ class Certificate:
         now = {"controller": trained.controller.fingerprint()}
         then = {"controller": self.controller}
         if template is not None:
-            now["program"], then["program"] = template.fingerprint(), self.program
+            now["program"], then["program"] = template.identity(), self.program
         now |= {f"primitive {s}": p.fingerprint() for s, p in trained.primitives.items()}
         then |= {f"primitive {s}": p["weights"] for s, p in self.primitives.items()}
-        if different := sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k)):
+        different = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
+        if not different and trained.fingerprint() != self.model:
+            different = ["name or pointers"]
+        if different:
             raise NpiError(
                 f"the certificate of {self.template} is not about this model: {', '.join(different)} changed since; run "
                 f"`outsize npi verify {trained.name}` for a new one"
             )
+
+    def repeats(self, other: Certificate) -> None:
+        """Raise unless another certificate, made anew, says the same.
+
+        Raises:
+            NpiError: naming the fields that differ.
+        """
+        mine, theirs = (json.loads(json.dumps(c._record())) for c in (self, other))
+        if different := sorted(k for k in mine if not _alike(mine[k], theirs[k])):
+            raise NpiError(
+                f"the certificate of {self.template} does not repeat: {', '.join(different)} differ from what is found"
+            )
+
+
+def right(primitive: Mapping[str, Any]) -> bool:
+    """Whether a primitive's check says that it is right everywhere."""
+    exhaustive = primitive["kind"] == "exhaustive" and primitive["errors"] == 0
+    return bool(exhaustive and primitive["least_margin"] >= REQUIRED_MARGIN)
+
+
+def _alike(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=_TOLERANCE, abs_tol=1e-4)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_alike(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(_alike(x, y) for x, y in zip(a, b))
+    same: bool = type(a) is type(b) and a == b
+    return same
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def read_certificate(path: Path) -> Certificate:
     """Read a certificate file.
 
     Raises:
-        NpiError: missing, damaged, or of another format.
+        NpiError: missing, damaged, edited, or of another format.
     """
     try:
-        raw = json.loads(path.read_text())
-        if raw["format"] != _FORMAT:
-            raise NpiError(f"{path} is a certificate of format {raw['format']}, this version reads {_FORMAT}")
-        raw["check"] = ControllerCheck(**raw["check"])
-        raw["termination"] = Termination(**raw["termination"])
-        if set(raw) != {f.name for f in fields(Certificate)}:
+        raw = json.loads(path.read_text(), parse_constant=_no_number)
+        if raw["format"] != FORMAT:
+            raise NpiError(f"{path} is a certificate of format {raw['format']}, this version reads {FORMAT}")
+        if raw.pop("digest") != _digest(raw):
+            raise ValueError("it was edited since it was written")
+        if set(raw) != {f.name for f in fields(Certificate)} - {"made_here"}:
             raise KeyError("fields are missing or unknown")
-        return Certificate(**raw)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _certificate(raw)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise NpiError(
             f"{path} is not a certificate ({type(error).__name__}: {error}); run `outsize npi verify`"
         ) from error
 
 
-def certify(template: Template, trained: Trained) -> Certificate:
-    """Check everything and write down what follows.
-
-    Args:
-        template: the reference's, from `parameterize`.
-        trained: what is to be certified.
-    """
-    rows = template.closure.rows
-    check = check_controller(trained.controller, rows)
-    agree = (
-        all(trained.tables.walk(row) == [s.action for s in row.steps] for row in rows)
-        if not check.errors
-        else False
-    )
-    primitives = {slot: _primitive(template.sites.get(slot), trained, slot) for slot in trained.primitives}
-    ends = _ends(template)
-    exact = all(p["kind"] == "exhaustive" and p["errors"] == 0 for p in primitives.values())
-    safe = check.errors == 0 and check.least_margin >= REQUIRED_MARGIN
-    bounded = _error(primitives) < 1 and not _wrong(primitives)
-    proved, not_proved = _words(template, safe, exact, ends, primitives)
-    return Certificate(
-        format=_FORMAT,
-        template=trained.name,
-        holds=safe and agree and ends.proved and (exact or bounded),
-        program=template.fingerprint(),
-        controller=trained.controller.fingerprint(),
-        functions=len(template.arities),
-        sequences=len(rows),
-        sequences_before=template.closure.prefixes,
-        decisions=check.states,
-        witnesses=_witnesses(template),
-        traces=trained.traces,
-        check=check,
-        tables_agree=agree,
-        primitives=primitives,
-        termination=ends,
-        proved=proved,
-        not_proved=not_proved,
-    )
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
 
 
-def _error(primitives: Mapping[str, Mapping[str, Any]]) -> float:
-    """e of 1 - m * e, m calls of each primitive; from 1 on the bound says nothing even of one call."""
-    return sum(float(p["error_bound"]) for p in primitives.values())
+def _certificate(raw: dict[str, Any]) -> Certificate:
+    raw["check"] = _typed(ControllerCheck, raw["check"])
+    raw["termination"] = _typed(Termination, raw["termination"])
+    raw["guard"] = _typed(Guard, raw["guard"])
+    for primitive in raw["primitives"].values():
+        known = {k: v for k, v in primitive.items() if k not in ("weights", "refused", "wider")}
+        _typed(PrimitiveCheck, known)
+        own = [type(primitive[k]) for k in ("weights", "refused", "wider")]
+        if own != [str, int, bool]:
+            raise TypeError("a primitive's fields")
+    layouts = raw["layouts"]
+    raw["layouts"] = None if layouts is None else tuple(tuple(x) for x in layouts)
+    certificate: Certificate = _typed(Certificate, raw)
+    if certificate.holds and not (
+        certificate.controlled and certificate.exact and certificate.termination.proved
+    ):
+        raise ValueError("it claims to hold, and what it says was found does not")
+    return certificate
 
 
-def _wrong(primitives: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether a primitive is known to answer some input of a finite domain wrongly."""
-    return any(p["kind"] == "exhaustive" and p["errors"] for p in primitives.values())
+_PLAIN = {"int": int, "str": str, "bool": bool, "float": float}
 
 
-def _primitive(site: Site | None, trained: Trained, slot: str) -> dict[str, Any]:
-    """Check a primitive against the program's own expression, over the whole domain where there is one."""
-    model, known, refused = trained.primitives[slot], trained.checks[slot], 0
-    if site is not None and model.finite:
-        data, whole = site.pairs(1 << 22)
-        if whole and list(data) and set(map(tuple, model.every_input().tolist())) == set(data):
-            known, refused = _exhaustive(model, data), list(data.values()).count(UNDEFINED)
-    return {"weights": model.fingerprint(), "refused": refused, **asdict(known)}
-
-
-def _exhaustive(model: Any, data: Mapping[tuple[int, ...], int]) -> PrimitiveCheck:
-    inputs = torch.tensor(list(data), dtype=torch.int64).reshape(len(data), -1)
-    answers = torch.tensor(list(data.values()))
-    classes = torch.tensor(model.classes)
-    rank = torch.searchsorted(classes, answers).clamp_(max=len(classes) - 1)
-    unknown = int((classes[rank] != answers).sum())
-    check = check_primitive(model, inputs, rank, torch.zeros(0), True)
-    errors = check.errors + unknown
-    return PrimitiveCheck(
-        kind="exhaustive",
-        inputs=len(data),
-        errors=errors,
-        least_margin=check.least_margin if check.least_margin != float("inf") else 1e9,
-        error_bound=errors / len(data),
-    )
-
-
-def _ends(template: Template) -> Termination:
-    truths, outputs = {}, {}
-    for site in template.sites.values():
-        data, whole = site.pairs(1 << 17)
-        if whole and site.kind == "test" and site.arity == 1:
-            truths[site.name] = tuple(frozenset(k[0] for k, v in data.items() if v == yes) for yes in (0, 1))
-        if whole and site.kind == "write":
-            outputs[site.name] = frozenset(data.values()) - {UNDEFINED}
-    return prove_termination(
-        template.arities,
-        template.closure.rows,
-        template.layout,
-        truths,  # type: ignore[arg-type]
-        outputs,
-    )
-
-
-def _witnesses(template: Template) -> int:
-    """Examples that together show the whole set, chosen greedily."""
-    missing: set[Row] = set(template.closure.rows) - set(template.uncovered)
-    shown = [set(rows) for rows in template.traces.executions]
-    count = 0
-    while missing:
-        best = max(shown, key=lambda rows: len(rows & missing))
-        missing -= best
-        count += 1
-    return count
-
-
-def _words(
-    template: Template,
-    safe: bool,
-    exact: bool,
-    ends: Termination,
-    primitives: Mapping[str, Mapping[str, Any]],
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    proved: list[str] = []
-    open_: list[str] = []
-    n = len(template.closure.rows)
-    (proved if safe else open_).append(
-        f"the controller acts as {template.name} on all {n} observation sequences"
-    )
-    (proved if ends.proved else open_).append("every execution that stays on its tapes ends")
-    for slot, p in primitives.items():
-        if p["kind"] == "exhaustive" and p["errors"] == 0:
-            none = f"; {p['refused']} have no answer that fits, and are refused" if p["refused"] else ""
-            proved.append(
-                f"primitive {slot} equals the program's expression on all {p['inputs']} inputs{none}"
-            )
-        else:
-            open_.append(
-                f"primitive {slot} is exact: {p['errors']} of {p['inputs']} wrong, e <= {p['error_bound']:.3g} per call"
-            )
-    if safe and exact and ends.proved:
-        proved.append(f"so the model equals {template.name} on inputs of every length")
-    elif safe and ends.proved:
-        bound = _error(primitives)
-        calls = math.ceil(1 / bound) - 1
-        open_.append(
-            f"an execution that makes m calls of each primitive is right with probability >= 1 - m * {bound:.3g}, "
-            + (
-                f"which says nothing beyond {calls} calls"
-                if calls
-                else "which says nothing: train on more samples"
-            )
-        )
-    open_.append(
-        f"that {template.name} itself computes what its user wants: tests compare it with other means"
-    )
-    open_.append("inputs outside of the primitives' domains, which raise an error")
-    open_ += [f"a call in which {template.name} itself fails: {path}" for path in template.closure.refused]
-    return tuple(proved), tuple(open_)
+def _typed(kind: Any, raw: Mapping[str, Any]) -> Any:
+    """A dataclass of plain fields, each of just its type; lists become tuples."""
+    values = dict(raw)
+    for f in fields(kind):
+        if f.name not in values:
+            continue
+        wanted = _PLAIN.get(str(f.type))
+        if wanted is not None and type(values[f.name]) is not wanted:
+            raise TypeError(f"{f.name} is {values[f.name]!r}, not of type {f.type}")
+        if isinstance(values[f.name], list):
+            values[f.name] = tuple(values[f.name])
+    return kind(**values)

@@ -16,10 +16,11 @@ from typing import final
 
 from ...errors import NpiError
 from .calls import Action, Row
-from .record import Probe, Session, unrecordable
+from .record import Probe, Session
 from .slots import Slots
 from .source import Linker, Program
 from .tape import Pointer
+from .where import unrecordable
 
 __all__ = ["Closure", "Explorer", "check_consistent", "close"]
 
@@ -34,12 +35,10 @@ class Closure:
     Attributes:
         rows: one maximal sequence of observations and actions per path, in breadth-first order.
         prefixes: how many sequences there are before minimisation (every prefix is a state to be right in).
-        refused: paths on which the program itself raises; nothing is claimed there.
     """
 
     rows: tuple[Row, ...]
     prefixes: int
-    refused: tuple[str, ...]
 
 
 @final
@@ -114,11 +113,10 @@ def _sweep(linker: Linker, slots: Slots, returns: dict[str, set[bool | None]]) -
     entry = len(linker.parameters[linker.name])
     arities, queue = {linker.name: entry}, deque([linker.name])
     rows: list[Row] = []
-    refused: list[str] = []
     try:
         while queue:
             name = queue.popleft()
-            _walk(explorer, name, arities[name], rows, refused)
+            _walk(explorer, name, arities[name], rows)
             for called, arity in explorer.called.items():
                 if called not in arities:
                     arities[called] = arity
@@ -126,10 +124,10 @@ def _sweep(linker: Linker, slots: Slots, returns: dict[str, set[bool | None]]) -
     finally:
         linker.listener = None
     prefixes = {(r.program, r.steps[:n]) for r in rows for n in range(1, len(r.steps) + 1)}
-    return Closure(rows=tuple(dict.fromkeys(rows)), prefixes=len(prefixes), refused=tuple(refused))
+    return Closure(rows=tuple(dict.fromkeys(rows)), prefixes=len(prefixes))
 
 
-def _walk(explorer: Explorer, name: str, arity: int, rows: list[Row], refused: list[str]) -> None:
+def _walk(explorer: Explorer, name: str, arity: int, rows: list[Row]) -> None:
     scripts: deque[list[bool | None]] = deque([[]])
     results = explorer.returns.setdefault(name, set())
     count = 0
@@ -145,10 +143,8 @@ def _walk(explorer: Explorer, name: str, arity: int, rows: list[Row], refused: l
             pass
         except NpiError:
             raise
-        except (TypeError, AttributeError, NameError) as error:
-            raise unrecordable(name, error) from error
         except Exception as error:
-            refused.append(f"{name}{tuple(explorer.taken)}: {type(error).__name__}: {error}")
+            raise unrecordable(name, error) from error
         else:
             rows.append(row)
             results.add(result)

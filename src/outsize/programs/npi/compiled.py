@@ -28,8 +28,11 @@ __all__ = ["Compiled", "can_compile"]
 _VERBS = ("read", "write", "test", "right", "left", "at end", "at start", "before", "meets", "goto", "copy", "middle",
           "seek", "call", "tail", "return")  # fmt: skip
 _RETURNS = {"return": 0, "return no": 1, "return yes": 2}
-_OUT = 18  # first word of the block that the machine writes
-_WORDS = 24
+_OUT = 22  # first word of the block that the machine writes
+_WORDS = 28
+_MOST_OPERANDS = 56
+#: Steps and depth of an execution, as the C machine counts them.
+_MOST = (1 << 62) - 1
 _LARGEST_SPAN = 1 << 24
 
 
@@ -74,8 +77,8 @@ class Compiled:
 
     def _operations(self, actions: Sequence[Action]) -> np.ndarray:
         width = 4 + max((len(a.operands) for a in actions), default=0)
-        if width > 60:
-            raise NpiError(f"an action has {width - 4} operands, the C machine takes 56")
+        if width > 4 + _MOST_OPERANDS:
+            raise NpiError(f"an action has {width - 4} operands, the C machine takes {_MOST_OPERANDS}")
         ops = np.zeros((len(actions), width), dtype=np.int32)
         for row, (key, operands, slot) in zip(ops, actions):
             verb, _, called = key.partition(" ")
@@ -92,18 +95,23 @@ class Compiled:
         return ops
 
     def _slots(self, primitives: Mapping[str, Primitive]) -> np.ndarray:
-        width = 2 + 4 * max((len(p.domains) for p in primitives.values()), default=0)
+        width = 3 + 4 * max((len(p.domains) for p in primitives.values()), default=0)
         rows = np.zeros((1 + len(primitives), width), dtype=np.int64)
+        rows[0, 0] = -1
         for row, model in zip(rows[1:], primitives.values()):
             table, stride = model.table(), 1
+            if table.dtype != np.int64 or len(table) != model.domain_size:
+                raise NpiError(
+                    f"the table of primitive {model.name} has {len(table)} entries of {table.dtype}"
+                )
             self._keep.append(table)
-            row[:2] = 1, table.ctypes.data
+            row[:3] = len(model.domains), table.ctypes.data, len(table)
             for i in reversed(range(len(model.domains))):
                 domain = np.array(model.domains[i], dtype=np.int64)
                 ranks = np.full(int(domain[-1] - domain[0] + 1), -1, dtype=np.int32)
                 ranks[domain - domain[0]] = np.arange(len(domain))
                 self._keep.append(ranks)
-                row[2 + 4 * i : 6 + 4 * i] = domain[0], len(ranks), ranks.ctypes.data, stride
+                row[3 + 4 * i : 7 + 4 * i] = domain[0], len(ranks), ranks.ctypes.data, stride
                 stride *= len(domain)
         return rows
 
@@ -126,7 +134,9 @@ class Compiled:
             *(a.ctypes.data for a in (memory.cells, memory.offset, memory.length, tape, position)),
             *(a.ctypes.data for a in (self.tables.start, self.tables.act, self.tables.follow, self.ops)),
             self.ops.shape[1], self.slots.ctypes.data, self.slots.shape[1],
-            -1 if limits.steps is None else limits.steps, limits.depth, max(self.pointers, arity), self.values,
+            -1 if limits.steps is None else min(limits.steps, _MOST), min(limits.depth, _MOST),
+            max(self.pointers, arity), self.values,
+            len(self.tables.act), len(self.ops), len(self.slots), len(self.tables.start),
         ]  # fmt: skip
         assert kernels is not None
         kernels.npi_run(block.ctypes.data)
@@ -147,6 +157,7 @@ class Compiled:
                 3: f"execution {execution} has made {a} system calls and not ended; the limit is --max-steps "
                 "(Limits.steps): raise it if the input is long, else run verify",
                 4: f"the stack of execution {execution} is {a} frames deep, the limit is {b}",
+                8: "the tables name a register or a state that is not there: they were read off an untrained network",
                 5: "the tables have no answer to an observation: they were read off an untrained network",
             }.get(error, "no memory is left for the stacks")
         )

@@ -7,7 +7,11 @@ every call, so what the network does in a call is a function of that call's answ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -16,7 +20,8 @@ from torch import Tensor, nn
 
 from ...errors import NpiError
 from .calls import OBSERVATIONS, Row
-from .primitive import margins, one_thread, weights_hash
+from .fitting import check_seed, margins
+from .primitive import one_thread, weights_hash
 from .template import Vocabulary
 
 __all__ = ["Controller", "ControllerCheck", "ControllerSettings", "check_controller", "train_controller"]
@@ -42,13 +47,26 @@ class ControllerSettings:
     rate: float = 1e-2
 
 
+#: Stands for what is not finite, so that a certificate is plain JSON.
+NO_MARGIN = 1e9
+
+
 @dataclass(frozen=True, kw_only=True)
 class ControllerCheck:
-    """The controller against rows: decisions checked, wrong ones, the least margin and where it is."""
+    """The controller against rows.
+
+    Attributes:
+        states: decisions checked.
+        errors: those that are wrong, or not a number.
+        least_margin: smallest gap between the right answer of a head and the next.
+        noise: largest difference between a logit in float32 and the same in float64.
+        worst: where the least margin is.
+    """
 
     states: int
     errors: int
     least_margin: float
+    noise: float
     worst: str
 
 
@@ -69,6 +87,7 @@ class Controller(nn.Module):
         self.seen = nn.Embedding(len(OBSERVATIONS), embedding)
         self.cell = nn.LSTMCell(embedding, hidden)
         self.heads = nn.Linear(hidden, sum(self.widths))
+        self.float()  # whatever torch's default is
 
     @property
     def widths(self) -> list[int]:
@@ -77,7 +96,8 @@ class Controller(nn.Module):
 
     def start(self, batch: int) -> tuple[Tensor, Tensor]:
         """The state at the start of a call: two zeros [batch, hidden]."""
-        return torch.zeros(batch, self.hidden), torch.zeros(batch, self.hidden)
+        kind = self.heads.weight.dtype
+        return torch.zeros(batch, self.hidden, dtype=kind), torch.zeros(batch, self.hidden, dtype=kind)
 
     def forward(self, program: Tensor, seen: Tensor, state: tuple[Tensor, Tensor]) -> Any:
         """One step: logits [batch, keys + tuples + slots] and the next state."""
@@ -96,7 +116,9 @@ class Controller(nn.Module):
         }
 
     def fingerprint(self) -> str:
-        return weights_hash(self)
+        """SHA-256 of weights and vocabulary: of everything that its decisions depend on."""
+        about = json.dumps(self.describe(), sort_keys=True)
+        return hashlib.sha256(f"{about}\n{weights_hash(self)}".encode()).hexdigest()
 
 
 @final
@@ -143,13 +165,17 @@ def gaps(controller: Controller, logits: Tensor, batch: Batch) -> Tensor:
 def check_controller(controller: Controller, rows: Sequence[Row]) -> ControllerCheck:
     """Every decision of every row, in one batched pass."""
     batch = Batch.of(controller.vocabulary, rows)
-    gap = gaps(controller, unroll(controller, batch), batch)
+    logits = unroll(controller, batch)
+    exact = unroll(copy.deepcopy(controller).double(), batch)
+    noise = float((logits.double() - exact).abs()[batch.mask].max())
+    gap = gaps(controller, logits, batch).nan_to_num(-NO_MARGIN, NO_MARGIN, -NO_MARGIN)
     where = batch.mask.nonzero()[int(gap.argmin())].tolist()
     row = rows[where[0]]
     return ControllerCheck(
         states=len(gap),
         errors=int((gap <= 0).sum()),
         least_margin=float(gap.min()),
+        noise=noise if math.isfinite(noise) else NO_MARGIN,
         worst=f"{row.program}, decision {where[1]}: {row.steps[where[1]].action}",
     )
 
@@ -171,7 +197,7 @@ def train_controller(
     """
     settings = settings or ControllerSettings()
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(check_seed(seed))
         controller = Controller(vocabulary, hidden=settings.hidden, embedding=settings.embedding)
     batch = Batch.of(vocabulary, rows)
     wanted = batch.wanted[batch.mask]
@@ -193,14 +219,3 @@ def train_controller(
         f"was asked; "
         "raise ControllerSettings.max_steps or hidden"
     )
-
-
-def restore(description: Mapping[str, Any]) -> Controller:
-    """A controller with fresh weights, from `describe`."""
-    vocabulary = Vocabulary(
-        tuple(description["programs"]),
-        tuple(description["keys"]),
-        tuple(tuple(t) for t in description["tuples"]),
-        tuple(description["slots"]),
-    )
-    return Controller(vocabulary, hidden=description["hidden"], embedding=description["embedding"])

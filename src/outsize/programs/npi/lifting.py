@@ -9,68 +9,64 @@ from __future__ import annotations
 
 import ast
 import copy
-import dis
-import inspect
-import textwrap
-from collections.abc import Sequence
-from types import FunctionType
+from collections.abc import Iterator, Sequence
+from types import CodeType, FunctionType
 from typing import Any, NoReturn, final
 
 from ...errors import NpiError
 
-__all__ = ["compile_bodies", "lift"]
+__all__ = ["AGAIN", "compile_bodies", "lift"]
 
 _LOST = "__outsize_lost__"
+#: What a loop's next round is called through: `return __outsize_again__(loop, p, q)`.
+AGAIN = "__outsize_again__"
 
 
 def compile_bodies(
     lifted: list[ast.FunctionDef], function: FunctionType, names: dict[str, Any]
 ) -> dict[str, FunctionType]:
-    """The lifted functions, compiled into `names`; line numbers stay those of the user's file."""
+    """The lifted functions by name, over the globals `names`; line numbers stay those of the user's file."""
     module = ast.fix_missing_locations(ast.Module(body=list(lifted), type_ignores=[]))
     names[_LOST] = Lost
-    exec(compile(module, function.__code__.co_filename, "exec"), names)
-    return {tree.name: names[tree.name] for tree in lifted}
+    code = compile(module, function.__code__.co_filename, "exec", dont_inherit=True)
+    codes = [c for c in code.co_consts if isinstance(c, CodeType)]
+    called = [function.__name__, *(_plain(c.co_name) for c in codes[1:])]
+    return {name: FunctionType(c, names, name) for name, c in zip(called, codes)}
 
 
-def lift(function: FunctionType) -> list[ast.FunctionDef] | None:
+def _bound(name: str) -> str:
+    """The name that a loop's function has in the compiled text; no name of the user's can be the same."""
+    return f"{name} (loop)"
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix(" (loop)")
+
+
+def lift(function: ast.FunctionDef) -> list[ast.FunctionDef] | None:
     """The function and its loops' helpers, or None when there is no `while`.
 
     Raises:
-        NpiError: a loop without source to read, or one that cannot be a call of its own.
+        NpiError: a loop that cannot be a call of its own.
     """
-    try:
-        source = textwrap.dedent(inspect.getsource(function))
-    except (OSError, TypeError):
-        if _loops(function):
-            raise NpiError(
-                f"{function.__name__} has a `while` loop and its source cannot be read; put it into a file"
-            ) from None
+    if not any(isinstance(n, ast.While) for n in ast.walk(function)):
         return None
-    try:
-        tree = ast.parse(source).body[0]
-    except SyntaxError:
-        return None
-    if not isinstance(tree, ast.FunctionDef) or not any(isinstance(n, ast.While) for n in ast.walk(tree)):
-        return None
-    ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)
-    tree.decorator_list = []
-    tree.returns = None
+    tree = copy.deepcopy(function)
+    tree.decorator_list, tree.returns = [], None
+    tree.args.defaults = [
+        ast.Constant(None) for _ in tree.args.defaults
+    ]  # the linker gives it the user's own
     for argument in tree.args.args:
         argument.annotation = None
-    return _Lifter(tree.name).run(tree)
-
-
-def _loops(function: FunctionType) -> bool:
-    """Whether the bytecode jumps back other than to the next item of a `for`."""
-    code = {i.offset: i for i in dis.get_instructions(function)}
-    return any("JUMP_BACKWARD" in i.opname and code[i.argval].opname != "FOR_ITER" for i in code.values())
+    return _Lifter(tree).run(tree)
 
 
 @final
 class _Lifter:
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, tree: ast.FunctionDef) -> None:
+        self.name = tree.name
+        #: Every name that is the function's own, wherever it is assigned.
+        self.local = {a.arg for a in tree.args.args} | {n for n, _ in _stores(tree.body, into_loops=True)}
         self.helpers: list[ast.FunctionDef] = []
         self.count = 0
 
@@ -97,12 +93,8 @@ class _Lifter:
                     return [*done, ast.copy_location(ast.Return(call), statement)]
                 done += [ast.copy_location(ast.Expr(call), statement), *_lose(statement)]
                 continue
-            for field in ("body", "orelse"):
-                if isinstance(statement, ast.If | ast.For):
-                    inner = getattr(statement, field)
-                    setattr(
-                        statement, field, self._block(inner, scope, last and isinstance(statement, ast.If))
-                    )
+            for inner in _blocks(statement):
+                inner[:] = self._block(inner, scope, last and not isinstance(statement, ast.For))
             done.append(statement)
         return done
 
@@ -126,15 +118,22 @@ class _Lifter:
                 f"iteration "
                 "leaves to the next lives on a tape (`write`) or in a pointer's position (`move`, `goto`)"
             )
+        if unset := sorted((needed & self.local) - set(bound)):
+            raise NpiError(
+                f"{self.name}: the loop at line {loop.lineno} uses {unset[0]} before it assigns it, and no statement "
+                "above it does on every way: assign it before the loop, or first thing inside"
+            )
         arguments = [n for n in dict.fromkeys(bound) if n in needed]
-        call = ast.Call(ast.Name(name, ast.Load()), [ast.Name(a, ast.Load()) for a in arguments], [])
-        ast.copy_location(call, loop)
-        again = ast.copy_location(ast.Return(call), loop)
+        names = [ast.Name(a, ast.Load()) for a in arguments]
+        target = ast.Name(_bound(name), ast.Load())
+        call = ast.copy_location(ast.Call(target, list(names), []), loop)
+        next_round = ast.Call(ast.Name(AGAIN, ast.Load()), [target, *names], [])
+        again = ast.copy_location(ast.Return(next_round), loop)
         body = _Jumps(again, rest).rewrite(loop.body)
         after = [*_lose(loop), *rest] if rest else []
         branch = ast.copy_location(ast.If(loop.test, [*body, again], after), loop)
         helper = ast.FunctionDef(
-            name=name,
+            name=_bound(name),
             args=ast.arguments(
                 posonlyargs=[],
                 args=[ast.arg(a) for a in arguments],
@@ -201,7 +200,16 @@ class _Jumps(ast.NodeTransformer):
         return node
 
     def visit_For(self, node: ast.For) -> ast.For:
+        node.orelse = self.rewrite(node.orelse)  # a jump in there is one of the loop around
         return node
+
+
+def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
+    """The statement lists inside of a statement."""
+    if isinstance(statement, ast.Match):
+        yield from (case.body for case in statement.cases)
+    elif isinstance(statement, ast.If | ast.For | ast.While):
+        yield from (statement.body, statement.orelse)
 
 
 def _stores(body: Sequence[ast.stmt], into_loops: bool) -> list[tuple[str, int]]:
@@ -210,10 +218,8 @@ def _stores(body: Sequence[ast.stmt], into_loops: bool) -> list[tuple[str, int]]
     for statement in body:
         if isinstance(statement, ast.While) and not into_loops:
             continue
-        for field in ("body", "orelse"):
-            inner = getattr(statement, field, None)
-            if isinstance(inner, list):
-                found += _stores(inner, into_loops)
+        for inner in _blocks(statement):
+            found += _stores(inner, into_loops)
         targets = (
             statement.targets
             if isinstance(statement, ast.Assign)
@@ -229,8 +235,23 @@ def _stores(body: Sequence[ast.stmt], into_loops: bool) -> list[tuple[str, int]]
 def _loads(body: Sequence[ast.stmt]) -> list[tuple[str, int]]:
     """Names that statements use, each with its line; `x += 1` uses x as well."""
     nodes = [n for s in body for n in ast.walk(s)]
-    found = [(n.id, n.lineno) for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
+    inner = {id(n) for comp in nodes for n in _own_loads(comp)}
+    names = [
+        n for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and id(n) not in inner
+    ]
+    found = [(n.id, n.lineno) for n in names]
     for node in nodes:
         if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
             found.append((node.target.id, node.lineno))
     return found
+
+
+def _own_loads(node: ast.AST) -> Iterator[ast.Name]:
+    """Uses of a comprehension's own names inside of it; its first iterable is looked up around it."""
+    if isinstance(node, ast.ListComp | ast.GeneratorExp):
+        targets = [n for part in node.generators for n in ast.walk(part.target)]
+        own = {n.id for n in targets if isinstance(n, ast.Name)}
+        outer = {id(n) for n in ast.walk(node.generators[0].iter)}
+        for n in ast.walk(node):
+            if isinstance(n, ast.Name) and n.id in own and id(n) not in outer:
+                yield n

@@ -44,6 +44,11 @@ class Limits:
     steps: int | None = None
     depth: int = 1_000_000
 
+    def __post_init__(self) -> None:
+        for name, value in (("steps", self.steps), ("depth", self.depth)):
+            if value is not None and (type(value) is not int or value < 1):
+                raise NpiError(f"Limits.{name} is {value!r}; it must be an integer from 1 on")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:

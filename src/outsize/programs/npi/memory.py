@@ -141,6 +141,9 @@ class Memory:
         position = self.position[who, row]
         if other is not None:
             position = (position + self.positions(who, other)) // 2
+            length = self.length[self.tape[who, row]]
+            if (bad := position > length).any():
+                self._off(position[bad][0], int(length[bad][0]))
         if new.max() >= self.tape.shape[1]:
             self.tape, self.position = (_widened(a, 1) for a in (self.tape, self.position))
         if k.max() >= self.registers.shape[1]:
@@ -205,8 +208,11 @@ class Memory:
 
 
 def _cells(tapes: Sequence[Tape]) -> np.ndarray:
+    cells = [v for t in tapes for v in t.cells]
+    if strange := next((v for v in cells if type(v) is not int and type(v) is not bool), None):
+        raise NpiError(f"a tape holds {strange!r}; tapes hold integers")
     try:
-        return np.array([v for t in tapes for v in t.cells], dtype=np.int64)
+        return np.array(cells, dtype=np.int64)
     except OverflowError as error:
         raise NpiError("a tape holds an integer of more than 64 bits; cells have 64") from error
 

@@ -1,17 +1,15 @@
-"""One fully connected network per primitive, trained apart on its own data (method 3, claims 1, 8 and 10).
+"""One fully connected network per primitive (method 3, claims 1, 8 and 10).
 
-A primitive is a classifier: its inputs are values under pointers, its answer one of the values it may write,
-or no/yes. Where the tapes declare finite domains the whole domain is the data set and correctness is checked
-on all of it; elsewhere a fifth of the pairs is held out and an upper confidence bound on the error is all
-that can be said.
+A primitive is a classifier: its inputs are values under pointers, its answer one of the values it may write, or no/yes.
+`fitting.py` trains and checks them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import prod
 from typing import Any, NoReturn, final
 
@@ -22,54 +20,7 @@ from torch import Tensor, nn
 from ...errors import NpiError
 from .slots import UNDEFINED
 
-__all__ = ["Primitive", "PrimitiveCheck", "PrimitiveSettings", "error_bound", "train_primitive"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrimitiveSettings:
-    """How primitives are trained.
-
-    Attributes:
-        domain_limit: largest domain that is enumerated. `x < y` on 1,000 values (10⁶ inputs) was learned exactly,
-            in 83 s; on 256 values in 0.7 s.
-        one_hot_limit: an input with at most this many values is one-hot, a larger one is given in bits, which
-            keeps the first layer small.
-        hidden: width of the two hidden layers; four times that from 4,096 inputs of more than two answers on
-            (`(x·y + z + c) mod 10` has 10,000).
-        margin: smallest gap between the two best answers at which training stops; float noise is below 1e-5.
-        max_steps: Adam steps before giving up.
-        batch: rows per step of a domain larger than this; half of them are the rows with the least margin. Of 1,024,
-            2,048 and 4,096, 2,048 learned the 10,000 inputs above soonest (4.4 s; 4,096 took 6.7 s).
-        rate: Adam's learning rate at the start; it falls to a tenth.
-    """
-
-    domain_limit: int = 1_000_000
-    one_hot_limit: int = 32
-    hidden: int = 64
-    margin: float = 1.0
-    max_steps: int = 6_000
-    batch: int = 2_048
-    rate: float = 1e-2
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrimitiveCheck:
-    """What is known of one primitive's correctness.
-
-    Attributes:
-        kind: `exhaustive` (every input of the domain) or `statistical` (held-out pairs).
-        inputs: how many inputs were checked.
-        errors: how many were answered wrongly.
-        least_margin: smallest gap between the best and the second-best answer.
-        error_bound: upper bound of the error per call; 0 where exhaustive and exact, else Clopper-Pearson at
-            95 %.
-    """
-
-    kind: str
-    inputs: int
-    errors: int
-    least_margin: float
-    error_bound: float
+__all__ = ["Primitive", "one_thread", "weights_hash"]
 
 
 @final
@@ -95,10 +46,10 @@ class Primitive(nn.Module):
         one_hot_limit: int = 32,
     ) -> None:
         super().__init__()
-        self.name, self.domains, self.classes = name, tuple(domains), classes
-        self.ranges = tuple(ranges) or (None,) * len(domains)
+        self.name, self._domains, self._answers = name, tuple(domains), tuple(map(int, classes))
+        self._ranges = tuple(ranges) or (None,) * len(domains)
         self.hidden, self.one_hot_limit = hidden, one_hot_limit
-        self.sizes = [self._width(d) for d in self.domains]
+        self.sizes = [self.width(d, one_hot_limit) for d in self.domains]
         self.layers = nn.Sequential(
             nn.Linear(1 + sum(self.sizes), hidden),
             nn.ReLU(),
@@ -106,13 +57,28 @@ class Primitive(nn.Module):
             nn.ReLU(),
             nn.Linear(hidden, len(classes)),
         )
-        self._sorted = [None if d is None else torch.tensor(d) for d in self.domains]
-        self._classes = torch.tensor(classes)
+        self.float()  # whatever torch's default is
+        self._sorted = [None if d is None else torch.tensor(d, dtype=torch.int64) for d in self.domains]
+        self._classes = torch.tensor(self._answers, dtype=torch.int64)
 
-    def _width(self, domain: tuple[int, ...] | None) -> int:
+    @property
+    def domains(self) -> tuple[tuple[int, ...] | None, ...]:
+        return self._domains
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        return self._answers
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int] | None, ...]:
+        return self._ranges
+
+    @staticmethod
+    def width(domain: tuple[int, ...] | None, one_hot_limit: int) -> int:
+        """Numbers that stand for one input: its 64 bits, one-hot, or the bits of its rank in the domain."""
         if domain is None:
             return 64
-        return len(domain) if len(domain) <= self.one_hot_limit else (len(domain) - 1).bit_length()
+        return len(domain) if len(domain) <= one_hot_limit else (len(domain) - 1).bit_length()
 
     @property
     def finite(self) -> bool:
@@ -126,7 +92,7 @@ class Primitive(nn.Module):
         """Encode `inputs` [n, arity] int64 as [n, width] float32: a one, then each input one-hot or in
         bits.
         """
-        parts = [torch.ones(len(inputs), 1)]
+        parts = [torch.ones(len(inputs), 1, dtype=torch.float32)]
         for i, (known, width) in enumerate(zip(self._sorted, self.sizes)):
             column = inputs[:, i].contiguous()
             if known is not None:
@@ -204,10 +170,13 @@ class Primitive(nn.Module):
     @torch.no_grad()
     def table(self) -> np.ndarray:
         """Every answer, int64 in the order of `every_input`."""
-        return torch.cat([self.raw(part) for part in self.every_input().split(1 << 16)]).numpy()
+        parts = [self.raw(part) for part in self.every_input().split(1 << 16)]
+        return np.ascontiguousarray(torch.cat(parts).numpy(), dtype=np.int64)
 
     def fingerprint(self) -> str:
-        return weights_hash(self)
+        """SHA-256 of everything that its answers depend on: weights, domains, classes, ranges, sizes."""
+        about = json.dumps(self.describe(), sort_keys=True)
+        return hashlib.sha256(f"{about}\n{weights_hash(self)}".encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """What `load` needs besides the weights."""
@@ -239,117 +208,3 @@ def weights_hash(module: nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def error_bound(errors: int, samples: int, confidence: float = 0.95) -> float:
-    """Clopper-Pearson upper bound of an error rate from `errors` in `samples` independent trials."""
-    from scipy.stats import beta
-
-    if samples == 0 or errors >= samples:
-        return 1.0
-    return float(beta.ppf(confidence, errors + 1, samples - errors))
-
-
-@torch.no_grad()
-def margins(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Gap [n] between the wanted class's logit and the best other one; negative where it is wrong."""
-    if logits.shape[1] == 1:
-        return torch.full((len(logits),), float("inf"))
-    right = logits.gather(1, wanted[:, None])[:, 0]
-    return right - logits.scatter(1, wanted[:, None], -torch.inf).amax(1)
-
-
-@one_thread()
-def train_primitive(
-    name: str,
-    data: Mapping[tuple[int, ...], int],
-    *,
-    domains: Sequence[tuple[int, ...] | None],
-    exhaustive: bool,
-    settings: PrimitiveSettings | None = None,
-    seed: int = 0,
-) -> tuple[Primitive, PrimitiveCheck]:
-    """Train one primitive on its pairs.
-
-    Args:
-        name: its slot.
-        data: answers by inputs.
-        domains: the values of each input, or None.
-        exhaustive: whether `data` holds the whole domain; then all of it is learned and checked, else a
-            fifth is held out.
-        settings: see `PrimitiveSettings`.
-        seed: of the weights and of the split.
-
-    Raises:
-        NpiError: no data.
-    """
-    settings = settings or PrimitiveSettings()
-    if not data:
-        raise NpiError(f"primitive {name} has no input/output pair to learn from")
-    arity = len(domains)
-    inputs = torch.tensor(list(data), dtype=torch.int64).reshape(len(data), arity)
-    classes = tuple(sorted(set(data.values())))
-    wanted = torch.searchsorted(torch.tensor(classes), torch.tensor(list(data.values())))
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(data), generator=generator)
-    held = torch.zeros(0, dtype=torch.int64) if exhaustive else order[: max(1, len(data) // 5)]
-    kept = order if exhaustive or len(data) < 5 else order[len(held) :]
-    ranges = [(int(c.min()), int(c.max())) if d is None else None for c, d in zip(inputs.T, domains)]
-    hidden = settings.hidden * (4 if len(data) > 4096 and len(classes) > 2 else 1)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = Primitive(
-            name, domains, classes, ranges=ranges, hidden=hidden, one_hot_limit=settings.one_hot_limit
-        )
-    _fit(model, inputs[kept], wanted[kept], settings, generator)
-    return model, check_primitive(model, inputs, wanted, held, exhaustive)
-
-
-@one_thread()
-def check_primitive(
-    model: Primitive, inputs: Tensor, wanted: Tensor, held: Tensor, exhaustive: bool
-) -> PrimitiveCheck:
-    """Check on all inputs where they are the whole domain, else on the held-out ones."""
-    checked = torch.arange(len(inputs)) if exhaustive else held
-    parts = [margins(model(inputs[i]), wanted[i]) for i in checked.split(1 << 16)]
-    gaps = torch.cat(parts)
-    errors = int((gaps <= 0).sum())
-    return PrimitiveCheck(
-        kind="exhaustive" if exhaustive else "statistical",
-        inputs=len(checked),
-        errors=errors,
-        least_margin=float(gaps.min()),
-        error_bound=errors / len(checked) if exhaustive else error_bound(errors, len(checked)),
-    )
-
-
-def _fit(
-    model: Primitive, inputs: Tensor, wanted: Tensor, settings: PrimitiveSettings, generator: torch.Generator
-) -> None:
-    """Adam, full batch where it fits; on larger domains half of each batch are the rows of least margin."""
-    if len(model.classes) == 1:
-        return
-    features = model.features(inputs)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, settings.max_steps, eta_min=settings.rate / 10
-    )
-    whole, order = len(features) <= settings.batch, torch.arange(len(features))
-    hard = torch.arange(min(len(features), settings.batch // 2))
-    for step in range(settings.max_steps):
-        if step % 50 == 0:
-            with torch.no_grad():
-                gaps = margins(model.layers(features), wanted)
-            if float(gaps.min()) >= settings.margin:
-                return
-            hard = gaps.topk(min(len(gaps), settings.batch // 2), largest=False).indices
-        rows = order
-        if not whole:
-            rows = torch.cat(
-                [hard, torch.randint(len(features), (settings.batch // 2,), generator=generator)]
-            )
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model.layers(features[rows]), wanted[rows])
-        loss.backward()
-        optimizer.step()
-        schedule.step()

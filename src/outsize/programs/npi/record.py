@@ -7,26 +7,33 @@ the training data is what the machine will see. `Explorer` (closure.py) runs wit
 
 from __future__ import annotations
 
+import itertools
 import sys
-import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from os.path import basename
 from typing import Any, final
 
 from ...errors import NpiError, OutsizeError
 from .calls import COPY, Action, Row, Step, fold, observation
 from .slots import Answer, Site, Slots
 from .source import Linker, Program
-from .tape import Head, Pointer
+from .tape import Head, Pointer, cell_value
 from .value import Value, evaluate, registers
+from .where import caller, unrecordable
 
-__all__ = ["Frame", "Probe", "Recorder", "Session", "unrecordable"]
+__all__ = ["Frame", "Probe", "Recorder", "Session"]
 
 #: A call that issues more system calls than this without returning is taken to loop. The longest call of the
 #: library has 16 after normalisation.
 CALL_LIMIT = 512
+#: Calls of one example, rounds of loops included, before it is taken not to end: ten seconds.
+CALLS_LIMIT = 100_000
+#: Calls inside of each other (a loop's rounds are not), which Python's own stack must hold.
+NESTING_LIMIT = 1_000
+_PYTHON_STACK = 20_000
+
+_numbers = itertools.count()
 
 
 @dataclass(eq=False)
@@ -39,7 +46,18 @@ class Frame:
     steps: list[Step] = field(default_factory=list)
     seen: int = 0
     numbers: list[int | None] = field(default_factory=list)
-    domains: list[tuple[int, ...] | None] = field(default_factory=list)
+    domains: list[Sequence[int] | None] = field(default_factory=list)
+    serial: int = field(default_factory=_numbers.__next__)
+
+
+@final
+@dataclass(frozen=True)
+class Tail:
+    """What a loop's round returns under a recorder: the next round, which is made after this one has ended."""
+
+    name: str
+    function: Program
+    arguments: tuple[Pointer, ...]
 
 
 class Session(ABC):
@@ -52,6 +70,14 @@ class Session(ABC):
     @abstractmethod
     def decide(self, answer: bool | None, options: tuple[bool | None, ...]) -> bool | None:
         """The answer of a test: the one computed on data, or one of the options when there is no data."""
+
+    @abstractmethod
+    def call(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> bool | None:
+        """A program calls another one; its answer."""
+
+    def again(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> Any:
+        """A loop goes on to its next round, with which this call ends."""
+        return self.call(name, function, arguments)
 
     @property
     def frame(self) -> Frame:
@@ -103,7 +129,7 @@ class Session(ABC):
         return probe
 
     def own(self, value: Value) -> None:
-        if value.frame != id(self.frame):
+        if value.frame != self.frame.serial:
             raise NpiError(
                 f"a value {value.line} in another call is used in {self.frame.program}; write it to a tape "
                 f"cell"
@@ -119,7 +145,7 @@ class Session(ABC):
         return bool(result)
 
     def site(self, kind: str, value: Value, target: Probe | None, where: str = "") -> Site:
-        where = where or _caller()
+        where = where or caller()
         used = registers(value.expr)
         label = "" if target is None else self.parameter(target)
         site = self.slots.site(kind, self.frame.program, where, value.expr, label)
@@ -143,12 +169,12 @@ class Session(ABC):
         values = [a for a in arguments if isinstance(a, Value)]
         for value in values:
             self.own(value)
-        parts = tuple(a.expr if isinstance(a, Value) else ("c", int(a)) for a in arguments)
+        parts = tuple(a.expr if isinstance(a, Value) else ("c", a) for a in arguments)
         expr = ("call", name, function, *parts)
         numbers = dict(enumerate(self.frame.numbers))
         known = all(numbers[r] is not None for r in registers(expr))
         number = evaluate(expr, {r: n for r, n in numbers.items() if n is not None}) if known else None
-        return values[0].derive(expr, number)
+        return values[0].derive(expr, number, max(v.depth for v in values))
 
 
 @final
@@ -170,6 +196,7 @@ class Recorder(Session):
         super().__init__(linker, slots, limit)
         self.answers = answers or {}
         self.rows: list[Row] = []
+        self.calls = 0
 
     def decide(self, answer: bool | None, options: tuple[bool | None, ...]) -> bool | None:
         return answer
@@ -187,11 +214,35 @@ class Recorder(Session):
         self.emit(Action(f"call {name}", operands), result)
         return result
 
+    def again(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> Any:
+        return Tail(name, function, arguments)
+
     def enter(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> bool | None:
-        self.open(name, arguments)
-        row, result = self.close(function(*arguments))
-        self.rows.append(row)
-        return result
+        """Make a call and the rounds that follow it, one after the other: a loop may have any number."""
+        if len(self.frames) >= NESTING_LIMIT:
+            raise NpiError(
+                f"an example of {self.linker.name} nests {len(self.frames)} calls ({name}, {self.linker.places[name]}): "
+                "trace smaller examples; the model is run on explicit stacks and has no such limit"
+            )
+        while True:
+            self.calls += 1
+            if self.calls > CALLS_LIMIT:
+                raise NpiError(
+                    f"{self.linker.name} is still running after {CALLS_LIMIT} calls, in {name} "
+                    f"({self.linker.places[name]}): "
+                    "does that loop move a pointer on every way? If it ends, trace a smaller example"
+                )
+            self.open(name, arguments)
+            result = function(*arguments)
+            if not isinstance(result, Tail):
+                row, answer = self.close(result)
+                self.rows.append(row)
+                return answer
+            operands = tuple(self.register(a) for a in result.arguments if isinstance(a, Probe))
+            self.emit(Action(f"tail {result.name}", operands), None)
+            frame = self.frames.pop()
+            self.rows.append(Row(frame.program, fold(frame.steps)))
+            name, function, arguments = result.name, result.function, result.arguments
 
     def run(self, heads: tuple[Head, ...]) -> None:
         """Run the whole program; the rows are in `rows` afterwards."""
@@ -200,9 +251,11 @@ class Recorder(Session):
             raise NpiError(
                 f"{name} takes {arity} different pointers, an example gives {len(set(map(id, heads)))}"
             )
+        if strange := [h for h in heads if not isinstance(h, Head)]:
+            raise NpiError(f"an example of {name} gives {strange[0]!r}; a pointer is made by Tape(…).at()")
         self.linker.listener = self
         limit = sys.getrecursionlimit()
-        sys.setrecursionlimit(max(limit, 200_000))
+        sys.setrecursionlimit(max(limit, _PYTHON_STACK))
         try:
             self.enter(name, self.linker.functions[name], tuple(Probe(self, h) for h in heads))
         except OutsizeError:
@@ -235,16 +288,17 @@ class Probe(Pointer):
         frame, number = self.session.frame, None if self.head is None else self.head.read()
         domain = None if self.head is None else self.head.tape.domain
         if domain is not None and number is not None and number not in domain:
-            raise NpiError(f"{number} is read at {_caller()}, outside of the tape's domain {_brief(domain)}")
+            raise NpiError(f"{number} is read at {caller()}, outside of the tape's domain {_brief(domain)}")
         frame.numbers.append(number)
         frame.domains.append(domain)
         expr = ("v", len(frame.numbers) - 1)
-        return Value(expr, number, id(frame), f"read at {_caller()}", self.session.test)
+        return Value(expr, number, frame.serial, f"read at {caller()}", self.session.test)
 
     def write(self, value: int | Value) -> None:
         session = self.session
         if not isinstance(value, Value):
-            value = Value(("c", int(value)), int(value), id(session.frame), "written", session.test)
+            value = cell_value(value, f"written at {caller()}")
+            value = Value(("c", value), value, session.frame.serial, "written", session.test)
         session.own(value)
         name, number = COPY, value.number
         if value.expr[0] != "v":
@@ -253,18 +307,20 @@ class Probe(Pointer):
         operands = (session.register(self), *(f"v{r}" for r in registers(value.expr)))
         session.emit(Action("write", operands, name), None)
         if number is not None and not -(1 << 63) < number < 1 << 63:
-            raise NpiError(f"an integer of more than 64 bits is written at {_caller()}; cells have 64")
+            raise NpiError(f"an integer of more than 64 bits is written at {caller()}; cells have 64")
         if self.head is not None and number is not None:
             domain = self.head.tape.domain
             if domain is not None and number not in domain:
                 raise NpiError(
-                    f"{number} is written at {_caller()}, outside of the tape's domain {_brief(domain)}"
+                    f"{number} is written at {caller()}, outside of the tape's domain {_brief(domain)}"
                 )
             self.head.write(number)
 
     def move(self, steps: int | Value = 1) -> None:
         if isinstance(steps, Value):
             steps._refuse("a distance is made")
+        if type(steps) is not int:
+            raise NpiError(f"move({steps!r}) at {caller()}: a distance is an integer")
         for _ in range(abs(steps)):
             self._tell("right" if steps > 0 else "left")
         if self.head is not None:
@@ -300,7 +356,7 @@ class Probe(Pointer):
     def seek(self, value: int | Value) -> None:
         if not isinstance(value, Value) or value.expr[0] != "v":
             raise NpiError(
-                f"seek at {_caller()} takes a value just as it was read; write a computed one to a cell first"
+                f"seek at {caller()} takes a value just as it was read; write a computed one to a cell first"
             )
         self.session.own(value)
         self._tell("seek", f"v{value.expr[1]}")
@@ -315,34 +371,11 @@ class Probe(Pointer):
         return self.session.register(other)
 
 
-def unrecordable(name: str, error: Exception) -> NpiError:
-    """What to say of a program that fails on what `read` and pointers are under a recorder."""
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if f.filename not in _OURS]
-    where = f" at {basename(theirs[-1].filename)}:{theirs[-1].lineno}" if theirs else ""
-    return NpiError(
-        f"{name} fails while it is recorded{where} ({type(error).__name__}: {error}). There, a value knows arithmetic "
-        "and comparisons and a pointer its own methods only; put other computation into a function of the values, "
-        "which becomes a primitive"
-    )
-
-
 def _bare(pointer: Pointer) -> Head:
     assert isinstance(pointer, Probe)
     assert pointer.head is not None
     return pointer.head
 
 
-def _brief(domain: tuple[int, ...]) -> str:
+def _brief(domain: Sequence[int]) -> str:
     return f"{min(domain)} to {max(domain)} ({len(domain)} values)"
-
-
-def _caller() -> str:
-    """File and line of the nearest frame outside of this package's recording files."""
-    frame = sys._getframe(1)
-    while frame.f_code.co_filename in _OURS and frame.f_back is not None:
-        frame = frame.f_back
-    return f"{basename(frame.f_code.co_filename)}:{frame.f_lineno}"
-
-
-_OURS = {__file__, Value.__bool__.__code__.co_filename, Linker.__init__.__code__.co_filename}

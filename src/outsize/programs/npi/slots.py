@@ -8,13 +8,17 @@ by the program's own expression.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
+from types import FunctionType
 from typing import final
 
 from ...errors import NpiError
-from .value import Expr, evaluate, registers, show
+from .calls import COPY
+from .names import digest
+from .value import Expr, canonical, evaluate, functions, registers, show
 
 __all__ = ["UNDEFINED", "Answer", "Site", "Slots"]
 
@@ -42,10 +46,21 @@ class Site:
 
     def __call__(self, inputs: tuple[int, ...]) -> int:
         """The program's own answer."""
-        result = evaluate(self._expr, dict(zip(self._registers, inputs)))
+        result = int(evaluate(self._expr, dict(zip(self._registers, inputs))))
         return int(bool(result)) if self.kind == "test" else result
 
-    def observe(self, inputs: tuple[int | None, ...], domains: Sequence[tuple[int, ...] | None]) -> None:
+    def fingerprint(self) -> str:
+        """SHA-256 of what it computes: kind, expression, the text of the functions in it, domains and target."""
+        texts = []
+        for function in functions(self._expr):
+            inner, *how = getattr(function, "__wrapped__", (function,))
+            texts.append(f"{digest(inner) if isinstance(inner, FunctionType) else inner.__name__} {how}")
+        domains = [None if d is None else sorted(d) for d in self.domains]
+        target = None if self.target is None else sorted(self.target)
+        about = [self.name, self.kind, self.text, *texts, repr(domains), repr(target)]
+        return hashlib.sha256("\n".join(about).encode()).hexdigest()
+
+    def observe(self, inputs: tuple[int | None, ...], domains: Sequence[Sequence[int] | None]) -> None:
         pair = tuple(n for n in inputs if n is not None)
         if pair not in self.seen:
             self.seen[pair] = self(pair)
@@ -53,7 +68,7 @@ class Site:
             known = self.domains[i]
             self.domains[i] = None if known is None or domain is None else known | set(domain)
 
-    def widen_target(self, domain: tuple[int, ...] | None) -> None:
+    def widen_target(self, domain: Sequence[int] | None) -> None:
         known = (self.target or set()) if self._target_known else set()
         unbounded = domain is None or (self._target_known and self.target is None)
         self.target = None if unbounded else known | set(domain or ())
@@ -82,7 +97,13 @@ class Site:
     def _answer(self, inputs: tuple[int, ...]) -> int:
         try:
             answer = self(inputs)
-        except (ArithmeticError, ValueError):
+        except NpiError:
+            raise
+        except (RecursionError, MemoryError) as error:
+            raise NpiError(
+                f"primitive {self.name} ({self.text}) fails on {inputs}: {type(error).__name__}"
+            ) from error
+        except Exception:  # the program itself fails on this input, whatever it raises
             return UNDEFINED
         fits = abs(answer) < -UNDEFINED if self.target is None else answer in self.target
         return answer if fits else UNDEFINED
@@ -93,7 +114,7 @@ class Slots:
     """The primitive sites of a program, found while it runs."""
 
     def __init__(self) -> None:
-        self._sites: dict[tuple[str, str, str, str], Site] = {}
+        self._sites: dict[tuple[str, str, str, Expr], Site] = {}
         self.frozen = False
 
     def __iter__(self) -> Iterator[Site]:
@@ -103,7 +124,7 @@ class Slots:
         return {site.name: site for site in self._sites.values()}
 
     def site(self, kind: str, program: str, where: str, expr: Expr, label: str) -> Site:
-        key = (kind, program, where, show(expr))
+        key = (kind, program, where, canonical(expr))
         if key not in self._sites:
             if self.frozen:
                 raise NpiError(
@@ -115,7 +136,7 @@ class Slots:
         return self._sites[key]
 
     def _fresh(self, name: str) -> str:
-        taken = {site.name for site in self._sites.values()}
+        taken = {"", COPY, *(site.name for site in self._sites.values())}
         names = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(2)))
         return next(n for n in names if n not in taken)
 

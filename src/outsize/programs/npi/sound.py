@@ -7,6 +7,7 @@ follows from the automaton alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,10 +15,12 @@ from ...errors import NpiError
 from .calls import COPY, Action
 from .tables import Tables
 
-__all__ = ["Registers", "check_decisions"]
+__all__ = ["POINTERS", "RETURNS", "Registers", "check_decisions"]
 
+_REGISTER = re.compile("[pv][0-9]{1,4}", re.ASCII)
+RETURNS = ("return", "return no", "return yes")
 #: Pointers of an action, by its key; None for one or more.
-_POINTERS = {"read": None, "right": None, "left": None, "at end": 1, "at start": 1, "before": 2, "meets": 2, "goto": 2,
+POINTERS = {"read": None, "right": None, "left": None, "at end": 1, "at start": 1, "before": 2, "meets": 2, "goto": 2,
              "copy": 1, "middle": 2, "seek": 1, "write": 1, "test": 0, "return": 0, "return no": 0,
              "return yes": 0}  # fmt: skip
 
@@ -70,11 +73,13 @@ def check_decisions(tables: Tables, pointers: int, slots: Mapping[str, int]) -> 
 
 
 def _check(program: str, action: Action, pointers: int, values: int, slots: Mapping[str, int]) -> None:
+    if strange := [o for o in action.operands if not _REGISTER.fullmatch(o)]:
+        _refuse(program, action, f"{strange[0]!r} is no register")
     named = [o for o in action.operands if o[0] == "p"], [o for o in action.operands if o[0] == "v"]
     if any(int(o[1:]) >= pointers for o in named[0]) or any(int(o[1:]) >= values for o in named[1]):
         _refuse(program, action, f"there are {pointers} pointers and {values} values read")
     verb = action.key.partition(" ")[0]
-    wanted = len(named[0]) if verb in ("call", "tail") else _POINTERS.get(action.key, -1)
+    wanted = len(named[0]) if verb in ("call", "tail") else POINTERS.get(action.key, -1)
     wanted = max(len(named[0]), 1) if wanted is None else wanted
     data = 1 if action.key == "seek" else slots.get(action.slot, -1) if verb in ("write", "test") else 0
     # Operands are laid out pointers first.

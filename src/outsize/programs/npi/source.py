@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
-from types import CellType, CodeType, FunctionType
+from collections.abc import Callable, Mapping
+from types import CellType, FunctionType
 from typing import Any, Protocol, final
 
 from ...errors import NpiError
-from .lifting import compile_bodies, lift
+from .language import check_program, passable
+from .lifting import AGAIN, compile_bodies, lift
+from .names import Names, digest
+from .parsed import place
+from .pure import check_data
 from .tape import Pointer
 from .value import Value
 
@@ -32,6 +36,8 @@ class Listener(Protocol):
 
     def call(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> bool | None: ...
 
+    def again(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> Any: ...
+
     def compute(self, name: str, function: Program, arguments: tuple[Any, ...]) -> Any: ...
 
 
@@ -46,91 +52,160 @@ class Linker:
         name: the entry's.
         functions: programs by name; each takes pointers only.
         parameters: names of their pointers.
+        places: file and line of each.
     """
 
     def __init__(self, program: Program, lifts: bool = True) -> None:
         if not isinstance(program, FunctionType):
             raise NpiError(f"a program is a plain Python function over pointers, not {program!r}")
-        self._lifts = lifts
+        self._lifts, self.entry = lifts, program
         self.listener: Listener | None = None
         self.functions: dict[str, Program] = {}
         self.parameters: dict[str, tuple[str, ...]] = {}
+        self.places: dict[str, str] = {}
         self._names: dict[FunctionType, str] = {}
         self._wrappers: dict[FunctionType, Program] = {}
+        self._raw: dict[Program, FunctionType] = {}
         self._special: dict[tuple[Any, ...], str] = {}
+        self._adapted: dict[tuple[Any, ...], Program] = {}
+        self._checked: set[FunctionType] = set()
+        self._loops: set[FunctionType] = set()  # functions that `lift` made: programs, even without pointers
         self.name = self._link(program)
+
+    def digest(self) -> str:
+        """SHA-256 of the program's text and of everything that it uses, as it is now."""
+        return digest(self.entry)
 
     def _link(self, function: FunctionType) -> str:
         """The program's name; its copies are made at the first call."""
         if function in self._names:
             return self._names[function]
-        name = self._names[function] = function.__name__
+        tree = check_program(function)
+        name = self._names[function] = self._fresh(function.__name__)
         names = dict(function.__globals__)
-        cells = zip(function.__code__.co_freevars, function.__closure__ or ())
-        names.update((name, cell.cell_contents) for name, cell in cells)
-        lifted = lift(function) if self._lifts else None
-        bodies = {name: function} if lifted is None else compile_bodies(lifted, function, names)
-        for body in bodies.values():
-            self._names[body] = self._fresh(body.__name__)
-        links = {n: names[n] for body in bodies.values() for n in _used(body.__code__) if n in names}
-        links = {n: bodies[n] if lifted is not None and n in bodies else f for n, f in links.items()}
-        names.update((n, self._relink(found)) for n, found in links.items())
+        names.update((n, v) for n, v in Names(function).outer.items() if n in function.__code__.co_freevars)
+        lifted = lift(tree) if self._lifts else None
         if lifted is None:
-            closure = tuple(CellType(names[name]) for name in function.__code__.co_freevars)
-            body = FunctionType(function.__code__, names, name, function.__defaults__, closure)
-            body.__kwdefaults__ = function.__kwdefaults__
-            bodies = {name: body}
+            closure = tuple(CellType(self._relink(n, names[n])) for n in function.__code__.co_freevars)
+            bodies = {name: FunctionType(function.__code__, names, name, None, closure)}
+        else:
+            bodies = compile_bodies(lifted, function, names)
+            names[AGAIN] = self._again
+        for i, (name_, body) in enumerate(bodies.items()):
+            if i:  # a loop of its own: the program calls it by the name that `lift` gave it
+                self._names[body] = self._fresh(name_)
+                self._loops.add(body)
+                names[lifted[i].name] = self._wrap(body, name_)  # type: ignore[index]
+            self.places[name_] = place(body)
+        bodies[name].__defaults__ = function.__defaults__
         for name_, body in bodies.items():
+            for n, found in Names(body).outer.items():
+                if n in names and found not in self._raw and n != AGAIN:
+                    names[n] = self._relink(n, found)
             self.functions[name_], self.parameters[name_] = body, tuple(inspect.signature(body).parameters)
         return name
 
     def _fresh(self, name: str) -> str:
-        if name in self.functions:
+        if name in self.functions or name in self._names.values():
             raise NpiError(f"two functions of the program are called {name}: rename one")
         return name
 
-    def _relink(self, found: Any) -> Any:
-        """Functions of the program are wrapped; ours, builtins, classes and modules stay as they are."""
-        module = found.__module__ or "" if isinstance(found, FunctionType) else ""
-        ours = module.startswith(f"{__package__}.") and not module.startswith(f"{__package__}.library")
-        return self._wrap(found) if isinstance(found, FunctionType) and not ours else found
+    def _relink(self, name: str, found: Any) -> Any:
+        """Functions are wrapped, those in a tuple too; constants and builtins stay as they are."""
+        if type(found) is tuple:
+            return tuple(self._relink(name, f) for f in found)
+        known = isinstance(found, FunctionType) and found not in self._raw
+        return self._wrap(found, name) if known else found
 
-    def _wrap(self, function: FunctionType) -> Program:
+    def _wrap(self, function: FunctionType, alias: str) -> Program:
         if function not in self._wrappers:
 
             def call(*arguments: Any, **named: Any) -> Any:
                 return self._call(function, arguments, named)
 
-            call.__name__ = function.__name__
+            call.__name__ = alias if alias and function.__name__ == "<lambda>" else function.__name__
             self._wrappers[function] = call
+            self._raw[call] = function
         return self._wrappers[function]
 
-    def _call(self, function: FunctionType, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-        listener = self.listener
+    def _again(self, wrapper: Program, *arguments: Any) -> Any:
+        """A loop's next round: what its function does last."""
+        return self._call(self._raw[wrapper], arguments, {}, again=True)
+
+    def _call(
+        self,
+        function: FunctionType,
+        arguments: tuple[Any, ...],
+        named: Mapping[str, Any],
+        again: bool = False,
+    ) -> Any:
+        listener, given = self.listener, (*arguments, *named.values())
         if listener is None:
             raise NpiError(f"{function.__name__} is called outside of a recording")
-        given = (*arguments, *named.values())
-        if not any(isinstance(a, Pointer) for a in given):
-            if any(isinstance(a, Value) for a in given):
-                return listener.compute(
-                    function.__name__, function, _positional(function, arguments, named)[0]
-                )
-            return function(*arguments, **named)
+        if not any(isinstance(a, Pointer) for a in given) and function not in self._loops:
+            return self._compute(listener, function, arguments, named)
         name = self._link(function)
         body = self.functions[name]
-        passed, plain = _positional(body, arguments, named)
+        bound = inspect.signature(body).bind(*arguments, **named)
+        bound.apply_defaults()
+        passed = bound.args
         if crossing := [a for a in passed if isinstance(a, Value)]:
             _refuse_crossing(name, crossing[0])
-        constants = {i: a for i, a in enumerate(passed) if not isinstance(a, Pointer)}
-        if not plain or not all(_constant(c) for c in constants.values()):
+        constants = {i: self._relink("", a) for i, a in enumerate(passed) if not isinstance(a, Pointer)}
+        if not all(passable(self._bare(c)) for c in constants.values()):
             return body(*passed)
         if constants:
             name = self._specialise(name, constants)
-        return listener.call(name, self.functions[name], tuple(a for a in passed if isinstance(a, Pointer)))
+        pointers = tuple(a for a in passed if isinstance(a, Pointer))
+        return (listener.again if again else listener.call)(name, self.functions[name], pointers)
+
+    def _bare(self, value: Any) -> Any:
+        """A function as its user wrote it."""
+        return self._raw.get(value, value) if isinstance(value, FunctionType) else value
+
+    def _compute(
+        self, listener: Listener, function: FunctionType, arguments: tuple[Any, ...], named: Mapping[str, Any]
+    ) -> Any:
+        """A data function: part of a primitive where values are among its arguments, else a constant."""
+        if function not in self._checked:
+            check_data(function)
+            self._checked.add(function)
+        name, bound = self._wrap(function, "").__name__, inspect.signature(function).bind(*arguments, **named)
+        bound.apply_defaults()
+        given = tuple(self._bare(a) for a in (*bound.args, *bound.kwargs.values()))
+        for a in given:
+            if isinstance(a, FunctionType) and a not in self._checked:
+                check_data(a)
+                self._checked.add(a)
+            if not (isinstance(a, Value) or passable(a)):
+                raise NpiError(
+                    f"{name} ({place(function)}) is given {type(a).__name__} as an argument: a function takes pointers, "
+                    "values and constants, each by itself"
+                )
+        adapted = self._adapt(function, len(bound.args), tuple(bound.kwargs))
+        return (
+            listener.compute(name, adapted, given)
+            if any(isinstance(a, Value) for a in given)
+            else adapted(*given)
+        )
+
+    def _adapt(self, function: FunctionType, count: int, named: tuple[str, ...]) -> Program:
+        """The function with its keyword-only arguments given by position, one object for each way to call it."""
+        if not named:
+            return function
+
+        def call(*arguments: Any) -> Any:
+            return function(*arguments[:count], **dict(zip(named, arguments[count:])))
+
+        call.__wrapped__ = (function, count, named)  # type: ignore[attr-defined]
+        return self._adapted.setdefault((function, count, named), call)
 
     def _specialise(self, name: str, constants: Mapping[int, Any]) -> str:
         """The program that `name` is with these arguments filled in."""
-        key = (name, *((i, type(c), c) for i, c in constants.items()))
+        key = (
+            name,
+            *((i, type(c), c if isinstance(c, FunctionType) else repr(c)) for i, c in constants.items()),
+        )
         if key in self._special:
             return self._special[key]
         if sum(known[0] == name for known in self._special) >= _SPECIAL_LIMIT:
@@ -146,33 +221,9 @@ class Linker:
             rest = iter(pointers)
             return body(*(constants[i] if i in constants else next(rest) for i in range(len(names))))
 
-        self.functions[special] = program
+        self.functions[special], self.places[special] = program, self.places[name]
         self.parameters[special] = tuple(n for i, n in enumerate(names) if i not in constants)
         return special
-
-
-def _used(code: CodeType) -> Iterator[str]:
-    """Global and free names of a code object and of those inside of it (comprehensions, lambdas)."""
-    yield from code.co_names
-    yield from code.co_freevars
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _used(inner)
-
-
-def _positional(
-    function: Program, arguments: tuple[Any, ...], named: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], bool]:
-    """All arguments in the order of the parameters, and whether each parameter has just one."""
-    signature = inspect.signature(function)
-    bound = signature.bind(*arguments, **named)
-    bound.apply_defaults()
-    plain = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in signature.parameters.values())
-    return (bound.args if plain or not bound.kwargs else (*arguments, *named.values())), plain
-
-
-def _constant(value: Any) -> bool:
-    return value is None or isinstance(value, int | str | FunctionType)
 
 
 def _refuse_crossing(name: str, value: Value) -> None:

@@ -9,12 +9,16 @@ from pathlib import Path
 
 from ...errors import NpiError
 from .controller import ControllerSettings
+from .fitting import PrimitiveCheck, PrimitiveSettings, train_primitive
+from .guard import Sample
 from .library import find
-from .primitive import Primitive, PrimitiveCheck, PrimitiveSettings, train_primitive
+from .primitive import Primitive
+from .tape import cell_value
 from .template import Template, parameterize, trace
-from .trained import Trained, load, train
+from .trained import Trained, train
+from .weights_file import load
 
-__all__ = ["WEIGHTS", "learn", "read_pairs", "shipped", "swap", "template_of"]
+__all__ = ["WEIGHTS", "learn", "read_pairs", "sample_of", "shipped", "swap", "template_of"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -23,6 +27,12 @@ def template_of(name: str) -> Template:
     """The template of a library program: traced on its examples, parameterized, closed."""
     entry = find(name)
     return parameterize(trace(entry.program, entry.examples()))
+
+
+def sample_of(name: str) -> Sample:
+    """Random valid inputs of a library program, for the trial in `verify`."""
+    entry = find(name)
+    return lambda source: entry.encode(*entry.sample(source, source.randint(1, 6)))
 
 
 def learn(
@@ -52,7 +62,7 @@ def shipped(name: str, path: Path | None = None) -> Trained:
         NpiError: no such template; a damaged file; a file of another template.
     """
     name = find(name).name
-    trained = load(path or WEIGHTS / f"{name}.safetensors")
+    trained = load(path or WEIGHTS / f"{name}.safetensors", ours=path is None)
     if trained.name != name:
         raise NpiError(f"{path} holds {trained.name}, {name} was asked")
     return trained
@@ -115,6 +125,10 @@ def swap(
     arity = len(trained.primitives[slot].domains)
     if any(len(key) != arity for key in pairs):
         raise NpiError(f"primitive {slot} of {trained.name} takes {arity} inputs, the pairs have others")
+    pairs = {
+        tuple(cell_value(x, f"an input of {slot}") for x in key): cell_value(y, f"an answer of {slot}")
+        for key, y in pairs.items()
+    }
     domains = [tuple(sorted({key[i] for key in pairs})) for i in range(arity)]
     whole = len(pairs) == prod(map(len, domains))
     model: tuple[Primitive, PrimitiveCheck] = train_primitive(

@@ -86,10 +86,11 @@ def _grow(controller: Controller, program: int, returns: dict[str, set[int]], fo
                 grown.append((*path, answer))
         state, paths = (h[parents], c[parents]), grown
 
-    def tree(path: tuple[int, ...]) -> _Tree:
-        return decided[path], tuple((a, tree((*path, a))) for a in range(3) if (*path, a) in decided)
-
-    return tree((NOTHING,))
+    # Longest paths first, so that what follows a path is there when it is made: a call may have hundreds of actions.
+    trees: dict[tuple[int, ...], _Tree] = {}
+    for path in sorted(decided, key=len, reverse=True):
+        trees[path] = decided[path], tuple((a, trees[*path, a]) for a in range(3) if (*path, a) in trees)
+    return trees[(NOTHING,)]
 
 
 def _answers(action: Action, returns: dict[str, set[int]], found: set[int]) -> Sequence[int]:
@@ -125,13 +126,21 @@ def compile_tables(controller: Controller) -> Tables:
     index: dict[tuple[int, tuple[int, int, int]], int] = {}
     actions: dict[Action, int] = {}
 
-    def place(tree: _Tree) -> int:
-        action, branches = tree
-        follow = [-1, -1, -1]
-        for answer, branch in branches:
-            follow[answer] = place(branch)
-        key = (actions.setdefault(action, len(actions)), (follow[0], follow[1], follow[2]))
-        return index.setdefault(key, len(index))
+    def place(root: _Tree) -> int:
+        placed: dict[int, int] = {}
+        stack = [root]
+        while stack:
+            action, branches = tree = stack[-1]
+            if waiting := [branch for _, branch in branches if id(branch) not in placed]:
+                stack += waiting
+                continue
+            follow = [-1, -1, -1]
+            for answer, branch in branches:
+                follow[answer] = placed[id(branch)]
+            key = (actions.setdefault(action, len(actions)), (follow[0], follow[1], follow[2]))
+            placed[id(tree)] = index.setdefault(key, len(index))
+            stack.pop()
+        return placed[id(root)]
 
     start = [place(tree) for tree in _forest(controller).values()]
     return Tables(

@@ -11,6 +11,7 @@ error.
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, final
@@ -20,7 +21,10 @@ from ...errors import NpiError
 if TYPE_CHECKING:
     from .value import Value
 
-__all__ = ["Head", "Pointer", "Tape"]
+__all__ = ["Head", "Pointer", "Tape", "cell_value"]
+
+#: Values of a tape's domain. Larger ones cannot be enumerated for one input, let alone for two.
+_LARGEST_DOMAIN = 1 << 22
 
 
 @final
@@ -34,9 +38,9 @@ class Tape:
             checks what is read and written against it; plain runs do not, and primitives check their inputs.
     """
 
-    def __init__(self, values: Iterable[int], *, domain: Sequence[int] | None = None) -> None:
-        self.cells = [int(value) for value in values]
-        self.domain = None if domain is None else tuple(domain)
+    def __init__(self, values: Iterable[int], *, domain: Iterable[int] | None = None) -> None:
+        self.cells = [cell_value(value, "a cell of a tape") for value in _items(values, "a tape's cells")]
+        self.domain = None if domain is None else _domain(domain)
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -48,6 +52,39 @@ class Tape:
     def at_last(self) -> Head:
         """A new pointer on the last cell (before the start, if the tape is empty)."""
         return Head(self, len(self.cells) - 1)
+
+
+def cell_value(value: object, what: str) -> int:
+    """A cell's content as a plain integer; nothing is rounded or read from text."""
+    try:
+        return int(operator.index(value))  # type: ignore[arg-type]
+    except TypeError:
+        raise NpiError(f"{what} is {value!r}: tapes hold integers") from None
+
+
+def _items(values: Iterable[int], what: str) -> Iterable[int]:
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise NpiError(f"{what} are given as {values!r}: give a list of integers")
+    return values
+
+
+def _domain(values: Iterable[int]) -> Sequence[int]:
+    """Distinct values in ascending order; a range stays one, so that a large one costs nothing."""
+    if isinstance(values, range):
+        held: Sequence[int] = values if values.step > 0 else values[::-1]
+    else:
+        held = tuple(
+            sorted({cell_value(v, "a value of a domain") for v in _items(values, "a domain's values")})
+        )
+    count = (held[-1] - held[0]) // held.step + 1 if isinstance(held, range) and held else len(held)
+    if not 1 <= count <= _LARGEST_DOMAIN:
+        raise NpiError(
+            f"a domain has {count} values; it must have 1 to {_LARGEST_DOMAIN}, and a primitive is checked on every "
+            "combination of its inputs: leave the domain out where there is no small one"
+        )
+    if held[0] <= -(1 << 63) or held[-1] >= 1 << 63:
+        raise NpiError(f"a domain reaches from {held[0]} to {held[-1]}; cells have 64 bits")
+    return held
 
 
 class Pointer(ABC):
@@ -104,8 +141,8 @@ class Head(Pointer):
 
     def __init__(self, tape: Tape, position: int) -> None:
         self.tape = tape
-        self.position = position
-        self._check(position, -1, len(tape))
+        self.position = cell_value(position, "a position")
+        self._check(self.position, -1, len(tape))
 
     def __repr__(self) -> str:
         return f"Head({self.position} of {len(self.tape)})"
@@ -120,7 +157,7 @@ class Head(Pointer):
 
     def write(self, value: int | Value) -> None:
         self._check(self.position, 0, len(self.tape) - 1)
-        self.tape.cells[self.position] = int(value)
+        self.tape.cells[self.position] = cell_value(value, "what is written")
 
     def move(self, steps: int = 1) -> None:
         self._check(self.position + steps, -1, len(self.tape))
@@ -149,8 +186,9 @@ class Head(Pointer):
         return Head(self.tape, (self.position + _head(other).position) // 2)
 
     def seek(self, value: int | Value) -> None:
-        self._check(int(value), -1, len(self.tape))
-        self.position = int(value)
+        position = cell_value(value, "the position that is sought")
+        self._check(position, -1, len(self.tape))
+        self.position = position
 
 
 def _head(pointer: Pointer) -> Head:

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from typing import final
 
 from ...errors import NpiError
-from .abstract import Layout
 from .calls import COPY, Action, Row
 from .closure import Closure, check_consistent, close
 from .record import Recorder
 from .slots import Answer, Site, Slots
 from .source import Linker, Program
-from .tape import Head
+from .tape import Head, Tape
 
 __all__ = ["Example", "Template", "Traces", "Vocabulary", "parameterize", "retrace", "trace"]
 
@@ -37,6 +36,7 @@ class Traces:
     slots: Slots
     examples: tuple[Example, ...]
     executions: tuple[tuple[Row, ...], ...]
+    digest: str
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -105,10 +105,33 @@ class Template:
         return Vocabulary.of(self.name, self.rows + self.closure.rows)
 
     @property
-    def layout(self) -> Layout:
-        """Which of the entry's pointers share a tape, as in the first example."""
-        tapes = [id(head.tape) for head in self.traces.examples[0]()]
-        return Layout(tapes=tuple(tapes.index(t) for t in tapes))
+    def layouts(self) -> tuple[tuple[int, ...], ...]:
+        """Which of the entry's pointers share a tape, in each way that an example shows."""
+        found: dict[tuple[int, ...], None] = {}
+        for example in self.traces.examples:
+            tapes = [id(head.tape) for head in tuple(example())]
+            found[tuple(tapes.index(t) for t in tapes)] = None
+        return tuple(found)
+
+    def identity(self) -> str:
+        """Hash of the program as it is proved: verification set under its own names, expressions, data functions,
+        domains."""
+        parts = [f"{name} {arity}" for name, arity in self.arities.items()]
+        parts += [str(row) for row in self.closure.rows]
+        parts += [site.fingerprint() for site in self.sites.values()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def check_unchanged(self) -> None:
+        """Raise if the program's text, or a constant or table that it uses, is not what it was when it was traced.
+
+        Raises:
+            NpiError: it is not.
+        """
+        if self.traces.linker.digest() != self.traces.digest:
+            raise NpiError(
+                f"{self.name}, or a constant, a table or a function that it uses, has changed since it was traced: a "
+                "program and its data functions change nothing but tapes; trace it again"
+            )
 
     @property
     def uncovered(self) -> tuple[Row, ...]:
@@ -156,23 +179,46 @@ def trace(program: Program, examples: Iterable[Example]) -> Traces:
     linker, slots, examples = Linker(program), Slots(), tuple(examples)
     if not examples:
         raise NpiError(f"{program.__name__} has no example to run on: give at least one")
+    digest = linker.digest()
     executions = tuple(_execute(linker, slots, e, {}) for e in examples)
-    return Traces(linker=linker, slots=slots, examples=examples, executions=executions)
+    return Traces(linker=linker, slots=slots, examples=examples, executions=executions, digest=digest)
 
 
 def _execute(
     linker: Linker, slots: Slots, example: Example, answers: Mapping[str, Answer]
 ) -> tuple[Row, ...]:
     recorder = Recorder(linker, slots, answers)
-    recorder.run(tuple(example()))
+    recorder.run(fresh(example()))
     return tuple(recorder.rows)
 
 
+def fresh(heads: Iterable[Head]) -> tuple[Head, ...]:
+    """The same pointers on copies of their tapes: an example may hand out the same ones each time."""
+    copies: dict[int, Tape] = {}
+    out = []
+    for head in tuple(heads):
+        if not isinstance(head, Head):
+            raise NpiError(f"an example gives {head!r}; a pointer is made by Tape(…).at()")
+        tape = copies.setdefault(id(head.tape), Tape(head.tape.cells, domain=head.tape.domain))
+        out.append(tape.at(head.position))
+    return tuple(out)
+
+
 def retrace(template: Template, answers: Mapping[str, Answer]) -> tuple[Row, ...]:
-    """The training rows with the given primitives in the slots: what the controller will really meet."""
+    """The training rows with the given primitives in the slots: what the controller will really meet.
+
+    A primitive that errs on what it was not trained on may lead an example out of the other primitives' domains; of that
+    example the program's own trace is taken.
+    """
     traces = template.traces
-    rows = (_execute(traces.linker, traces.slots, e, answers) for e in traces.examples)
-    return tuple(dict.fromkeys(row for execution in rows for row in execution))
+    found: dict[Row, None] = {}
+    for example, own in zip(traces.examples, traces.executions):
+        try:
+            rows = _execute(traces.linker, traces.slots, example, answers)
+        except NpiError:
+            rows = own
+        found.update(dict.fromkeys(rows))
+    return tuple(found)
 
 
 def parameterize(traces: Traces) -> Template:

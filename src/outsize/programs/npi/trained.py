@@ -1,31 +1,26 @@
 """Train, keep and run: the parts put together.
 
-train(template)            primitives first, each on its own data; then the controller, on traces made with
-them run(trained, executions)   the network, or the tables read off it, in numpy or in C
-save / load                safetensors with the vocabulary as metadata; nothing in the file is ever executed
+train(template)            primitives first, each on its own data; then the controller, on traces made with them
+run(trained, executions)   the network, or the tables read off it, in numpy or in C
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 
 from ...errors import NpiError, NpiWarning
 from .brains import NetworkBrain, PrimitiveCaller, TableBrain
 from .calls import COPY, Action, Row
 from .compiled import Compiled, can_compile
-from .controller import Controller, ControllerSettings, restore, train_controller
+from .controller import Controller, ControllerSettings, train_controller
+from .fitting import PrimitiveCheck, PrimitiveSettings, train_primitive
 from .machine import UNPROVED_STEPS, Limits, Machine, Stats
-from .primitive import Primitive, PrimitiveCheck, PrimitiveSettings, train_primitive
+from .primitive import Primitive
+from .rounding import plain_arithmetic
 from .sound import Registers, check_decisions
 from .tables import Tables, compile_tables
 from .tape import Head
@@ -34,10 +29,9 @@ from .template import Template, Vocabulary, retrace
 if TYPE_CHECKING:
     from .certificate import Certificate
 
-__all__ = ["Engine", "Trained", "load", "run", "save", "train", "train_site"]
+__all__ = ["Engine", "Trained", "layout_of", "run", "train", "train_site"]
 
 Engine = Literal["auto", "network", "tables", "native"]
-_KEY = "outsize.npi"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +46,7 @@ class Trained:
         traces: how many executions the controller was trained on.
         pointers: how many pointers the entry takes.
         ends: fingerprint of the weights that a certificate proved to end on every input, or "".
+        layouts: which of the entry's pointers share a tape, in the arrangements that this was proved for; None: any.
     """
 
     name: str
@@ -61,16 +56,23 @@ class Trained:
     traces: int
     pointers: int
     ends: str = ""
-    _tables: list[Tables] = field(default_factory=list, repr=False, compare=False)
-    _registers: list[Registers] = field(default_factory=list, repr=False, compare=False)
-    _compiled: list[Compiled] = field(default_factory=list, repr=False, compare=False)
+    layouts: tuple[tuple[int, ...], ...] | None = None
+    _made: dict[str, tuple[str, Any]] = field(default_factory=dict, repr=False, compare=False)
+
+    def _keep(self, what: str, fingerprint: str, make: Callable[[], Any]) -> Any:
+        """What was made of these very weights; made anew when they are others."""
+        made = self._made.get(what)
+        if made is None or made[0] != fingerprint:
+            made = self._made[what] = (fingerprint, make())
+        return made[1]
 
     @property
     def tables(self) -> Tables:
-        """The controller's tables, read off at the first use."""
-        if not self._tables:
-            self._tables.append(compile_tables(self.controller))
-        return self._tables[0]
+        """The controller's tables, read off at the first use of these weights."""
+        found: Tables = self._keep(
+            "tables", self.controller.fingerprint(), lambda: compile_tables(self.controller)
+        )
+        return found
 
     @property
     def registers(self) -> Registers:
@@ -79,17 +81,20 @@ class Trained:
         Raises:
             NpiError: a decision that cannot be carried out.
         """
-        if not self._registers:
-            slots = {slot: len(p.domains) for slot, p in self.primitives.items()}
-            self._registers.append(check_decisions(self.tables, self.pointers, slots))
-        return self._registers[0]
+        slots = {slot: len(p.domains) for slot, p in self.primitives.items()}
+        key = f"{self.controller.fingerprint()} {self.pointers} {sorted(slots.items())}"
+        found: Registers = self._keep(
+            "registers", key, lambda: check_decisions(self.tables, self.pointers, slots)
+        )
+        return found
 
     @property
     def compiled(self) -> Compiled:
-        """Tables and primitives laid out for the C machine, at the first use."""
-        if not self._compiled:
-            self._compiled.append(Compiled(self.tables, self.registers, self.primitives))
-        return self._compiled[0]
+        """Tables and primitives laid out for the C machine, at the first use of these weights."""
+        found: Compiled = self._keep(
+            "compiled", self.fingerprint(), lambda: Compiled(self.tables, self.registers, self.primitives)
+        )
+        return found
 
     @property
     def fastest(self) -> Engine:
@@ -97,8 +102,9 @@ class Trained:
         return "native" if can_compile(self.primitives) else "tables"
 
     def fingerprint(self) -> str:
-        """SHA-256 of the controller's and the primitives' weights."""
+        """SHA-256 of everything that a run depends on: controller, primitives, slots, the entry's pointers."""
         parts = [
+            f"{self.name} {self.pointers}",
             self.controller.fingerprint(),
             *(f"{s} {p.fingerprint()}" for s, p in sorted(self.primitives.items())),
         ]
@@ -108,10 +114,15 @@ class Trained:
         """The same, known to end where the certificate proves it: `run` then needs no step limit.
 
         Raises:
-            NpiError: the certificate is about other weights.
+            NpiError: the certificate is about other weights, or was read from a file, which anybody can write.
         """
         certificate.match(self)
-        return replace(self, ends=self.fingerprint() if certificate.ends else "")
+        if not certificate.made_here:
+            raise NpiError(
+                f"a certificate of {self.name} that was read from a file proves nothing: make it with npi.verify"
+            )
+        ends = self.fingerprint() if certificate.ends else ""
+        return replace(self, ends=ends, layouts=certificate.layouts, _made=self._made)
 
     def fill(self, slot: str, model: Primitive, check: PrimitiveCheck) -> Trained:
         """The same controller with another primitive in a slot.
@@ -123,12 +134,13 @@ class Trained:
             raise NpiError(
                 f"{self.name} has no primitive {slot!r}; it has {', '.join(sorted(self.primitives))}"
             )
+        made = {"tables": self._made["tables"]} if "tables" in self._made else {}
         return replace(
             self,
             primitives={**self.primitives, slot: model},
             checks={**self.checks, slot: check},
-            _registers=[],
-            _compiled=[],  # holds the old primitive's table; the controller's own tables stay good
+            ends="",
+            _made=made,
         )
 
 
@@ -268,13 +280,29 @@ def run(
     _check_run(trained, executions, engine, strict, hear)
     _ = trained.registers  # no engine runs decisions that cannot be carried out
     limits = limits or Limits()
-    if limits.steps is None and trained.ends != trained.fingerprint():
+    if limits.steps is None and not _ends(trained, executions):
         limits = replace(limits, steps=UNPROVED_STEPS[engine])
-    if engine == "native":
-        return trained.compiled.run(executions, limits)
-    brain = NetworkBrain(trained.controller, strict) if engine == "network" else TableBrain(trained.tables)
-    callers = {slot: PrimitiveCaller(model) for slot, model in trained.primitives.items()}
-    return Machine(brain, callers, limits, hear).run(executions)
+    with plain_arithmetic():
+        if engine == "native":
+            return trained.compiled.run(executions, limits)
+        brain = (
+            NetworkBrain(trained.controller, strict) if engine == "network" else TableBrain(trained.tables)
+        )
+        callers = {slot: PrimitiveCaller(model) for slot, model in trained.primitives.items()}
+        return Machine(brain, callers, limits, hear).run(executions)
+
+
+def layout_of(heads: Sequence[Head]) -> tuple[int, ...]:
+    """For each pointer, the first one that is on the same tape."""
+    tapes = [id(head.tape) for head in heads]
+    return tuple(tapes.index(t) for t in tapes)
+
+
+def _ends(trained: Trained, executions: Sequence[Sequence[Head]]) -> bool:
+    """Whether these executions are proved to end: the weights are, and the pointers share tapes as the proof assumed."""
+    if trained.ends != trained.fingerprint():
+        return False
+    return trained.layouts is None or all(layout_of(heads) in trained.layouts for heads in executions)
 
 
 def _check_run(
@@ -288,7 +316,13 @@ def _check_run(
         )
     if hear is not None and engine == "native":
         raise NpiError("engine native tells of no steps: use engine='network' or 'tables'")
+    owner: dict[int, int] = {}
     for b, heads in enumerate(executions):
+        if any(owner.setdefault(id(h.tape), b) != b for h in heads):
+            raise NpiError(
+                f"execution {b} is on a tape of execution {next(owner[id(h.tape)] for h in heads)}: executions of a "
+                "batch run side by side, so each needs tapes of its own; run them one after the other"
+            )
         if len(heads) != trained.pointers or len({id(h) for h in heads}) < len(heads):
             raise NpiError(
                 f"{trained.name} takes {trained.pointers} different pointers, execution {b} has {len({*map(id, heads)})}"
@@ -302,68 +336,3 @@ def _check_run(
             NpiWarning,
             stacklevel=3,
         )
-
-
-def save(trained: Trained, path: Path) -> None:
-    """Write weights and vocabulary to a safetensors file."""
-    tensors = {f"controller.{k}": v.contiguous() for k, v in trained.controller.state_dict().items()}
-    for slot, model in trained.primitives.items():
-        tensors |= {f"primitive.{slot}.{k}": v.contiguous() for k, v in model.state_dict().items()}
-    about = {
-        "name": trained.name,
-        "traces": trained.traces,
-        "pointers": trained.pointers,
-        "ends": trained.ends,
-        "controller": trained.controller.describe(),
-        "primitives": {slot: model.describe() for slot, model in trained.primitives.items()},
-        "checks": {slot: vars(check) for slot, check in trained.checks.items()},
-    }
-    data = to_bytes(tensors, metadata={_KEY: json.dumps(about, sort_keys=True)})
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise NpiError(f"{path} cannot be written: {error}") from error
-
-
-def load(path: Path) -> Trained:
-    """Read what `save` wrote.
-
-    Raises:
-        NpiError: the file is missing, damaged or not one of ours.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            about: dict[str, Any] = json.loads((file.metadata() or {})[_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        controller = restore(about["controller"])
-        _fill(controller, tensors, "controller.")
-        primitives = {}
-        for slot, spec in about["primitives"].items():
-            domains = [None if d is None else tuple(d) for d in spec["domains"]]
-            primitives[slot] = Primitive(
-                spec["name"],
-                domains,
-                tuple(spec["classes"]),
-                ranges=[None if r is None else tuple(r) for r in spec.get("ranges", ())],
-                hidden=spec["hidden"],
-                one_hot_limit=spec["one_hot_limit"],
-            )
-            _fill(primitives[slot], tensors, f"primitive.{slot}.")
-        checks = {slot: PrimitiveCheck(**check) for slot, check in about["checks"].items()}
-        return Trained(
-            name=about["name"],
-            controller=controller,
-            primitives=primitives,
-            checks=checks,
-            traces=about["traces"],
-            pointers=about["pointers"],
-            ends=str(about.get("ends", "")),
-        )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise NpiError(
-            f"{path} is not a trained template ({type(error).__name__}: {error}); train it again"
-        ) from error
-
-
-def _fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], prefix: str) -> None:
-    module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})

@@ -9,12 +9,13 @@ refused with the line of the read, because no finite set of observations could t
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, NoReturn, final
 
 from ...errors import NpiError
 
-__all__ = ["Expr", "Value", "evaluate", "registers", "show"]
+__all__ = ["Expr", "Value", "canonical", "evaluate", "functions", "registers", "show"]
 
 #: ("v", register) · ("c", literal) · (operator, left, right) · ("call", name, function, *arguments)
 Expr = tuple[Any, ...]
@@ -22,23 +23,50 @@ Expr = tuple[Any, ...]
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv, "%": operator.mod,
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
-    "&": operator.and_, "|": operator.or_, "^": operator.xor, "<<": operator.lshift, ">>": operator.rshift,
+    "&": operator.and_, "|": operator.or_, "^": operator.xor, "<<": lambda a, b: _shift(a, b), ">>": operator.rshift,
 }  # fmt: skip
+#: A larger shift by a value would only be computed to be thrown away, if memory lasts.
+_MOST_SHIFTED = 4096
+#: Nesting of an expression. A sum over more terms than this belongs into a data function or a loop.
+_DEEPEST = 200
 _COMPARISONS = {"<", "<=", ">", ">=", "==", "!="}
 
 
-def evaluate(expr: Expr, inputs: dict[int, int]) -> int:
-    """The expression's value, given what each value register holds."""
+def evaluate(expr: Expr, inputs: Mapping[int, int]) -> Any:
+    """The expression's value, given what each value register holds: an integer, or a constant as it was written.
+
+    Raises:
+        NpiError: a data function answers with something else than an integer.
+    """
     match expr:
         case ("v", register):
             return inputs[register]
         case ("c", literal):
-            return int(literal)
-        case ("call", _, function, *arguments):
-            return int(function(*(evaluate(a, inputs) for a in arguments)))
+            return literal
+        case ("call", name, function, *arguments):
+            given = [evaluate(a, inputs) for a in arguments]
+            return _integer(function(*given), name, given)
         case (name, left, right):
             return int(_BINARY[name](evaluate(left, inputs), evaluate(right, inputs)))
     raise AssertionError(expr)
+
+
+def _integer(answer: object, name: str, given: Sequence[object]) -> int:
+    """A data function's answer, which the program uses as Python would: so it must be what a tape can hold."""
+    if type(answer) is int or type(answer) is bool:
+        return int(answer)
+    raise NpiError(
+        f"{name}({', '.join(map(repr, given))}) answers {answer!r}: a data function answers every input with an integer, "
+        "True or False (`//` and int() round), or raises ValueError where there is no answer"
+    )
+
+
+def _shift(left: int, right: int) -> int:
+    if right > _MOST_SHIFTED:
+        raise NpiError(
+            f"{left} << {right} has more bits than a cell could hold; keep the second operand small"
+        )
+    return left << right
 
 
 def registers(expr: Expr) -> list[int]:
@@ -64,7 +92,7 @@ def show(expr: Expr) -> str:
             case ("v", register):
                 return names[register]
             case ("c", literal):
-                return str(literal)
+                return literal.__name__ if isinstance(literal, FunctionType) else repr(literal)
             case ("call", name, _, *arguments):
                 return f"{name}({', '.join(map(text, arguments))})"
             case (name, left, right):
@@ -74,23 +102,73 @@ def show(expr: Expr) -> str:
     return text(expr)
 
 
+def canonical(expr: Expr) -> Expr:
+    """The expression with its registers numbered in order of appearance: equal for what is one primitive.
+
+    Functions are compared as objects and constants with their types, so two functions of one name stay two.
+    """
+    number = {register: i for i, register in enumerate(registers(expr))}
+
+    def walk(e: Expr) -> Expr:
+        match e:
+            case ("v", register):
+                return ("v", number[register])
+            case ("c", literal):
+                return ("c", type(literal), literal if isinstance(literal, FunctionType) else repr(literal))
+            case ("call", name, function, *arguments):
+                return ("call", name, function, *map(walk, arguments))
+            case (name, left, right):
+                return (name, walk(left), walk(right))
+        raise AssertionError(e)
+
+    return walk(expr)
+
+
+def functions(expr: Expr) -> Iterator[Any]:
+    """The functions that an expression calls or passes on."""
+    match expr:
+        case ("c", literal):
+            if isinstance(literal, FunctionType | BuiltinFunctionType):
+                yield literal
+        case ("call", _, function, *arguments):
+            yield function
+            for argument in arguments:
+                yield from functions(argument)
+        case (name, left, right) if name != "v":
+            yield from functions(left)
+            yield from functions(right)
+
+
 @final
 class Value:
     """A datum under a recorder. `number` is None while the program is explored without data."""
 
-    __slots__ = ("ask", "expr", "frame", "line", "number")
+    __slots__ = ("ask", "depth", "expr", "frame", "line", "number")
 
     def __init__(
-        self, expr: Expr, number: int | None, frame: int, line: str, ask: Callable[[Value], bool]
+        self,
+        expr: Expr,
+        number: int | None,
+        frame: int,
+        line: str,
+        ask: Callable[[Value], bool],
+        depth: int = 0,
     ) -> None:
         self.expr, self.number, self.frame, self.line, self.ask = expr, number, frame, line, ask
+        self.depth = depth
 
     @property
     def is_comparison(self) -> bool:
         return self.expr[0] in _COMPARISONS
 
-    def derive(self, expr: Expr, number: int | None) -> Value:
-        return Value(expr, number, self.frame, self.line, self.ask)
+    def derive(self, expr: Expr, number: int | None, depth: int = 0) -> Value:
+        depth = max(depth, self.depth) + 1
+        if depth > _DEEPEST:
+            raise NpiError(
+                f"an expression of a value {self.line} is nested {depth} deep; compute it in a function of the values, "
+                "or write partial results to a tape"
+            )
+        return Value(expr, number, self.frame, self.line, self.ask, depth)
 
     def _binary(self, name: str, other: object, reverse: bool = False) -> Value:
         if isinstance(other, Value):
@@ -100,14 +178,14 @@ class Value:
                     f"values read in two different calls are combined ({self.line}, {other.line}); "
                     "write one to a tape cell and read it where it is needed"
                 )
-        elif isinstance(other, int):
-            right, known = ("c", int(other)), int(other)
+        elif type(other) in (int, bool):
+            right, known = ("c", int(other)), int(other)  # type: ignore[call-overload]
         else:
             raise NpiError(f"a value {self.line} is combined with {other!r}, which is not an integer")
         sides = (right, self.expr) if reverse else (self.expr, right)
         numbers = (known, self.number) if reverse else (self.number, known)
         number = None if None in numbers else int(_BINARY[name](*numbers))
-        return self.derive((name, *sides), number)
+        return self.derive((name, *sides), number, other.depth if isinstance(other, Value) else 0)
 
     def __bool__(self) -> bool:
         return self.ask(self)
@@ -188,6 +266,24 @@ class Value:
 
     def __rshift__(self, other: object) -> Value:
         return self._binary(">>", other)
+
+    def __rand__(self, other: object) -> Value:
+        return self._binary("&", other, reverse=True)
+
+    def __ror__(self, other: object) -> Value:
+        return self._binary("|", other, reverse=True)
+
+    def __rxor__(self, other: object) -> Value:
+        return self._binary("^", other, reverse=True)
+
+    def __rlshift__(self, other: object) -> Value:
+        return self._binary("<<", other, reverse=True)
+
+    def __rrshift__(self, other: object) -> Value:
+        return self._binary(">>", other, reverse=True)
+
+    def __rdivmod__(self, other: object) -> tuple[Value, Value]:
+        return other // self, other % self
 
     def __neg__(self) -> Value:
         return self._binary("-", 0, reverse=True)
