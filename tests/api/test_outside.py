@@ -9,7 +9,7 @@ from torch import nn
 
 import outsize
 from outsize.errors import BudgetError
-from outsize.metering import StepMeter, pause_others, resume
+from outsize.session.meter import StepMeter, pause_others, resume
 
 MIB = 2**20
 

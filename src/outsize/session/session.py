@@ -17,23 +17,23 @@ from typing import Any, final
 
 import torch
 
-from .codecs import DensityMeter
+from ..codecs import DensityMeter
+from ..device import allocator
+from ..device.clock import Stopwatch
+from ..device.memory import peak_rss_bytes
+from ..device.place import CPU
+from ..errors import BudgetError
+from ..fx import CapturedStep, RewrittenStep
+from ..measure.optimizer import UpdateBytes, state_bytes, update_bytes
+from ..prepared import Learned, Prepare, Prepared, guessed_outside
+from ..runtime.executor import Host
+from ..runtime.frame import Frame
+from ..runtime.recording import Recorder
+from ..runtime.tiers import Tier
+from ..values import RunRecord
 from .density import DensityWatch
-from .device import allocator
-from .device.clock import Stopwatch
-from .device.memory import peak_rss_bytes
-from .device.place import CPU
-from .errors import BudgetError
-from .fx import CapturedStep, RewrittenStep
-from .measure.optimizer import UpdateBytes, state_bytes, update_bytes
-from .metering import StepMeter, pause_others, resume
-from .prepared import Learned, Prepare, Prepared, guessed_outside
-from .runtime.executor import Host
-from .runtime.frame import Frame
-from .runtime.recording import Recorder
-from .runtime.tiers import Tier
-from .track import Measured, Running, Track
-from .values import RunRecord
+from .meter import StepMeter, pause_others, resume
+from .state import Measured, Running, Track
 
 #: Plans made anew because a step went over its budget. A second one was needed where both ends of a step were over.
 MOST_CORRECTIONS = 3

@@ -12,7 +12,7 @@ from typing import final
 
 import torch
 
-from .device.memory import PeakMeter, bytes_in_use
+from ..device.memory import PeakMeter, bytes_in_use
 
 __all__ = ["StepMeter", "pause_others", "resume"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..device.clock import Stopwatch
+from ..fx import CapturedStep
+from ..prepared import Prepared
+from ..runtime.recording import Recorder
+from ..values import Timeline
 from .density import DensityWatch
-from .device.clock import Stopwatch
-from .fx import CapturedStep
-from .metering import StepMeter
-from .prepared import Prepared
-from .runtime.recording import Recorder
-from .values import Timeline
+from .meter import StepMeter
 
 __all__ = ["Measured", "Running", "Track"]
 
