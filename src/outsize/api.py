@@ -28,7 +28,7 @@ from .plan.settings import MOST_EFFORT
 from .prepared import Learned, Prepared
 from .runtime.executor import StepProgram, plain_forward
 from .runtime.tiers import DiskTier, HostSettings, HostTier, Tier
-from .session import Session
+from .session import Session, Updates, watch_module
 from .units import parse_bytes
 from .values import Plan, RunRecord
 
@@ -285,7 +285,7 @@ def _unlearned(
     """What is known of a step that has not run: the resident bytes that its graph does not hold."""
     counts = Session(module, optimizer, {}, _unused, 0, step.device)
     resident = max(0, counts.resident_bytes(args) - step.graph.resident_bytes)
-    return Learned(resident=resident, update=counts.update_workspace)
+    return Learned(resident=resident, update=counts.optimizers.workspace)
 
 
 def _unused(*_: Any) -> Prepared:
@@ -359,7 +359,9 @@ def _install(module: torch.nn.Module, session: Session) -> torch.nn.Module:
             session.capture_seconds = time.perf_counter() - start
         return result
 
-    module._compiled_call_impl = call
+    # Around it, another torch.compile stops here, and goes on after the step.
+    module._compiled_call_impl = torch.compiler.disable(call, reason="outsize.compile runs the module")
+    session.watch = watch_module(module, Updates(session))
     _SESSIONS[module] = session
     return module
 

@@ -24,7 +24,6 @@ from ..device.memory import peak_rss_bytes
 from ..device.place import CPU
 from ..errors import BudgetError
 from ..fx import CapturedStep, RewrittenStep
-from ..measure.optimizer import UpdateBytes, state_bytes, update_bytes
 from ..prepared import Learned, Prepare, Prepared, guessed_outside
 from ..runtime.executor import Host
 from ..runtime.frame import Frame
@@ -33,7 +32,10 @@ from ..runtime.tiers import Tier
 from ..values import RunRecord
 from .density import DensityWatch
 from .meter import StepMeter, pause_others, resume
-from .state import Measured, Running, Track
+from .optimizers import Optimizers
+from .state import Measured, Running, Track, transferred
+from .updates import Updating
+from .watch import Watch
 
 #: Plans made anew because a step went over its budget. A second one was needed where both ends of a step were over.
 MOST_CORRECTIONS = 3
@@ -49,7 +51,7 @@ SMALLER_GUESSES = (2 / 3, 1 / 3, 0.0)
 
 
 @final
-class Session(Host):
+class Session(Host, Updating):
     """Owns the tiers, the meter and the current plans of one module."""
 
     def __init__(
@@ -61,7 +63,9 @@ class Session(Host):
         budget_bytes: int,
         device: torch.device = CPU,
     ) -> None:
-        self._module, self._optimizer, self.device = weakref.ref(module), optimizer, device
+        self._module, self.device = weakref.ref(module), device
+        self.optimizers = Optimizers(optimizer, device)
+        self.watch: Watch | None = None
         self._tiers, self._prepare, self.budget_bytes = tiers, prepare, budget_bytes
         self._tracks: weakref.WeakKeyDictionary[CapturedStep, Track] = weakref.WeakKeyDictionary()
         self._latest: Track | None = None
@@ -74,9 +78,6 @@ class Session(Host):
         self.notes: list[str] = []
         self._shown = DensityMeter(margin=0.0)
         self._waiting: weakref.WeakKeyDictionary[Frame, Track] = weakref.WeakKeyDictionary()
-        self._update = update_bytes(optimizer) if optimizer is not None else UpdateBytes()
-        if optimizer is not None:
-            optimizer.register_step_post_hook(self._after_update)
 
     @property
     def tiers(self) -> dict[str, Tier]:
@@ -95,11 +96,6 @@ class Session(Host):
         """What the latest step ran with; None before the first."""
         return self._latest.prepared if self._latest is not None else None
 
-    @property
-    def update_workspace(self) -> int:
-        """Bytes that the optimizer's step needs for a moment."""
-        return self._update.workspace
-
     # The step, phase by phase.
 
     def called(self) -> None:
@@ -115,6 +111,8 @@ class Session(Host):
         track = self._tracks.get(step)
         if track is None:
             track = self._tracks[step] = Track(densities=DensityWatch(step.graph, self._shown))
+        if self._running is not None and "update" in self._running.meter.peaks:
+            self._finish()  # not all of several optimizers have updated in it
         resident = self.resident_bytes(args)
         if track.prepared is None or resident > track.resident:
             track.resident = max(resident, track.resident)
@@ -145,7 +143,7 @@ class Session(Host):
         return Learned(
             resident=max(0, track.resident - step.graph.resident_bytes),
             outside=track.outside,
-            update=self.update_workspace,
+            update=self.optimizers.workspace,
             bias=track.bias,
             densities=track.densities.expected(),
             costs=track.prepared.profile.ops if track.prepared is not None else (),
@@ -198,14 +196,15 @@ class Session(Host):
         if self._running is not None:
             # A recording that was given up begins anew.
             self.recording |= self._running.stop()
-        unborn = max(0, self._update.state - self._state_bytes())
+        unborn = self.optimizers.unborn()
+        self.optimizers.begin()
         self._running = Running(
             track=track,
             step=step,
             meter=StepMeter(resident - unborn, self.device),
             unborn=unborn,
             time=Stopwatch(self.device),
-            counters=self._counters(),
+            counters=transferred(self._tiers.values()),
             inputs=frozenset(a.untyped_storage()._cdata for a in args if isinstance(a, torch.Tensor)),
         )
         if self.recording:
@@ -252,23 +251,31 @@ class Session(Host):
         run.meter.end("backward", then="update")
         run.time.stop()
         self.measured.time = run.time
-        out, into, stall = (b - a for a, b in zip(run.counters, self._counters()))
+        out, into, stall = (b - a for a, b in zip(run.counters, transferred(self._tiers.values())))
         self.measured.bytes_out, self.measured.bytes_in, self.measured.stall = int(out), int(into), stall
         self.measured.steps += 1
-        self._note_peak(run)
-        if self._optimizer is None:
+        self.note_peak(run.meter)
+        if self.watch is not None:
+            self.watch.step_planned()
+        if not self.optimizers:
             self._finish()
 
-    def _after_update(self, *_: Any) -> None:
+    @property
+    def stepping(self) -> bool:
+        return self._running is not None
+
+    def updated(self, *, all_stepped: bool) -> None:
         if self._running is not None and "backward" in self._running.meter.peaks:
-            self._running.meter.end("update")
+            self._running.meter.end("update", then="update")
             if self._running.recorder is not None:
                 self._running.recorder.between("update")
-            self._note_peak(self._running)
-            self._finish()
+            self.note_peak(self._running.meter)
+            if all_stepped:
+                self._finish()
 
-    def _note_peak(self, run: Running) -> None:
-        self.measured.peak = max(self.measured.peak, *run.meter.peaks.values())
+    def note_peak(self, meter: StepMeter) -> int:
+        self.measured.peak = max(self.measured.peak, *meter.peaks.values())
+        return self.measured.peak
 
     def _finish(self) -> None:
         run, self._running = self._running, None
@@ -301,7 +308,7 @@ class Session(Host):
             )
             more = {p: max(0, peaks.get(p, 0) - made.phase_peaks.get(p, 0)) for p in ("outside", "update")}
             track.outside = None if track.outside is None else track.outside + more["outside"]
-            self._update = replace(self._update, workspace=self._update.workspace + more["update"])
+            self.optimizers.learned_workspace += more["update"]
             track.stale = (
                 f"a step reached {worst} bytes, over the budget of {self.budget_bytes}: "
                 "planned again with what was measured"
@@ -322,14 +329,6 @@ class Session(Host):
         if abs(guess - track.outside) > worth:
             track.stale = "planned again with the bytes that the loss took"
 
-    def _counters(self) -> tuple[int, int, float]:
-        seen = [tier.counters() for tier in self._tiers.values()]
-        return (
-            sum(c.bytes_out for c in seen),
-            sum(c.bytes_in for c in seen),
-            sum(c.stall_seconds for c in seen),
-        )
-
     # What is resident.
 
     def updated_by_step(self) -> set[int]:
@@ -346,7 +345,9 @@ class Session(Host):
         for frame in self._waiting:
             held |= frame.inputs
         waiting = sum(frame.held_bytes for frame in self._waiting)
-        return sum(held.values()) + max(self._update.state, self._state_bytes()) + waiting
+        held |= self.optimizers.storages()
+        inside = self.optimizers.workspace if self.optimizers.runs_steps else 0
+        return sum(held.values()) + self.optimizers.unborn() + inside + waiting
 
     def _owned(self) -> Iterable[torch.Tensor]:
         module = self._module()
@@ -357,9 +358,6 @@ class Session(Host):
             if parameter.grad is not None:
                 yield parameter.grad
         yield from module.buffers()
-
-    def _state_bytes(self) -> int:
-        return 0 if self._optimizer is None else state_bytes(self._optimizer)
 
     # What happened.
 

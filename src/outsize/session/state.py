@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..device.clock import Stopwatch
 from ..fx import CapturedStep
 from ..prepared import Prepared
 from ..runtime.recording import Recorder
+from ..runtime.tiers import Tier
 from ..values import Timeline
 from .density import DensityWatch
 from .meter import StepMeter
 
-__all__ = ["Measured", "Running", "Track"]
+__all__ = ["Measured", "Running", "Track", "transferred"]
 
 
 @dataclass(kw_only=True)
@@ -78,3 +80,13 @@ class Running:
         if self.recorder is not None:
             self.recorder.close()
         return recorded
+
+
+def transferred(tiers: Iterable[Tier]) -> tuple[int, int, float]:
+    """Bytes out, bytes in and seconds waited for, so far."""
+    seen = [tier.counters() for tier in tiers]
+    return (
+        sum(c.bytes_out for c in seen),
+        sum(c.bytes_in for c in seen),
+        sum(c.stall_seconds for c in seen),
+    )

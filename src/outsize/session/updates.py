@@ -1,0 +1,89 @@
+"""The update of a step: counted with the step where its optimizer is known, and by itself where it is found then."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from typing import final
+
+import torch
+
+from ..units import format_bytes
+from .meter import StepMeter
+from .optimizers import Optimizers
+from .watch import Updated
+
+__all__ = ["Updates", "Updating"]
+
+
+class Updating(ABC):
+    """The session whose module is updated."""
+
+    device: torch.device
+    budget_bytes: int
+    optimizers: Optimizers
+    notes: list[str]
+
+    @property
+    @abstractmethod
+    def stepping(self) -> bool:
+        """Whether a step is under way and metered."""
+
+    @abstractmethod
+    def updated(self, *, all_stepped: bool) -> None:
+        """An optimizer has updated the module in the step under way; whether all of them have."""
+
+    @abstractmethod
+    def resident_bytes(self, args: tuple[object, ...]) -> int:
+        """Bytes of the module, its gradients, the optimizers' state and the inputs."""
+
+    @abstractmethod
+    def note_peak(self, meter: StepMeter) -> int:
+        """Take note of what a meter has seen. Returns the highest peak under the current plan."""
+
+
+@final
+class Updates(Updated):
+    """Tells a session of its module's updates."""
+
+    def __init__(self, session: Updating) -> None:
+        self._session = session
+        self._meter: StepMeter | None = None
+
+    def owns(self, optimizer: torch.optim.Optimizer) -> bool:
+        return self._session.optimizers.knows(optimizer)
+
+    def update_begins(self, optimizer: torch.optim.Optimizer, *, closure: bool) -> None:
+        session = self._session
+        session.optimizers.runs_steps = closure
+        if session.optimizers.knows(optimizer):
+            return
+        session.optimizers.found(optimizer)
+        if not session.stepping:  # the step is over, as far as anybody knew
+            resident = session.resident_bytes(()) - session.optimizers.unborn()
+            self._meter = StepMeter(resident, session.device)
+
+    def update_done(self, optimizer: torch.optim.Optimizer) -> None:
+        optimizers, meter, self._meter = self._session.optimizers, self._meter, None
+        optimizers.runs_steps = False
+        all_stepped = optimizers.stepped(optimizer)
+        if meter is None:
+            self._session.updated(all_stepped=all_stepped)
+            return
+        meter.end("update")
+        meter.stop()
+        self._found(optimizer, self._session.note_peak(meter))
+
+    def _found(self, optimizer: torch.optim.Optimizer, peak: int) -> None:
+        """Its first update has ended: from the next step on, its state is planned for."""
+        session = self._session
+        budget, over = session.budget_bytes, peak > session.budget_bytes
+        reached = f", and its first update reached {peak} bytes of a budget of {budget}" if over else ""
+        note = (
+            f"{type(optimizer).__name__} updates the module and was not given to outsize: its state of "
+            f"{format_bytes(session.optimizers.expected.state)} was not planned for{reached}. It counts from the next "
+            "step on; give it as optimizer=, so that it counts from the first"
+        )
+        session.notes.append(note)
+        if over:
+            warnings.warn(note, RuntimeWarning, stacklevel=7)
