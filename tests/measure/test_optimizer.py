@@ -141,6 +141,9 @@ class Lookahead(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         self.optimizer.step(closure)
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.optimizer.zero_grad(set_to_none)
+
 
 class Prepared:
     """A wrapper that is no optimizer itself, behind properties."""

@@ -29,6 +29,8 @@ class Optimizers:
     def __init__(self, given: Any, device: torch.device) -> None:
         self._device = device
         self._roots: list[Callable[[], Any]] = []
+        self._found: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
+        self._left_out = False
         self._stepped: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
         #: Bytes beside what the optimizers themselves show: a step that took more than expected taught them.
         self.learned_workspace = 0
@@ -64,7 +66,22 @@ class Optimizers:
 
     def found(self, optimizer: torch.optim.Optimizer) -> None:
         """It updates the module and was not known."""
+        self._found.add(optimizer)
         self._add(optimizer)
+
+    def leave_out(self) -> bool:
+        """Plan without the state of those that were found. False where there is none, or it is left out already."""
+        if self._left_out or not len(self._found):
+            return False
+        self._left_out = True
+        return True
+
+    @property
+    def beside(self) -> int:
+        """Bytes of state that no plan counts."""
+        if not self._left_out:
+            return 0
+        return sum(update_bytes(one).state for one in self._found)
 
     def begin(self) -> None:
         """A step of the module begins."""

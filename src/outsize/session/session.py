@@ -33,8 +33,9 @@ from ..values import RunRecord
 from .density import DensityWatch
 from .meter import StepMeter, pause_others, resume
 from .optimizers import Optimizers
+from .residents import buffers, owned
 from .state import Measured, Running, Track, transferred
-from .updates import Updating
+from .updates import Updating, left_out
 from .watch import Watch
 
 #: Plans made anew because a step went over its budget. A second one was needed where both ends of a step were over.
@@ -114,15 +115,28 @@ class Session(Host, Updating):
         if self._running is not None and "update" in self._running.meter.peaks:
             self._finish()  # not all of several optimizers have updated in it
         resident = self.resident_bytes(args)
-        if track.prepared is None or resident > track.resident:
-            track.resident = max(resident, track.resident)
-            track.prepared = self._plan(step, track)
+        counted = resident - self.optimizers.beside
+        if track.prepared is None or counted > track.resident:
+            track.prepared = self._plan_for(step, track, counted)
         elif track.stale or self._drifted(track, track.prepared):
             track.prepared = self._plan_again(step, track, track.prepared)
         self._latest = track
         self.runs()
         self._start(track, step, resident, args)
         return track.prepared.rewritten
+
+    def _plan_for(self, step: CapturedStep, track: Track, resident: int) -> Prepared:
+        """With so many resident bytes; where only the state of an optimizer that was not given does not fit, without."""
+        before, track.resident = track.resident, max(resident, track.resident)
+        try:
+            return self._plan(step, track)
+        except BudgetError as error:
+            if not self.optimizers.leave_out():
+                raise
+            warned = self.measured.peak > self.budget_bytes  # of its first update
+            self.notes.append(left_out(self.optimizers.beside, error, warn=not warned))
+            track.resident = max(resident - self.optimizers.beside, before)
+            return track.prepared or self._plan(step, track)
 
     def _plan(self, step: CapturedStep, track: Track) -> Prepared:
         prepared = self._prepared_for(step, track)
@@ -297,10 +311,11 @@ class Session(Host, Updating):
         peaks = {p: n + (run.unborn if p != "update" else 0) for p, n in run.meter.peaks.items()}
         worst, track.steps = max(peaks.values()), track.steps + 1
         # What a process allocates once in a first step no plan can shrink; the loss's bytes are known from it on.
-        if worst <= self.budget_bytes or (track.steps == 1 and (fresh or worst != peaks.get("outside"))):
+        limit = self.budget_bytes + self.optimizers.beside
+        if worst <= limit or (track.steps == 1 and (fresh or worst != peaks.get("outside"))):
             return
         track.over += 1
-        again = track.over > 1 or worst > self.budget_bytes + OBJECT_SPREAD
+        again = track.over > 1 or worst > limit + OBJECT_SPREAD
         if again and track.corrections < MOST_CORRECTIONS:
             track.corrections += 1
             track.bias += max(
@@ -332,13 +347,12 @@ class Session(Host, Updating):
     # What is resident.
 
     def updated_by_step(self) -> set[int]:
-        module = self._module()
-        return {b.untyped_storage()._cdata for b in module.buffers()} if module is not None else set()
+        return {b.untyped_storage()._cdata for b in buffers(self._module())}
 
     def resident_bytes(self, args: Iterable[Any]) -> int:
         """Bytes of the module, its gradients, the optimizer's state and the inputs, each storage once."""
         held: dict[int, int] = {}
-        for tensor in (*self._owned(), *args):
+        for tensor in (*owned(self._module()), *args):
             if isinstance(tensor, torch.Tensor) and tensor.device.type == self.device.type:
                 held[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
         # Forwards whose backward has yet to come keep their inputs and saved values meanwhile.
@@ -348,16 +362,6 @@ class Session(Host, Updating):
         held |= self.optimizers.storages()
         inside = self.optimizers.workspace if self.optimizers.runs_steps else 0
         return sum(held.values()) + self.optimizers.unborn() + inside + waiting
-
-    def _owned(self) -> Iterable[torch.Tensor]:
-        module = self._module()
-        if module is None:
-            return
-        for parameter in module.parameters():
-            yield parameter
-            if parameter.grad is not None:
-                yield parameter.grad
-        yield from module.buffers()
 
     # What happened.
 

@@ -8,12 +8,14 @@ from typing import final
 
 import torch
 
+from ..errors import BudgetError
+from ..measure.optimizer import update_bytes
 from ..units import format_bytes
 from .meter import StepMeter
 from .optimizers import Optimizers
 from .watch import Updated
 
-__all__ = ["Updates", "Updating"]
+__all__ = ["Updates", "Updating", "left_out"]
 
 
 class Updating(ABC):
@@ -81,9 +83,21 @@ class Updates(Updated):
         reached = f", and its first update reached {peak} bytes of a budget of {budget}" if over else ""
         note = (
             f"{type(optimizer).__name__} updates the module and was not given to outsize: its state of "
-            f"{format_bytes(session.optimizers.expected.state)} was not planned for{reached}. It counts from the next "
+            f"{format_bytes(update_bytes(optimizer).state)} was not planned for{reached}. It counts from the next "
             "step on; give it as optimizer=, so that it counts from the first"
         )
         session.notes.append(note)
         if over:
             warnings.warn(note, RuntimeWarning, stacklevel=7)
+
+
+def left_out(state: int, error: BudgetError, *, warn: bool) -> str:
+    """No plan holds the state of an optimizer that was not given: what is noted, and said where `warn` is set."""
+    note = (
+        f"the optimizer was not given to outsize, and with its state of {format_bytes(state)} no plan keeps the budget: "
+        f"planned without it, so that steps are over by as much. Give optimizer=, and a budget of "
+        f"{error.smallest_feasible_bytes} bytes ({format_bytes(error.smallest_feasible_bytes)}) or more"
+    )
+    if warn:
+        warnings.warn(note, RuntimeWarning, stacklevel=3)
+    return note
