@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from .errors import OutsizeError
 from .fx import CapturedStep, RewrittenStep
 from .values import OpCost, Plan, Profile, StepGraph
 
@@ -53,6 +54,15 @@ def guessed_outside(step: CapturedStep) -> int:
     """
     sizes = (step.graph.storages[s].nbytes for s in step.graph.ops[step.boundary].writes)
     return 3 * sum(size for size in sizes if size > 4096)
+
+
+def released(*_: object) -> Prepared:
+    """Prepares nothing: of a session that has ended, or that only counts.
+
+    Raises:
+        OutsizeError: always.
+    """
+    raise OutsizeError("a session that was released, or that only counts, was asked to plan")
 
 
 Prepare = Callable[[CapturedStep, Learned], Prepared]

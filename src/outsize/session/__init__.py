@@ -1,7 +1,6 @@
-"""One module under one budget: its session, what that keeps of steps, the meter of a step, the densities it has seen."""
+"""One module under one budget: its session, the call that runs in its own one's place, and what it keeps of steps."""
 
+from .install import SESSIONS, install, release, session_of
 from .session import Session
-from .updates import Updates
-from .watch import forget_module, watch_module
 
-__all__ = ["Session", "Updates", "forget_module", "watch_module"]
+__all__ = ["SESSIONS", "Session", "install", "release", "session_of"]

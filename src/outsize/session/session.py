@@ -24,7 +24,7 @@ from ..device.memory import peak_rss_bytes
 from ..device.place import CPU
 from ..errors import BudgetError
 from ..fx import CapturedStep, RewrittenStep
-from ..prepared import Learned, Prepare, Prepared, guessed_outside
+from ..prepared import Learned, Prepare, Prepared, guessed_outside, released
 from ..runtime.executor import Host
 from ..runtime.frame import Frame
 from ..runtime.recording import Recorder
@@ -36,7 +36,6 @@ from .optimizers import Optimizers
 from .residents import buffers, owned
 from .state import Measured, Running, Track, transferred
 from .updates import Updating, left_out
-from .watch import Watch
 
 #: Plans made anew because a step went over its budget. A second one was needed where both ends of a step were over.
 MOST_CORRECTIONS = 3
@@ -66,7 +65,6 @@ class Session(Host, Updating):
     ) -> None:
         self._module, self.device = weakref.ref(module), device
         self.optimizers = Optimizers(optimizer, device)
-        self.watch: Watch | None = None
         self._tiers, self._prepare, self.budget_bytes = tiers, prepare, budget_bytes
         self._tracks: weakref.WeakKeyDictionary[CapturedStep, Track] = weakref.WeakKeyDictionary()
         self._latest: Track | None = None
@@ -76,6 +74,8 @@ class Session(Host, Updating):
         self.recording = False
         self.measured = Measured()
         self.capture_seconds = 0.0
+        #: Steps that began under plan.
+        self.calls = self.backwards = 0
         self.notes: list[str] = []
         self._shown = DensityMeter(margin=0.0)
         self._waiting: weakref.WeakKeyDictionary[Frame, Track] = weakref.WeakKeyDictionary()
@@ -120,7 +120,7 @@ class Session(Host, Updating):
             track.prepared = self._plan_for(step, track, counted)
         elif track.stale or self._drifted(track, track.prepared):
             track.prepared = self._plan_again(step, track, track.prepared)
-        self._latest = track
+        self._latest, self.calls = track, self.calls + 1
         self.runs()
         self._start(track, step, resident, args)
         return track.prepared.rewritten
@@ -269,8 +269,7 @@ class Session(Host, Updating):
         self.measured.bytes_out, self.measured.bytes_in, self.measured.stall = int(out), int(into), stall
         self.measured.steps += 1
         self.note_peak(run.meter)
-        if self.watch is not None:
-            self.watch.step_planned()
+        self.backwards += 1
         if not self.optimizers:
             self._finish()
 
@@ -343,6 +342,16 @@ class Session(Host, Updating):
         worth = LOSS_WORTH_A_PLAN * min(self.budget_bytes, made.plan.predicted_peak_bytes)
         if abs(guess - track.outside) > worth:
             track.stale = "planned again with the bytes that the loss took"
+
+    def close(self) -> None:
+        """Let go of plans, graphs and tiers. A step whose backward is yet to come keeps what it needs."""
+        if self._running is not None:
+            self._running.stop()
+        for tier in () if self._waiting else self._tiers.values():
+            tier.close()
+        self._tracks.clear()
+        self._running = self._latest = None
+        self._tiers, self._prepare = {}, released
 
     # What is resident.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import final
 
 import torch
@@ -25,6 +26,8 @@ class Updating(ABC):
     budget_bytes: int
     optimizers: Optimizers
     notes: list[str]
+    #: Steps whose backward ran under plan.
+    backwards: int
 
     @property
     @abstractmethod
@@ -36,7 +39,7 @@ class Updating(ABC):
         """An optimizer has updated the module in the step under way; whether all of them have."""
 
     @abstractmethod
-    def resident_bytes(self, args: tuple[object, ...]) -> int:
+    def resident_bytes(self, args: Iterable[object]) -> int:
         """Bytes of the module, its gradients, the optimizers' state and the inputs."""
 
     @abstractmethod
@@ -51,6 +54,14 @@ class Updates(Updated):
     def __init__(self, session: Updating) -> None:
         self._session = session
         self._meter: StepMeter | None = None
+        self._late: torch.optim.Optimizer | None = None
+        self._unplanned = self._said = False
+        #: Steps that run unplanned, which was said.
+        self._uncovered = 0
+
+    @property
+    def covered(self) -> int:
+        return self._session.backwards + self._uncovered
 
     def owns(self, optimizer: torch.optim.Optimizer) -> bool:
         return self._session.optimizers.knows(optimizer)
@@ -61,20 +72,54 @@ class Updates(Updated):
         if session.optimizers.knows(optimizer):
             return
         session.optimizers.found(optimizer)
-        if not session.stepping:  # the step is over, as far as anybody knew
-            resident = session.resident_bytes(()) - session.optimizers.unborn()
-            self._meter = StepMeter(resident, session.device)
+        self._late = optimizer
+        if self._meter is None and not session.stepping:  # the step is over, as far as anybody knew
+            self._start(())
 
     def update_done(self, optimizer: torch.optim.Optimizer) -> None:
-        optimizers, meter, self._meter = self._session.optimizers, self._meter, None
+        optimizers, late, self._late = self._session.optimizers, self._late, None
         optimizers.runs_steps = False
         all_stepped = optimizers.stepped(optimizer)
-        if meter is None:
+        if self._meter is None:
             self._session.updated(all_stepped=all_stepped)
+        else:
+            self._end(late)
+
+    def unplanned(self, args: Iterable[object]) -> None:
+        """A call runs that no plan covers: it is measured up to the update, or to the next of its kind."""
+        self._end(None)
+        self._session.optimizers.begin()
+        self._start(args)
+        self._unplanned = True
+        self._uncovered += 1
+
+    def planned(self) -> None:
+        """It was covered after all."""
+        if self._meter is not None:
+            self._meter.stop()
+        self._meter, self._unplanned = None, False
+        self._uncovered -= 1
+
+    def _start(self, args: Iterable[object]) -> None:
+        resident = self._session.resident_bytes(args) - self._session.optimizers.unborn()
+        self._meter = StepMeter(resident, self._session.device)
+
+    def _end(self, late: torch.optim.Optimizer | None) -> None:
+        meter, unplanned, self._meter, self._unplanned = self._meter, self._unplanned, None, False
+        if meter is None:
             return
         meter.end("update")
         meter.stop()
-        self._found(optimizer, self._session.note_peak(meter))
+        peak = self._session.note_peak(meter)
+        if late is not None:
+            self._found(late, peak)
+        elif unplanned and peak > self._session.budget_bytes and not self._said:
+            self._said = True
+            warnings.warn(
+                f"a step that runs unplanned reached {peak} bytes of a budget of {self._session.budget_bytes}",
+                RuntimeWarning,
+                stacklevel=7,
+            )
 
     def _found(self, optimizer: torch.optim.Optimizer, peak: int) -> None:
         """Its first update has ended: from the next step on, its state is planned for."""

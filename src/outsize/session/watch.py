@@ -36,6 +36,11 @@ _HANDLES: list[RemovableHandle] = []
 class Updated(ABC):
     """Who is told that an optimizer updates its module."""
 
+    @property
+    @abstractmethod
+    def covered(self) -> int:
+        """Steps so far whose backward ran under plan, or of which it was said that they do not."""
+
     @abstractmethod
     def owns(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether it knows the optimizer as one of its module, whatever parameters that one has."""
@@ -54,26 +59,29 @@ class Watch:
     """Of one module. Without a session it is that of a copy, which has none.
 
     Attributes:
-        planned: whether a step under plan ran its backward since the latest update.
+        installed: what runs the module; the watch keeps it for whoever gives the plain module back.
     """
 
-    def __init__(self, module: torch.nn.Module | None = None, session: Updated | None = None) -> None:
+    def __init__(
+        self,
+        module: torch.nn.Module | None = None,
+        session: Updated | None = None,
+        installed: object = None,
+    ) -> None:
         self._module = weakref.ref(module) if module is not None else None
-        self._session = session
-        self.planned = self._ever = self._said = False
-        self._call = vars(module).get("_compiled_call_impl") if module is not None else None
+        self._session, self.installed = session, installed
+        self._said = False
+        #: Steps that were covered at the latest update.
+        self._covered = 0
+        call = vars(module).get("_compiled_call_impl") if module is not None else None
+        self._call = weakref.ref(call) if call is not None else lambda: None
         self._seen: dict[int, tuple[TensorWeakRef, int]] = {}
         self._stepped: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
         self._note_gradients()
 
-    @property
-    def session(self) -> Updated | None:
-        return self._session
-
-    def step_planned(self) -> None:
-        """The backward of a step under plan has ended."""
-        self.planned = self._ever = True
-        self._stepped.clear()
+    def in_place(self, module: torch.nn.Module) -> bool:
+        """Whether the call that was put into the module is still there."""
+        return vars(module).get("_compiled_call_impl") is self._call()
 
     # A copy of the module brings a copy of this along, in which nothing refers to the session.
 
@@ -93,7 +101,7 @@ class Watch:
             return
         if self._session is not None:
             self._session.update_begins(optimizer, closure=closure)
-        if not closure and not self.planned and not self._said and self._went_past(module, optimizer):
+        if not closure and not self._said and self._went_past(module, optimizer):
             self._said = True
             warnings.warn(self._message(module, optimizer), RuntimeWarning, stacklevel=5)
 
@@ -102,7 +110,9 @@ class Watch:
             return
         if self._session is not None:
             self._session.update_done(optimizer)
-        self.planned = False
+            if self._session.covered > self._covered:
+                self._covered = self._session.covered
+                self._stepped.clear()
         self._stepped.add(optimizer)
         self._note_gradients()
 
@@ -123,8 +133,11 @@ class Watch:
         Clipping and scaling change gradients between the updates of two optimizers, so it takes one that has updated
         since the latest step under plan.
         """
-        if self._ever and optimizer not in self._stepped:
-            return False
+        if self._session is not None:
+            if self._session.covered > self._covered:
+                return False
+            if self._covered and optimizer not in self._stepped:
+                return False
         return any(
             _is_nonzero(grad)
             for p in module.parameters()
@@ -149,7 +162,7 @@ class Watch:
                 f"{said}it is a copy of a module that outsize.compile has taken on, and a copy is not planned; no "
                 "budget is kept. Call outsize.compile on the copy as well"
             )
-        if vars(module).get("_compiled_call_impl") is not self._call:
+        if not self.in_place(module):
             return (
                 f"{said}the call that outsize.compile put there was replaced, as module.compile() does; no budget is "
                 "kept. Call outsize.compile last"
@@ -168,12 +181,11 @@ def _is_nonzero(grad: torch.Tensor) -> bool:
     return values.numel() > 0 and values.device.type != "meta" and bool(values.any())
 
 
-def watch_module(module: torch.nn.Module, session: Updated) -> Watch:
+def watch_module(module: torch.nn.Module, session: Updated, installed: object) -> None:
     """Watch a module that was taken on, in place of whoever watched it before."""
-    made = Watch(module, session)
+    made = Watch(module, session, installed)
     vars(module)[_NAME] = made
     _register(made)
-    return made
 
 
 def forget_module(module: torch.nn.Module) -> Watch | None:
@@ -198,7 +210,7 @@ def _tidy() -> None:
 
     A watch may be collected while torch goes through the hooks, which must not change under it: the next one tidies.
     """
-    if len(_WATCHES) or not _HANDLES:
+    if any(True for _ in _WATCHES) or not _HANDLES:  # the set may still count one that is just going
         return
     frame: FrameType | None = sys._getframe()
     while frame is not None:
