@@ -99,7 +99,9 @@ def compile(
     allocator.install()
     tiers = _tiers(device, options) if {"swap", "encode"} & set(actions) else {}
     planned = functools.partial(prepare, options)
-    return install(module, Session(module, optimizer, tiers, planned, options.budget_bytes, device))
+    repeats = "recompute" in options.actions
+    session = Session(module, optimizer, tiers, planned, options.budget_bytes, device, repeats=repeats)
+    return install(module, session)
 
 
 def _suits(device: torch.device, disk: object, disk_budget: object, inner: str) -> None:

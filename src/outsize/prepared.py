@@ -32,6 +32,7 @@ class Learned:
     Attributes:
         resident: resident bytes that no op touches.
         outside: bytes that the loss took outside the module, None before the first step.
+        later: bytes alive in the backward that were not there at the forward: gradients and saved values of other calls.
         update: bytes that the optimizer's step needs for a moment.
         bias: bytes that the first step took beyond the prediction.
         densities: storage → share of nonzero elements to plan for.
@@ -40,6 +41,7 @@ class Learned:
 
     resident: int
     outside: int | None = None
+    later: int = 0
     update: int = 0
     bias: int = 0
     densities: dict[int, float] = field(default_factory=dict)

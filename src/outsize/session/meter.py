@@ -14,7 +14,7 @@ import torch
 
 from ..device.memory import PeakMeter, bytes_in_use
 
-__all__ = ["StepMeter", "pause_others", "resume"]
+__all__ = ["StepMeter", "pause_all", "resume"]
 
 #: Meters that may run at once.
 MOST_METERS = 4
@@ -23,7 +23,7 @@ _STARTED: list[weakref.ref[StepMeter]] = []
 
 @final
 class StepMeter:
-    """Peak bytes of each phase of a step.
+    """Peak bytes of a step, segment by segment.
 
     Args:
         resident: bytes that count from the start, beside what the step allocates.
@@ -36,12 +36,11 @@ class StepMeter:
             if (oldest := reference()) is not None:
                 oldest.stop()
         _STARTED[:] = [*live[-MOST_METERS + 1 :], weakref.ref(self)]
-        #: Phase → its peak in bytes.
-        self.peaks: dict[str, int] = {}
         self._device = device
         self._meter: PeakMeter | None = PeakMeter(device).start()
-        self._resident, self._base, self._paused_at = resident, bytes_in_use(device), 0
-        self._phase = "forward"
+        self._resident, self._base = resident, bytes_in_use(device)
+        self._highest = 0
+        self._paused_at: int | None = None
 
     @property
     def runs(self) -> bool:
@@ -49,46 +48,58 @@ class StepMeter:
         return self._meter is not None
 
     @property
+    def paused(self) -> bool:
+        """Whether bytes are somebody else's just now."""
+        return self._paused_at is not None
+
+    @property
     def offset(self) -> int:
         """What to add to the bytes in use for those of the step."""
         return self._resident - self._base
 
     @property
-    def grown(self) -> int:
-        """Bytes in use now beyond those at the start."""
-        return max(0, bytes_in_use(self._device) - self._base)
+    def now(self) -> int:
+        """Bytes of the step alive now; while it pauses, those that were when the pause began."""
+        held = bytes_in_use(self._device) if self._paused_at is None else self._paused_at
+        return held + self.offset
 
-    def end(self, phase: str, then: str = "") -> None:
-        """A phase has ended, the next begins. A phase that comes again keeps the higher peak."""
-        if self._meter is not None:
-            peak = self._meter.reset() + self.offset
-            self.peaks[phase] = max(peak, self.peaks.get(phase, 0))
-            self._phase = then
+    def count(self, nbytes: int) -> None:
+        """Bytes that were there before count from now on: inputs of another call."""
+        self._resident += nbytes
+
+    def end(self) -> int:
+        """A segment has ended and the next begins. Its peak; 0 where nothing measures any more."""
+        if self._meter is None:
+            return 0
+        peak, self._highest = max(self._highest, self._meter.reset() + self.offset), 0
+        return peak
 
     def pause(self) -> None:
         """What is allocated from now on is not the step's."""
-        self.end(self._phase, then=self._phase)
-        self._paused_at = bytes_in_use(self._device)
+        if self._meter is not None and self._paused_at is None:
+            self._highest = max(self._highest, self._meter.reset() + self.offset)
+            self._paused_at = bytes_in_use(self._device)
 
     def resume(self) -> None:
         """Bytes count again; those that came meanwhile and stay are somebody else's."""
-        if self._meter is not None:
+        if self._meter is not None and self._paused_at is not None:
             self._base += bytes_in_use(self._device) - self._paused_at
             self._meter.reset()
+        self._paused_at = None
 
     def stop(self) -> None:
-        """Measure no more; the peaks stay."""
-        if self._meter is not None:
-            self._meter.stop()
-            self._meter = None
+        """Measure no more."""
+        meter, self._meter = self._meter, None
+        if meter is not None:
+            meter.stop()
 
 
-def pause_others(own: StepMeter | None) -> tuple[StepMeter, ...]:
-    """Pause every meter that runs but one; for `resume`."""
-    others = tuple(m for r in _STARTED if (m := r()) is not None and m is not own and m.runs)
-    for meter in others:
+def pause_all() -> tuple[StepMeter, ...]:
+    """Pause every meter that runs and does not pause yet; for `resume`."""
+    running = tuple(m for r in _STARTED if (m := r()) is not None and m.runs and not m.paused)
+    for meter in running:
         meter.pause()
-    return others
+    return running
 
 
 def resume(meters: tuple[StepMeter, ...]) -> None:

@@ -1,58 +1,53 @@
-"""One module under one budget: when to plan, with which resident bytes, and what the steps then measured.
+"""One module under one budget: its calls, what is resident beside them, and what they measured.
 
 Planning waits for the first forward: only then are the inputs, the gradients of an earlier step and the optimizer's
 state there to be counted. A plan is made anew when the resident bytes grow beyond those it was made for, when a
 measured step shows more bytes than were predicted (the loss outside the module, above all), and when the densities of
 encoded storages have moved (`density.py`).
+
+A call that waits for its backward while others run holds bytes beside them. Nobody knows of that before it happens, so
+the first round makes room as it goes: what waits gives up what it saved, and its forward runs again (`again.py`). From
+then on the plans know how much must be left for whom (`learn.py`).
 """
 
 from __future__ import annotations
 
-import gc
-import warnings
+import contextlib
 import weakref
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any, final
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, final
 
 import torch
 
-from ..codecs import DensityMeter
 from ..device import allocator
 from ..device.clock import Stopwatch
-from ..device.memory import peak_rss_bytes
 from ..device.place import CPU
 from ..errors import BudgetError
 from ..fx import CapturedStep, RewrittenStep
-from ..prepared import Learned, Prepare, Prepared, guessed_outside, released
-from ..runtime.executor import Host
-from ..runtime.frame import Frame
+from ..prepared import Prepare, Prepared
+from ..runtime.executor import Host, repeat_forward
+from ..runtime.frame import Frame, storage_bytes
 from ..runtime.recording import Recorder
 from ..runtime.tiers import Tier
 from ..values import RunRecord
-from .density import DensityWatch
-from .meter import StepMeter, pause_others, resume
+from .again import Again
+from .figures import run_record
+from .learn import learn
+from .meter import StepMeter, pause_all, resume
 from .optimizers import Optimizers
-from .residents import buffers, owned
-from .state import Measured, Running, Track, transferred
+from .plans import OBJECT_SPREAD, Plans
+from .refuse import beside_waiting, check_loss, no_room_beside, no_room_kept
+from .residents import buffers, named_bytes, shapes
+from .state import Call, Measured, Round, Track, transferred
 from .updates import Updating, left_out
-
-#: Plans made anew because a step went over its budget. A second one was needed where both ends of a step were over.
-MOST_CORRECTIONS = 3
-#: Share of the budget that is reserved in vain before the densities seen are worth another plan.
-ROOM_WORTH_A_PLAN = 0.02
-#: Another plan is made where the loss took this share of the budget, or of the predicted peak, more or less than planned.
-LOSS_WORTH_A_PLAN = 0.01
-#: Bytes of objects by which steps differ: the budget that an error names has room for them, and one step that is over
-#: by no more is no reason to plan again (a process's table that doubles in the middle of it); a second one is.
-OBJECT_SPREAD = 2**16
-#: Shares of the guess for a loss not seen yet that are tried where the whole of it does not fit.
-SMALLER_GUESSES = (2 / 3, 1 / 3, 0.0)
+from .waiting import Waiting
 
 
 @final
 class Session(Host, Updating):
     """Owns the tiers, the meter and the current plans of one module."""
+
+    _all: ClassVar[weakref.WeakSet[Session]] = weakref.WeakSet()
 
     def __init__(
         self,
@@ -62,13 +57,16 @@ class Session(Host, Updating):
         prepare: Prepare,
         budget_bytes: int,
         device: torch.device = CPU,
+        *,
+        repeats: bool = True,
     ) -> None:
         self._module, self.device = weakref.ref(module), device
         self.optimizers = Optimizers(optimizer, device)
-        self._tiers, self._prepare, self.budget_bytes = tiers, prepare, budget_bytes
-        self._tracks: weakref.WeakKeyDictionary[CapturedStep, Track] = weakref.WeakKeyDictionary()
+        self._tiers, self.budget_bytes = tiers, budget_bytes
+        self.notes: list[str] = []
+        self.plans = Plans(prepare, tiers, budget_bytes, self.optimizers, self.notes)
         self._latest: Track | None = None
-        self._running: Running | None = None
+        self._round: Round | None = None
         self._paused: tuple[StepMeter, ...] = ()
         #: Whether the step that begins next is to be recorded.
         self.recording = False
@@ -76,9 +74,8 @@ class Session(Host, Updating):
         self.capture_seconds = 0.0
         #: Steps that began under plan.
         self.calls = self.backwards = 0
-        self.notes: list[str] = []
-        self._shown = DensityMeter(margin=0.0)
-        self._waiting: weakref.WeakKeyDictionary[Frame, Track] = weakref.WeakKeyDictionary()
+        self._waiting = Waiting(repeats=repeats)
+        self._all.add(self)
 
     @property
     def tiers(self) -> dict[str, Tier]:
@@ -90,7 +87,9 @@ class Session(Host, Updating):
 
     @property
     def recorder(self) -> Recorder | None:
-        return self._running.recorder if self._running is not None else None
+        """Records the first call of a round."""
+        under_way = self._round
+        return under_way.recorder if under_way is not None and len(under_way.calls) == 1 else None
 
     @property
     def prepared(self) -> Prepared | None:
@@ -100,258 +99,281 @@ class Session(Host, Updating):
     # The step, phase by phase.
 
     def called(self) -> None:
-        """The module is called: until `runs`, it is captured and planned, which counts in no other's step."""
-        self._paused = pause_others(self._running.meter if self._running is not None else None)
+        """The module is called: until `runs`, it is captured and planned, which counts in no step."""
+        self._paused += pause_all()
 
     def runs(self) -> None:
         """From now on the module computes, or its call is over."""
         resume(self._paused)
         self._paused = ()
 
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Planning in the middle of a step counts in none."""
+        self.called()
+        try:
+            yield
+        finally:
+            self.runs()
+
     def begin(self, step: CapturedStep, args: list[Any]) -> RewrittenStep:
-        track = self._tracks.get(step)
-        if track is None:
-            track = self._tracks[step] = Track(densities=DensityWatch(step.graph, self._shown))
-        if self._running is not None and "update" in self._running.meter.peaks:
-            self._finish()  # not all of several optimizers have updated in it
-        resident = self.resident_bytes(args)
-        counted = resident - self.optimizers.beside
-        if track.prepared is None or counted > track.resident:
-            track.prepared = self._plan_for(step, track, counted)
-        elif track.stale or self._drifted(track, track.prepared):
-            track.prepared = self._plan_again(step, track, track.prepared)
+        if self._round is not None and (self._round.updated or not self._waiting.any_in(self._round)):
+            self._finish()
+        track = self.plans.track(step, len(self._round.calls) if self._round is not None else 0)
+        track.inputs = track.inputs or shapes(args, self._module())
+        made = self._planned(step, track, args)
         self._latest, self.calls = track, self.calls + 1
         self.runs()
-        self._start(track, step, resident, args)
-        return track.prepared.rewritten
+        resident = self._resident(args)
+        for other in list(self._all):
+            if other is not self and other.device == self.device:
+                other.make_room(made.plan.predicted_peak_bytes - resident)
+        self._start(track, step, made, args)
+        return made.rewritten
 
-    def _plan_for(self, step: CapturedStep, track: Track, resident: int) -> Prepared:
-        """With so many resident bytes; where only the state of an optimizer that was not given does not fit, without."""
-        before, track.resident = track.resident, max(resident, track.resident)
-        try:
-            return self._plan(step, track)
-        except BudgetError as error:
-            if not self.optimizers.leave_out():
-                raise
-            warned = self.measured.peak > self.budget_bytes  # of its first update
-            self.notes.append(left_out(self.optimizers.beside, error, warn=not warned))
-            track.resident = max(resident - self.optimizers.beside, before)
-            return track.prepared or self._plan(step, track)
-
-    def _plan(self, step: CapturedStep, track: Track) -> Prepared:
-        prepared = self._prepared_for(step, track)
-        self.notes += [track.stale] if track.stale else []
-        track.stale, track.drifted = "", False
-        track.densities.planned()
-        encodes = any(d.encoded_bytes for d in prepared.plan.decisions)
-        # What is denser than planned goes to a tier, whose threads must have started before the step is counted.
-        for tier in self._tiers.values():
-            tier.reserve(prepared.plan.swapped_bytes or int(encodes))
-        gc.collect()  # planning leaves graphs in cycles, which would come free in the middle of the step's count
-        # Pages of the steps before would stand in the first one's resident set.
-        allocator.trim(everything=True)
-        self.measured.peak = track.steps = 0
-        return prepared
-
-    def _learned(self, step: CapturedStep, track: Track) -> Learned:
-        return Learned(
-            resident=max(0, track.resident - step.graph.resident_bytes),
-            outside=track.outside,
-            update=self.optimizers.workspace,
-            bias=track.bias,
-            densities=track.densities.expected(),
-            costs=track.prepared.profile.ops if track.prepared is not None else (),
-        )
-
-    def _prepared_for(self, step: CapturedStep, track: Track) -> Prepared:
-        """With what is known; where only the guess of what the loss takes does not fit, with a smaller one."""
-        learned = self._learned(step, track)
-        try:
-            return self._prepare(step, learned)
-        except BudgetError as error:
-            if type(error) is not BudgetError or track.outside is not None:
-                raise
-            whole = guessed_outside(step)
-            for guess in (int(share * whole) for share in SMALLER_GUESSES):
-                if error.smallest_feasible_bytes - (whole - guess) > self.budget_bytes:
-                    continue  # no position needs less by more than that
-                try:
-                    prepared = self._prepare(step, replace(learned, outside=guess))
-                except BudgetError:
+    def _planned(self, step: CapturedStep, track: Track, args: list[Any]) -> Prepared:
+        """A plan beside what waits; where none fits, what waits gives up its saved values."""
+        while True:
+            try:
+                return self.plans.bring(step, track, self._resident(args))
+            except BudgetError as error:
+                if type(error) is not BudgetError:
+                    raise
+                if self._give_up(error.smallest_feasible_bytes - self.budget_bytes):
                     continue
-                track.tight = True
-                return prepared
-            raise
+                if not self.optimizers.leave_out():
+                    raise self._refusal(error, step, self._resident(args)) from None
+                warned = self.measured.peak > self.budget_bytes  # of its first update
+                self.notes.append(left_out(self.optimizers.beside, error, warn=not warned))
 
-    def _plan_again(self, step: CapturedStep, track: Track, before: Prepared) -> Prepared:
-        """With what was learned; if no plan fits that, the one in force has served so far and stays."""
-        try:
-            return self._plan(step, track)
-        except BudgetError as error:
-            if track.tight and self.measured.peak > self.budget_bytes:  # the guess for the loss was too small
-                raise
-            if track.drifted and track.densities.refused():
-                return self._plan_again(step, track, before)
-            note = f"{track.stale}, in vain, so the plan before stays: {error}"
-            warnings.warn(note, RuntimeWarning, stacklevel=2)
-            self.notes.append(note)
-            track.final = not track.drifted
-            track.stale, track.drifted = "", False
-            return before
+    def _resident(self, args: Iterable[Any]) -> int:
+        """Bytes of the step that are there when a call begins: those known by name, or all that were counted in the
+        round, if those are more than objects more."""
+        known = self.resident_bytes(args) - self.optimizers.beside
+        counted = self._round.now - self.optimizers.beside if self._round is not None else 0
+        return counted if counted > known + 2 * OBJECT_SPREAD else known
 
-    def _drifted(self, track: Track, made: Prepared) -> bool:
-        """Whether the densities have moved so far that another plan is worth its time."""
-        worth = int(self.budget_bytes * ROOM_WORTH_A_PLAN)
-        track.stale = "" if track.final else track.densities.reason(made.plan, worth)
-        track.drifted = bool(track.stale)
-        return track.drifted
+    def _start(self, track: Track, step: CapturedStep, made: Prepared, args: list[Any]) -> None:
+        known = self.resident_bytes(args)
+        if self._round is None:
+            unborn = self.optimizers.unborn()
+            self.optimizers.begin()
+            self._round = Round(
+                meter=StepMeter(known - unborn, self.device),
+                unborn=unborn,
+                time=Stopwatch(self.device),
+                counters=transferred(self._tiers.values()),
+            )
+            if self.recording:
+                self.recording, meter = False, self._round.meter
+                names = [s.name for s in step.graph.storages]
+                self._round.recorder = Recorder(
+                    names, self._tiers.values(), lambda: meter.offset, self.device
+                )
+        else:
+            self._segment("outside")
+            self._round.meter.count(max(0, known - self._round.now))
+        self._round.calls.append(Call(track=track, step=step, made=made, start=self._round.now))
+        self._round.given = Again(step, track.repeats, args)
 
-    def _start(self, track: Track, step: CapturedStep, resident: int, args: list[Any]) -> None:
-        if self._running is not None:
-            # A recording that was given up begins anew.
-            self.recording |= self._running.stop()
-        unborn = self.optimizers.unborn()
-        self.optimizers.begin()
-        self._running = Running(
-            track=track,
-            step=step,
-            meter=StepMeter(resident - unborn, self.device),
-            unborn=unborn,
-            time=Stopwatch(self.device),
-            counters=transferred(self._tiers.values()),
-            inputs=frozenset(a.untyped_storage()._cdata for a in args if isinstance(a, torch.Tensor)),
-        )
-        if self.recording:
-            self.recording, meter = False, self._running.meter
-            names = [s.name for s in step.graph.storages]
-            self._running.recorder = Recorder(names, self._tiers.values(), lambda: meter.offset, self.device)
+    def _segment(self, phase: str, call: Call | None = None) -> None:
+        """A part of the round has ended, and its peak is known: for the other calls that wait it was outside."""
+        under_way = self._round
+        if under_way is None or not under_way.meter.runs:
+            return
+        peak = under_way.meter.end()
+        under_way.peak = max(peak, under_way.peak)
+        if call is not None:
+            call.saw(phase, peak)
+        for other in under_way.calls:
+            if other is not call and (phase == "update" or (other.end and not other.done)):
+                other.saw("update" if phase == "update" else "outside", peak)
 
     def forward_done(self, frame: Frame) -> None:
-        if self._running is not None:
-            self._running.meter.end("forward", then="outside")
-            frame.held_bytes = self._running.meter.grown
-            frame.inputs = {s: n for s, n in frame.saved_storages().items() if s in self._running.inputs}
-        if self._latest is not None:
-            self._waiting[frame] = self._latest
-
-    def backward_begins(self) -> None:
-        run = self._running
-        if run is None:
+        under_way = self._round
+        if under_way is None or under_way.given is None:
             return
-        run.meter.end("outside", then="backward")
-        if run.recorder is not None:
-            run.recorder.between("outside the module")
-        made, unknown = run.track.prepared, run.track.tight and run.track.outside is None
-        if made is not None and unknown and run.meter.peaks.get("outside", 0) > self.budget_bytes:
-            self._learn_outside(run.track, made, run)
-            run.track.outside = (run.track.outside or 0) + OBJECT_SPREAD
-            self.called()
+        call = under_way.calls[-1]
+        self._segment("forward", call)
+        call.end = under_way.now
+        frame.held_bytes = max(0, call.end - call.start)
+        frame.again, under_way.given = under_way.given, None
+        frame.inputs = frame.again.storages()
+        self._waiting.add(frame, call)
+        if call.track.gives_up:
+            self._waiting.let_go(frame, call)
+
+    def backward_begins(self, frame: Frame, tangents: list[Any], *, keep: bool) -> tuple[Frame, bool]:
+        call = self._waiting.of(frame)
+        if call is None:
+            return frame, keep
+        under_way = self._joined(call)
+        self._segment("outside")
+        if under_way.recorder is not None:
+            under_way.recorder.between("outside the module")
+        if not call.done:
+            with self._aside():
+                check_loss(call, under_way, self.plans)
+        call.begun = True
+        if not frame.given_up and not self._fits(frame, call, keep=keep):
+            if keep and self._fits(frame, call, keep=False):
+                call.keeps = False
+                return frame, False
+            self._waiting.let_go(frame, call)
+        if not frame.given_up:
+            return frame, keep
+        return self._again(frame, call, tangents), False
+
+    def _joined(self, call: Call) -> Round:
+        """The round under way, with this call in it: a backward may come after the update, or again."""
+        if self._round is None:
+            call.split = True
+            held = self.resident_bytes(())
+            self._round = Round(
+                meter=StepMeter(held, self.device),
+                unborn=0,
+                time=Stopwatch(self.device),
+                counters=transferred(self._tiers.values()),
+            )
+        if call not in self._round.calls:
+            call.split = True
+            self._round.calls.append(call)
+        return self._round
+
+    def _fits(self, frame: Frame, call: Call, *, keep: bool) -> bool:
+        """Whether a backward fits beside all that is alive now; what waits makes room. True where nothing helps.
+
+        Raises:
+            BudgetError: autograd would keep more than the budget has room for, and the forward may not run again.
+        """
+        assert self._round is not None
+        made, boundary = call.made, call.step.boundary
+        alive = made.phase_peaks["outside"] - made.profile.ops[boundary].workspace_bytes
+        call.extra = max(call.extra, self._round.now - alive)
+        peak = self.plans.kept_peak(call.track, made) if keep else made.phase_peaks.get("backward", 0)
+        over = peak + max(0, self._round.now - alive) - self.budget_bytes - OBJECT_SPREAD
+        if over <= 0 or self._give_up(over, but=frame):
+            return True
+        if self._waiting.may_give_up(frame):
+            return False
+        if keep and not call.done:
+            raise no_room_kept(call, self.budget_bytes, peak + max(0, self._round.now - alive), self.plans)
+        return True
+
+    def _again(self, frame: Frame, call: Call, tangents: list[Any]) -> Frame:
+        """The forward of a call runs again, under a plan for what is alive beside it now."""
+        assert self._round is not None
+        assert frame.again is not None
+        args, incoming = frame.again.args(), storage_bytes(tangents)
+        resident = max(0, self._round.now - incoming)
+        with self._aside():
             try:
-                self._prepare(
-                    run.step, self._learned(run.step, run.track)
-                )  # a BudgetError where nothing fits
-            finally:
-                self.runs()
+                made = self.plans.again(call.step, call.track, resident)
+            except BudgetError as error:
+                raise no_room_beside(error, self.budget_bytes, len(self._waiting)) from None
+        call.reran = True
+        with frame.again.replayed():
+            return repeat_forward(call.step, made.rewritten, self._tiers, args)
 
     def backward_done(self, frame: Frame, *, kept: bool) -> None:
-        track = self._waiting.get(frame) if kept else self._waiting.pop(frame, None)
-        if track is not None and not frame.reported:  # another backward of the same step shows nothing new
-            frame.reported = True
-            track.densities.saw(frame.densities, frame.overflowed)
-            self.measured.encoded = frame.encoded_bytes
-        run = self._running
-        if run is None:
+        call = self._waiting.of(frame)
+        if not kept:
+            self._waiting.gone(frame)
+        if call is None or self._round is None:
             return
-        run.meter.end("backward", then="update")
-        run.time.stop()
-        self.measured.time = run.time
-        out, into, stall = (b - a for a, b in zip(run.counters, transferred(self._tiers.values())))
+        if not frame.reported:  # another backward of the same step shows nothing new
+            frame.reported = True
+            call.track.densities.saw(frame.densities, frame.overflowed)
+            self.measured.encoded = frame.encoded_bytes
+        if kept and not call.keeps and not frame.given_up:
+            self._waiting.let_go(frame, call)
+        self._segment("backward", call)
+        call.done = True
+        under_way = self._round
+        under_way.time.stop()
+        self.measured.time = under_way.time
+        out, into, stall = (b - a for a, b in zip(under_way.counters, transferred(self._tiers.values())))
         self.measured.bytes_out, self.measured.bytes_in, self.measured.stall = int(out), int(into), stall
         self.measured.steps += 1
-        self.note_peak(run.meter)
         self.backwards += 1
-        if not self.optimizers:
+        call.track.ran += 1
+        self._note_peaks(under_way)
+        if not self.optimizers and not self._waiting.any_in(under_way):
             self._finish()
 
     @property
     def stepping(self) -> bool:
-        return self._running is not None
+        return self._round is not None
 
     def updated(self, *, all_stepped: bool) -> None:
-        if self._running is not None and "backward" in self._running.meter.peaks:
-            self._running.meter.end("update", then="update")
-            if self._running.recorder is not None:
-                self._running.recorder.between("update")
-            self.note_peak(self._running.meter)
+        if self._round is not None and any(call.done for call in self._round.calls):
+            self._segment("update")
+            self._round.updated = True
+            if self._round.recorder is not None:
+                self._round.recorder.between("update")
+            self._note_peaks(self._round)
             if all_stepped:
                 self._finish()
 
-    def note_peak(self, meter: StepMeter) -> int:
-        self.measured.peak = max(self.measured.peak, *meter.peaks.values())
-        return self.measured.peak
+    def note_peak(self, peak: int) -> int:
+        self.measured.peak = max(self.measured.peak, peak)
+        if self._latest is not None:
+            self._latest.peak = max(self._latest.peak, peak)
+        return peak
+
+    def _note_peaks(self, under_way: Round) -> None:
+        self.note_peak(under_way.peak)
+        for call in under_way.calls:
+            if call.done:
+                call.track.peak = max([call.track.peak, *call.peaks.values()])
 
     def _finish(self) -> None:
-        run, self._running = self._running, None
+        under_way, self._round = self._round, None
         allocator.trim()
-        if run is None:
+        if under_way is None:
             return
-        run.meter.stop()
-        if run.recorder is not None:
-            self.measured.timeline = run.recorder.close()
-        self._learn(run.track, run)
+        self._note_peaks(under_way)
+        under_way.meter.stop()
+        if under_way.recorder is not None:
+            if under_way.complete:
+                self.measured.timeline = under_way.recorder.close()
+            else:
+                under_way.recorder.close()
+                self.recording = True  # a recording that was given up begins anew
+        learn(under_way, self.plans)
 
-    def _learn(self, track: Track, run: Running) -> None:
-        """From a measured step: bytes outside the module, and whether to plan again."""
-        if (made := track.prepared) is None or track.final:
-            return
-        if fresh := track.outside is None:
-            self._learn_outside(track, made, run)
-        # The plan counts the optimizer's state from the start; a first step has it from its update only.
-        peaks = {p: n + (run.unborn if p != "update" else 0) for p, n in run.meter.peaks.items()}
-        worst, track.steps = max(peaks.values()), track.steps + 1
-        # What a process allocates once in a first step no plan can shrink; the loss's bytes are known from it on.
-        limit = self.budget_bytes + self.optimizers.beside
-        if worst <= limit or (track.steps == 1 and (fresh or worst != peaks.get("outside"))):
-            return
-        track.over += 1
-        again = track.over > 1 or worst > limit + OBJECT_SPREAD
-        if again and track.corrections < MOST_CORRECTIONS:
-            track.corrections += 1
-            track.bias += max(
-                0, *(peaks.get(p, 0) - made.phase_peaks.get(p, 0) for p in ("forward", "backward"))
-            )
-            more = {p: max(0, peaks.get(p, 0) - made.phase_peaks.get(p, 0)) for p in ("outside", "update")}
-            track.outside = None if track.outside is None else track.outside + more["outside"]
-            self.optimizers.learned_workspace += more["update"]
-            track.stale = (
-                f"a step reached {worst} bytes, over the budget of {self.budget_bytes}: "
-                "planned again with what was measured"
-            )
+    # What waits.
 
-    def _learn_outside(self, track: Track, made: Prepared, run: Running) -> None:
-        """Replace the guess of what the loss takes by what it took; plan again where that frees room.
+    def make_room(self, growth: int) -> None:
+        """Another module's step begins and takes so many bytes. Once that was seen, the plans have room for it."""
+        if self._round is not None and any(
+            call.track.outside is None for _, call in self._waiting.untouched()
+        ):
+            self._give_up(self._round.now + growth - self.budget_bytes)
 
-        What is kept free for objects stays free beside it: later steps had up to 70 KB more of them than the first.
-        """
-        if "outside" not in run.meter.peaks:
-            return
-        boundary = next(op.index for op in made.graph.ops if op.phase == "outside")
-        guess = made.profile.ops[boundary].workspace_bytes
-        spare = made.phase_peaks.get("outside", 0) - made.object_bytes
-        track.outside = max(0, guess + run.unborn + run.meter.peaks["outside"] - spare)
-        worth = LOSS_WORTH_A_PLAN * min(self.budget_bytes, made.plan.predicted_peak_bytes)
-        if abs(guess - track.outside) > worth:
-            track.stale = "planned again with the bytes that the loss took"
+    def _give_up(self, needed: int, *, but: Frame | None = None) -> int:
+        """As `Waiting.give_up`; what comes free is the steps' own, also in the middle of planning."""
+        paused = bool(self._paused)
+        self.runs()
+        freed = self._waiting.give_up(needed, but=but)
+        if paused:
+            self.called()
+        return freed
+
+    def _refusal(self, error: BudgetError, step: CapturedStep, resident: int) -> BudgetError:
+        """The error for a call that does not fit, with the budget that holds what waits beside it as well."""
+        waiting = self._waiting.untouched()
+        return beside_waiting(error, waiting, step, resident, self.plans) if waiting else error
 
     def close(self) -> None:
         """Let go of plans, graphs and tiers. A step whose backward is yet to come keeps what it needs."""
-        if self._running is not None:
-            self._running.stop()
+        if self._round is not None:
+            self._round.close()
         for tier in () if self._waiting else self._tiers.values():
             tier.close()
-        self._tracks.clear()
-        self._running = self._latest = None
-        self._tiers, self._prepare = {}, released
+        self.plans.close()
+        self._round = self._latest = None
+        self._tiers = {}
 
     # What is resident.
 
@@ -360,14 +382,11 @@ class Session(Host, Updating):
 
     def resident_bytes(self, args: Iterable[Any]) -> int:
         """Bytes of the module, its gradients, the optimizer's state and the inputs, each storage once."""
-        held: dict[int, int] = {}
-        for tensor in (*owned(self._module()), *args):
-            if isinstance(tensor, torch.Tensor) and tensor.device.type == self.device.type:
-                held[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        held, waiting = named_bytes(self._module(), args, self.device), 0
         # Forwards whose backward has yet to come keep their inputs and saved values meanwhile.
-        for frame in self._waiting:
+        for frame in self._waiting.frames():
             held |= frame.inputs
-        waiting = sum(frame.held_bytes for frame in self._waiting)
+            waiting += frame.held_bytes
         held |= self.optimizers.storages()
         inside = self.optimizers.workspace if self.optimizers.runs_steps else 0
         return sum(held.values()) + self.optimizers.unborn() + inside + waiting
@@ -378,33 +397,6 @@ class Session(Host, Updating):
         """The figures so far, or None before the first step."""
         if self._latest is None or self._latest.prepared is None:
             return None
-        made, plan, seen = self._latest.prepared, self._latest.prepared.plan, self.measured
-        return RunRecord(
-            budget_bytes=self.budget_bytes,
-            plain_peak_bytes=plan.plain_peak_bytes,
-            predicted_peak_bytes=plan.predicted_peak_bytes,
-            measured_peak_bytes=seen.peak,
-            resident_bytes=plan.resident_bytes,
-            swapped_out_bytes=seen.bytes_out,
-            swapped_in_bytes=seen.bytes_in,
-            stall_seconds=seen.stall,
-            predicted_step_seconds=plan.predicted_step_seconds,
-            measured_step_seconds=seen.seconds,
-            decisions=plan.decisions,
-            refusals=plan.refusals,
-            planner=plan.planner,
-            plain_step_seconds=plan.plain_step_seconds,
-            recomputed_flops=plan.recomputed_flops,
-            plain_flops=plan.plain_flops,
-            rss_peak_bytes=peak_rss_bytes(),
-            steps=seen.steps,
-            capture_seconds=self.capture_seconds,
-            measure_seconds=made.measure_seconds,
-            planning_seconds=made.planning_seconds,
-            rewrite_seconds=made.rewrite_seconds,
-            storage_names=tuple(s.name for s in made.graph.storages),
-            storage_bytes=tuple(s.nbytes for s in made.graph.storages),
-            encoded_bytes=seen.encoded,
-            measured_timeline=seen.timeline,
-            notes=(*self.notes, *self._latest.densities.notes()),
+        return run_record(
+            self.plans, self._latest, self._latest.prepared, self.measured, self.notes, self.capture_seconds
         )

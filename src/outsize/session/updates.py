@@ -43,8 +43,8 @@ class Updating(ABC):
         """Bytes of the module, its gradients, the optimizers' state and the inputs."""
 
     @abstractmethod
-    def note_peak(self, meter: StepMeter) -> int:
-        """Take note of what a meter has seen. Returns the highest peak under the current plan."""
+    def note_peak(self, peak: int) -> int:
+        """Take note of what a meter has seen. Returns it."""
 
 
 @final
@@ -108,9 +108,8 @@ class Updates(Updated):
         meter, unplanned, self._meter, self._unplanned = self._meter, self._unplanned, None, False
         if meter is None:
             return
-        meter.end("update")
+        peak = self._session.note_peak(meter.end())
         meter.stop()
-        peak = self._session.note_peak(meter)
         if late is not None:
             self._found(late, peak)
         elif unplanned and peak > self._session.budget_bytes and not self._said:
