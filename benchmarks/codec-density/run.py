@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import outsize
 from outsize import api
-from outsize.density import DensityWatch
+from outsize.session.density import DensityWatch
 from outsize.values import Plan
 from outsize.zoo import load
 

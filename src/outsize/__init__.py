@@ -10,12 +10,23 @@ from typing import TYPE_CHECKING, Any, final
 from .errors import BudgetError, OutsizeError
 
 if TYPE_CHECKING:
-    from .api import compile, meter, plan, record, report
+    from .api import compile, meter, plan, record, release, report
 
 __version__ = "0.1.0"
-__all__ = ["BudgetError", "OutsizeError", "__version__", "compile", "meter", "plan", "record", "report"]
+__all__ = [
+    "BudgetError",
+    "OutsizeError",
+    "__version__",
+    "compile",
+    "meter",
+    "plan",
+    "record",
+    "release",
+    "report",
+]
 
-_LAZY = ("compile", "meter", "plan", "record", "report")
+_ROOMS = ("codecs", "device", "parallel", "programs", "values", "zoo")
+_LAZY = ("compile", "meter", "plan", "record", "release", "report")
 
 
 def __getattr__(name: str) -> Any:
@@ -26,9 +37,13 @@ def __getattr__(name: str) -> Any:
         importlib.import_module(".report", __name__)
         globals().update({call: getattr(api, call) for call in _LAZY})
         return globals()[name]
-    if name in ("codecs", "parallel", "programs", "zoo", "device", "values"):
+    if name in _ROOMS:
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module 'outsize' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_ROOMS})
 
 
 @final

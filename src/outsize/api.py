@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import functools
-import time
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
 
-from .capture import Backend, check_version, compiled_call, dynamo_settings
+from .capture import Backend, check_version, compiled_call, forget
 from .decide import ACTIONS, Options, decide, prepare
 from .device import allocator, memory
 from .device.place import CPU, device_of
@@ -25,18 +22,18 @@ from .measure import (
 )
 from .plan import lower, simulate
 from .plan.settings import MOST_EFFORT
-from .prepared import Learned, Prepared
-from .runtime.executor import StepProgram, plain_forward
+from .prepared import Learned, released
 from .runtime.tiers import DiskTier, HostSettings, HostTier, Tier
-from .session import Session
+from .session import SESSIONS, Session, install, session_of
+from .session import release as _release
 from .units import parse_bytes
 from .values import Plan, RunRecord
 
-__all__ = ["capture", "compile", "meter", "plan", "report", "sweep"]
+__all__ = ["capture", "compile", "meter", "plan", "record", "release", "report", "sweep"]
 
 #: Lossy codecs that a step may use, and their largest relative error.
 LOSSY_IN_STEPS = {"bf16": 2.0**-8}
-_SESSIONS: weakref.WeakKeyDictionary[torch.nn.Module, Session] = weakref.WeakKeyDictionary()
+_SESSIONS = SESSIONS
 
 
 def compile(
@@ -103,7 +100,9 @@ def compile(
     allocator.install()
     tiers = _tiers(device, options) if {"swap", "encode"} & set(actions) else {}
     planned = functools.partial(prepare, options)
-    return _install(module, Session(module, optimizer, tiers, planned, options.budget_bytes, device))
+    repeats = "recompute" in options.actions
+    session = Session(module, optimizer, tiers, planned, options.budget_bytes, device, repeats=repeats)
+    return install(module, session)
 
 
 def _suits(device: torch.device, disk: object, disk_budget: object, inner: str) -> None:
@@ -135,7 +134,20 @@ def meter(module: torch.nn.Module, *, optimizer: torch.optim.Optimizer | None = 
     memory.check_counted(device)
     options = Options(budget_bytes=2**62, actions=())
     planned = functools.partial(prepare, options)
-    return _install(module, Session(module, optimizer, {}, planned, options.budget_bytes, device))
+    return install(module, Session(module, optimizer, {}, planned, options.budget_bytes, device))
+
+
+def release(module: torch.nn.Module) -> torch.nn.Module:
+    """Give the plain module back: its own call, and everything that was made for it freed.
+
+    Hooks, threads, the swap file, plans, graphs and what torch's compiler keeps go; parameters, buffers and gradients
+    stay. It may be called again, on a module that was never compiled, and after an error. All of that happens by itself
+    when the module goes.
+
+    Returns:
+        the module.
+    """
+    return _release(module)
 
 
 def report(module: torch.nn.Module, *, timelines: bool = True) -> RunRecord:
@@ -148,7 +160,7 @@ def report(module: torch.nn.Module, *, timelines: bool = True) -> RunRecord:
     Raises:
         OutsizeError: the module is not compiled here, or has not run a step yet.
     """
-    session = _session(module)
+    session = session_of(module)
     record = session.record() if session is not None else None
     if session is None or record is None:
         raise OutsizeError("there is nothing to report: call outsize.compile(module) and run a step first")
@@ -170,16 +182,11 @@ def record(module: torch.nn.Module) -> None:
     Raises:
         OutsizeError: the module is not compiled here.
     """
-    if (session := _session(module)) is None:
+    if (session := session_of(module)) is None:
         raise OutsizeError(
             "there is no step to record: call outsize.compile(module) or outsize.meter(module) first"
         )
     session.recording = True
-
-
-def _session(module: torch.nn.Module) -> Session | None:
-    inner = getattr(module, "module", module)  # what `outsize.parallel.distribute` wraps
-    return _SESSIONS.get(module) or _SESSIONS.get(inner)
 
 
 def plan(
@@ -285,13 +292,9 @@ def _unlearned(
     optimizer: torch.optim.Optimizer | None,
 ) -> Learned:
     """What is known of a step that has not run: the resident bytes that its graph does not hold."""
-    counts = Session(module, optimizer, {}, _unused, 0, step.device)
+    counts = Session(module, optimizer, {}, released, 0, step.device)
     resident = max(0, counts.resident_bytes(args) - step.graph.resident_bytes)
-    return Learned(resident=resident, update=counts.update_workspace)
-
-
-def _unused(*_: Any) -> Prepared:
-    raise OutsizeError("a session that only counts was asked to plan")
+    return Learned(resident=resident, update=counts.optimizers.workspace)
 
 
 class _Captured(OutsizeError):
@@ -316,54 +319,14 @@ def capture(module: torch.nn.Module, args: tuple[Any, ...]) -> CapturedStep:
     def no_step(_: Any) -> Any:
         raise CaptureError("the module's result needs no gradient here, so there is no training step to plan")
 
+    backend = Backend(stop, no_step)
     try:
-        with dynamo_settings():
-            compiled_call(module, Backend(stop, no_step))(*args)
+        compiled_call(module, backend)(*args)
     except _Captured as captured:
         return captured.step
+    finally:
+        forget(backend)
     raise CaptureError("torch.compile found nothing to capture in this module's forward")
-
-
-def _install(module: torch.nn.Module, session: Session) -> torch.nn.Module:
-    check_version()
-
-    def evaluated(forward: GraphModule) -> Callable[[list[Any]], Any]:
-        program = plain_forward(forward)
-
-        def run(inputs: list[Any]) -> Any:
-            session.runs()
-            return program(inputs)
-
-        return run
-
-    def planned(step: CapturedStep) -> StepProgram:
-        if step.device != session.device:
-            raise OutsizeError(
-                f"the module was on {session.device} when it was compiled and runs on {step.device} now: move it first, "
-                "then call outsize.compile"
-            )
-        return StepProgram(step, session)
-
-    backend = Backend(planned, evaluated)
-    compiled = compiled_call(module, backend)
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        start, graphs = time.perf_counter(), backend.graphs
-        session.called()
-        try:
-            with dynamo_settings():
-                result = compiled(*args, **kwargs)
-        finally:
-            session.runs()
-        if backend.graphs == 0:
-            raise CaptureError("torch.compile captured no graph of this module, so no budget can be kept")
-        if backend.graphs > graphs:
-            session.capture_seconds = time.perf_counter() - start
-        return result
-
-    module._compiled_call_impl = call
-    _SESSIONS[module] = session
-    return module
 
 
 def _allowed(lossy: dict[str, float] | None) -> dict[str, float] | None:

@@ -12,11 +12,12 @@ from .fx import CapturedStep
 from .links import disk_link, host_link
 from .measure import Hardware, MeasureSettings, default_cache, estimate, measure_ops, storage_rates
 from .plan import PlanSettings, check, lower, make_plan, simulate
+from .plan.phases import phase_peaks
 from .prepared import Learned, Prepared, guessed_outside
 from .rewrite import rewrite_step, verify_step
 from .runtime.ops import OPS
 from .slack import compute_slack
-from .values import LinkRate, OpCost, Plan, Profile, Schedule, StepGraph
+from .values import LinkRate, OpCost, Plan, Profile, Schedule, StepGraph, Storage
 
 #: A step's own Python objects and small native blocks, which the allocator's count includes: 30 to 60 KB were seen on
 #: steps of 6 to 60 ops, 300 to 430 KB on 1,000; a process's first steps, its libraries warm, took 50 KB more;
@@ -64,7 +65,7 @@ def decide(step: CapturedStep, learned: Learned, options: Options) -> Decided:
     resident = learned.resident + learned.bias + object_bytes(step.graph)
     costs = _costs(step, learned, options)
     graph = step.graph if options.inner == "inductor" else _as_made(step.graph, costs)
-    graph = replace(graph, extra_resident_bytes=resident)
+    graph = _with_later(replace(graph, extra_resident_bytes=resident), step.boundary, learned.later)
     profile = _profile(step, graph, costs, learned, options)
     clock.append(time.perf_counter())
     made = make_plan(
@@ -84,11 +85,7 @@ def decide(step: CapturedStep, learned: Learned, options: Options) -> Decided:
     timeline = simulate(graph, profile, schedule)
     check(graph, profile, schedule, options.budget_bytes)
     clock.append(time.perf_counter())
-    peaks: dict[str, int] = {}
-    for entry, nbytes in zip(schedule.entries, timeline.residency):
-        if entry.op >= 0:
-            phase = graph.ops[entry.op].phase
-            peaks[phase] = max(nbytes, peaks.get(phase, 0))
+    peaks = phase_peaks(graph, schedule, timeline)
     seconds = (clock[1] - clock[0], clock[2] - clock[1])
     return Decided(graph=graph, profile=profile, plan=made, schedule=schedule, peaks=peaks, seconds=seconds)
 
@@ -113,6 +110,24 @@ def _as_made(graph: StepGraph, costs: Sequence[OpCost]) -> StepGraph:
     return replace(graph, storages=tuple(storages)) if more else graph
 
 
+def _with_later(graph: StepGraph, boundary: int, nbytes: int) -> StepGraph:
+    """With bytes that come between forward and backward and stay: what other calls of the module hold by then."""
+    if not nbytes:
+        return graph
+    index, ops = len(graph.storages), list(graph.ops)
+    held = Storage(
+        index=index,
+        name="other calls",
+        nbytes=nbytes,
+        kind="gradient",
+        producer=boundary,
+        uses=(),
+        dtype="uint8",
+    )
+    ops[boundary] = replace(ops[boundary], writes=(*ops[boundary].writes, index))
+    return replace(graph, ops=tuple(ops), storages=(*graph.storages, held))
+
+
 def _profile(
     step: CapturedStep, graph: StepGraph, known: tuple[OpCost, ...], learned: Learned, options: Options
 ) -> Profile:
@@ -126,7 +141,8 @@ def _profile(
         profile = Profile(ops=known, codecs=rates)
     costs = list(profile.ops)
     outside = guessed_outside(step) if learned.outside is None else learned.outside
-    costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=outside)
+    # What stays from then on was alive when the bytes outside were counted.
+    costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=max(0, outside - learned.later))
     costs[-1] = replace(costs[-1], workspace_bytes=learned.update)
     profile = replace(profile, ops=tuple(costs))
     fits = max(graph.plain_residency(profile.workspace)) <= options.budget_bytes

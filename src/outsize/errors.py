@@ -44,6 +44,20 @@ class BudgetError(OutsizeError):
         self.dominating = tuple(dominating)
 
 
+class BudgetWarning(RuntimeWarning):
+    """A step went over its budget.
+
+    Attributes:
+        peak_bytes: what it reached.
+        budget_bytes: what it had.
+    """
+
+    def __init__(self, message: str, *, peak_bytes: int, budget_bytes: int) -> None:
+        super().__init__(message)
+        self.peak_bytes = peak_bytes
+        self.budget_bytes = budget_bytes
+
+
 class HostBudgetError(BudgetError):
     """The bytes held in the host tier exceed `host_budget`."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from .errors import OutsizeError
 from .fx import CapturedStep, RewrittenStep
 from .values import OpCost, Plan, Profile, StepGraph
 
@@ -31,6 +32,7 @@ class Learned:
     Attributes:
         resident: resident bytes that no op touches.
         outside: bytes that the loss took outside the module, None before the first step.
+        later: bytes alive in the backward that were not there at the forward: gradients and saved values of other calls.
         update: bytes that the optimizer's step needs for a moment.
         bias: bytes that the first step took beyond the prediction.
         densities: storage → share of nonzero elements to plan for.
@@ -39,6 +41,7 @@ class Learned:
 
     resident: int
     outside: int | None = None
+    later: int = 0
     update: int = 0
     bias: int = 0
     densities: dict[int, float] = field(default_factory=dict)
@@ -53,6 +56,15 @@ def guessed_outside(step: CapturedStep) -> int:
     """
     sizes = (step.graph.storages[s].nbytes for s in step.graph.ops[step.boundary].writes)
     return 3 * sum(size for size in sizes if size > 4096)
+
+
+def released(*_: object) -> Prepared:
+    """Prepares nothing: of a session that has ended, or that only counts.
+
+    Raises:
+        OutsizeError: always.
+    """
+    raise OutsizeError("a session that was released, or that only counts, was asked to plan")
 
 
 Prepare = Callable[[CapturedStep, Learned], Prepared]

@@ -188,14 +188,14 @@ def test_autocast_is_part_of_the_step(x: Tensor) -> None:
 
 def test_new_shapes_make_new_plans_under_one_budget(stack: nn.Module, x: Tensor) -> None:
     session = api._SESSIONS[stack]
-    before = len(session._tracks)
+    before = len(session.plans.tracks)
     for rows in (BATCH, BATCH // 2, BATCH):
         stack(x[:rows]).backward()
         report = outsize.report(stack)
         assert report.measured_peak_bytes <= report.budget_bytes
         assert bool(report.decisions) == (rows == BATCH)  # half of it fits as it is
         stack.zero_grad()
-    assert len(session._tracks) == before + 2
+    assert len(session.plans.tracks) == before + 2
 
 
 def test_the_optimizers_state_counts_from_the_first_step(x: Tensor) -> None:

@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import outsize
-from outsize import api, density
+from outsize import api
 from outsize.codecs import DensityMeter
-from outsize.density import DensityWatch
+from outsize.session import density
+from outsize.session.density import DensityWatch
 from outsize.values import Decision, Plan, RunRecord, StepGraph, Storage
 
 SIZE = 100_000

@@ -1,7 +1,5 @@
 """What happens outside the module in its step: the loss, and other modules that are planned meanwhile."""
 
-import re
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +7,7 @@ from torch import nn
 
 import outsize
 from outsize.errors import BudgetError
-from outsize.metering import StepMeter, pause_others, resume
+from outsize.session.meter import StepMeter, pause_all, resume
 
 MIB = 2**20
 
@@ -81,20 +79,20 @@ def deep(budget: int, count: int) -> list[int]:
 
 
 def test_a_loss_far_beyond_the_guess_is_planned_with_once_seen() -> None:
-    first, *later = deep(26 * MIB, 4)
-    assert first > 26 * MIB
-    assert max(later) <= 26 * MIB
+    with pytest.warns(outsize.errors.BudgetWarning, match="in its loss") as caught:
+        first, *later = deep(27 * MIB, 4)
+    (warning,) = (w.message for w in caught)
+    assert isinstance(warning, outsize.errors.BudgetWarning)
+    assert warning.peak_bytes == first > warning.budget_bytes == 27 * MIB
+    assert max(later) <= 27 * MIB
 
 
 def test_the_smallest_budget_for_such_a_loss_is_what_it_takes() -> None:
-    with pytest.warns(RuntimeWarning, match="bytes that the loss took, in vain") as caught:
-        deep(22 * MIB, 3)
-    (needed,) = {int(n) for w in caught for n in re.findall(r"is below (\d+) bytes", str(w.message))}
-    assert 22 * MIB < needed < 26 * MIB
-    budget = int(
-        1.01 * needed
-    )  # it is searched for to a thousandth, and a byte of the loss is not always the same
-    assert max(deep(budget, 4)[1:]) <= budget
+    with pytest.raises(BudgetError) as caught:
+        deep(22 * MIB, 1)
+    needed = caught.value.smallest_feasible_bytes
+    assert 22 * MIB < needed < 27 * MIB
+    assert max(deep(needed, 4)) <= needed, "what a refused step showed is known to the next try"
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # Dynamo looks at it on every input
@@ -125,17 +123,15 @@ def test_planning_another_module_counts_in_no_step(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_paused_meter_forgets_what_was_allocated_meanwhile() -> None:
-    meter, other = StepMeter(0), StepMeter(0)
-    other.end("forward", then="outside")
-    paused = pause_others(meter)
-    assert other in paused
-    assert meter not in paused
+    meter = StepMeter(0)
+    paused = pause_all()
+    assert meter in paused
+    other = StepMeter(0)
+    assert other not in paused
     kept = torch.ones(32 * MIB, dtype=torch.uint8)
     resume(paused)
     more = torch.ones(8 * MIB, dtype=torch.uint8)
-    other.end("outside")
-    meter.end("forward")
-    assert 8 * MIB <= other.peaks["outside"] < 12 * MIB
-    assert meter.peaks["forward"] > 0.99 * (kept.nbytes + more.nbytes)
+    assert 8 * MIB <= meter.end() < 12 * MIB
+    assert other.end() > 0.99 * (kept.nbytes + more.nbytes)
     meter.stop()
     other.stop()

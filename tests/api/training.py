@@ -78,11 +78,12 @@ def rebudget(
 ) -> None:
     """Another budget for a compiled module, without capturing it again: what was learnt is forgotten."""
     session = api._SESSIONS[module]
-    prepare: Any = session._prepare
+    plans = session.plans
+    prepare: Any = plans.prepare
     options = replace(prepare.args[0], budget_bytes=budget, planner=planner, actions=actions)
-    session.budget_bytes = budget
-    session._prepare = functools.partial(prepare.func, options)
-    session._tracks.clear()
+    session.budget_bytes = plans.budget_bytes = budget
+    plans.prepare = functools.partial(prepare.func, options)
+    plans.tracks.clear()
     session.notes.clear()
     session.measured = type(session.measured)()
 

@@ -17,8 +17,10 @@ import functools
 import logging
 import os
 import re
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import CodeType
 from typing import Any, final
 
 import numpy as np
@@ -71,7 +73,13 @@ class Backend:
     ) -> None:
         self._on_step, self._on_forward = on_step, on_forward
         self._programs: dict[int, Program] = {}
+        #: Of the functions that Dynamo compiles with this backend: it keeps all that it knows on them.
+        self.codes: list[CodeType] = []
         self.graphs = 0
+
+    def close(self) -> None:
+        """Let go of the programs; what autograd still needs of them it holds itself."""
+        self._programs.clear()
 
     def __call__(self, module: GraphModule, example_inputs: Sequence[Any], **_: Any) -> Callable[..., Any]:
         from torch._dynamo.backends.common import aot_autograd
@@ -226,24 +234,31 @@ def compiled_call(module: torch.nn.Module, backend: Backend) -> Callable[..., An
     Inlined through a frame of this file, because Dynamo skips the frames of torch's own containers and would
     otherwise leave an `nn.Sequential` or an `nn.LSTM` uncompiled.
     """
-    call = module._call_impl
+    reference = weakref.ref(module)  # what the module runs must not keep it
 
-    def whole(*args: Any, **kwargs: Any) -> Any:
-        return call(*args, **kwargs)
+    def whole(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return module._call_impl(*args, **kwargs)
 
     whole_step, bare_steps = _traced(whole, backend), dict[Any, Callable[..., Any]]()
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        if not (module._backward_hooks or module._backward_pre_hooks):
-            return whole_step(*args, **kwargs)
+        module = reference()
+        assert module is not None  # it is being called
+        with dynamo_settings():
+            if module._backward_hooks or module._backward_pre_hooks:
+                return around(module, args, kwargs)
+            return whole_step(module, *args, **kwargs)
+
+    def around(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # Hooks on the module's own backward stand around its graph, where autograd can call them.
         replaced = module.__dict__.get("forward")  # some libraries put another one on the instance
-        forward = replaced or functools.partial(type(module).forward, module)
+        forward = replaced or type(module).forward
         if replaced not in bare_steps:
             bare_steps[replaced] = _traced(lambda *a, **k: forward(*a, **k), backend)
-        module.__dict__["forward"] = bare_steps[replaced]
+        bare = bare_steps[replaced]
+        module.__dict__["forward"] = bare if replaced else functools.partial(bare, module)
         try:
-            return call(*args, **kwargs)
+            return module._call_impl(*args, **kwargs)
         finally:
             del module.__dict__["forward"]
             if replaced is not None:
@@ -255,6 +270,7 @@ def compiled_call(module: torch.nn.Module, backend: Backend) -> Callable[..., An
 def _traced(function: Callable[..., Any], backend: Backend) -> Callable[..., Any]:
     # Dynamo keeps what it compiled, and counts shapes, on the code object: each module needs its own.
     function.__code__ = function.__code__.replace()
+    backend.codes.append(function.__code__)
     return torch.compile(function, backend=backend, dynamic=False, fullgraph=True)
 
 

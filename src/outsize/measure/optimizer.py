@@ -1,25 +1,27 @@
 """Bytes that an optimizer will hold, and those that its step needs for a moment, before its first step.
 
-A twin of the optimizer takes two steps on fake tensors: nothing is allocated, and any optimizer that torch can trace
-with fake tensors is counted, not only those known by name. The first step makes the state, the second shows the
-temporary tensors.
+What the user's optimizer is, nobody knows: its `step()` may write a file, count, or change the weights through another
+optimizer that it holds. So none of its code is run to size it. An optimizer of `torch.optim` has a twin over other
+parameters (`twin.py`); a class derived from one is sized as its base, which is a guess; one that only holds another (a
+wrapper: accelerate's, SAM, Lookahead, ZeroRedundancyOptimizer) is sized as what it holds. What is left is unknown, and
+is read from what is there after the first step.
 """
 
 from __future__ import annotations
 
-import weakref
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from ..errors import CaptureError
+from ..errors import OutsizeError
+from .twin import TORCHS, twin_bytes
+
+__all__ = ["UpdateBytes", "optimizers_in", "state_bytes", "state_storages", "update_bytes"]
+
+#: How deep tensors and optimizers are looked for in an optimizer's attributes: `state[parameter]["history"][i]` is 4.
+_DEPTH = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,106 +31,141 @@ class UpdateBytes:
     Attributes:
         state: bytes of state, present or to come.
         workspace: bytes of temporary tensors at their peak.
+        guessed: names of the classes that are none of torch's, whose state is known from their first step on only.
     """
 
     state: int = 0
     workspace: int = 0
+    guessed: tuple[str, ...] = ()
 
-
-def update_bytes(optimizer: torch.optim.Optimizer) -> UpdateBytes:
-    """State and workspace of an optimizer.
-
-    Raises:
-        CaptureError: the optimizer cannot take a step without real gradients (a closure, say).
-    """
-    with FakeTensorMode():
-        groups = [group | {"params": [_twin(p) for p in group["params"]]} for group in optimizer.param_groups]
-        for group in groups:
-            if _runs_foreach(group):
-                group["foreach"] = True  # torch's choice for tensors, but not for fake ones
-            for parameter in group["params"]:
-                if parameter.requires_grad:
-                    parameter.grad = torch.empty_like(parameter)
-        try:
-            twin = _made_of(optimizer, groups)
-            twin.step()
-            with _Temporary() as temporary:
-                twin.step()
-        except Exception as error:
-            if optimizer.state:  # sized by what is there; only the temporary bytes stay unknown
-                return UpdateBytes(state=state_bytes(optimizer))
-            raise CaptureError(
-                f"the state of {type(optimizer).__name__} cannot be sized before its first step ({error}); "
-                "take one optimizer step before outsize.compile, or leave optimizer= out and lower the budget"
-            ) from error
+    def __add__(self, other: UpdateBytes) -> UpdateBytes:
         return UpdateBytes(
-            state=state_bytes(optimizer) if optimizer.state else state_bytes(twin), workspace=temporary.peak
+            state=self.state + other.state,
+            workspace=max(self.workspace, other.workspace),  # one updates after the other
+            guessed=self.guessed + other.guessed,
         )
 
 
-def _runs_foreach(group: dict[str, Any]) -> bool:
-    """Whether torch updates all parameters of a group at once, with temporary tensors for all: its default on a GPU."""
-    undecided = (
-        group.get("foreach", False) is None and not group.get("fused") and not group.get("differentiable")
-    )
-    return undecided and all(p.is_cuda for p in group["params"])
+def update_bytes(optimizer: Any) -> UpdateBytes:
+    """State and workspace of an optimizer; nothing of it is run or changed.
+
+    Args:
+        optimizer: one of torch's or derived from it, or an object that holds some.
+
+    Raises:
+        OutsizeError: it neither is nor holds a `torch.optim.Optimizer`.
+    """
+    held = optimizers_in(optimizer)
+    if not held:
+        raise OutsizeError(
+            f"optimizer={_name(optimizer)}: it is no torch.optim.Optimizer and no attribute of it holds one; give the "
+            "optimizer that updates the module, or leave optimizer= out: outsize finds it at its first step"
+        )
+    total, counted = UpdateBytes(), set[int]()
+    for one in (*reversed(held), *(() if optimizer in held else (optimizer,))):
+        there = {
+            s: n for s, n in _storages(one).items() if s not in counted
+        }  # a wrapper may share its base's state
+        counted |= there.keys()
+        expected = _alone(one, wraps=len(optimizers_in(one)) > 1)
+        total += replace(expected, state=max(expected.state, sum(there.values())))
+    return total
 
 
-def _made_of(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """A twin over other parameters; where its class asks for more than those, a copy of its attributes."""
-    kind: Any = type(optimizer)
-    with suppress(TypeError):
-        return kind(groups)  # type: ignore[no-any-return]
-    twin: Any = object.__new__(kind)
-    twin.__dict__.update(optimizer.__dict__)
-    twin.param_groups, twin.state = groups, defaultdict(dict)
-    twin._optimizer_step_pre_hooks, twin._optimizer_step_post_hooks = OrderedDict(), OrderedDict()
-    return twin  # type: ignore[no-any-return]
+def _alone(optimizer: Any, *, wraps: bool) -> UpdateBytes:
+    """What is expected of one optimizer, without those that it holds."""
+    kind = type(optimizer)
+    base = next((c for c in kind.__mro__ if c in TORCHS), None)
+    guessed = () if kind is base else (_name(optimizer),)
+    if base is None or wraps or not isinstance(optimizer, torch.optim.Optimizer):
+        return UpdateBytes(guessed=guessed)
+    sized = twin_bytes(base, optimizer.param_groups)
+    if sized is None:
+        return UpdateBytes(guessed=(_name(optimizer),))
+    known = not (guessed and optimizer.state)  # what is there counts more than a guess
+    return UpdateBytes(state=sized[0] if known else 0, workspace=sized[1], guessed=guessed)
 
 
-class _Temporary(TorchDispatchMode):
-    """Counts the bytes of the tensors that are made meanwhile, and their peak."""
+def optimizers_in(value: Any) -> tuple[torch.optim.Optimizer, ...]:
+    """The optimizers that an object is and holds in its attributes, each once, the outermost first.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.peak = self._alive = 0
-        self._tensors: dict[int, int] = {}
+    One that an optimizer holds for other parameters than its own is somebody else's.
+    """
+    found: list[torch.optim.Optimizer] = []
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        one = waiting.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, torch.optim.Optimizer):
+            found.append(one)
+        waiting += [v for v in _values(_attributes(one), _DEPTH) if hasattr(type(v), "step")]
+    own = _parameters(value)
+    return tuple(o for o in found if not own or own & _parameters(o))
 
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        given = {t.untyped_storage()._cdata for t in _tensors((args, kwargs))} - self._tensors.keys()
-        result = func(*args, **(kwargs or {}))
-        for tensor in _tensors(result):
+
+def _parameters(optimizer: Any) -> set[int]:
+    groups = getattr(optimizer, "__dict__", {}).get("param_groups", ())
+    return {id(p) for group in groups for p in group["params"]}
+
+
+def state_storages(optimizer: Any, device: torch.device | None = None) -> dict[int, int]:
+    """Bytes of the tensors that an optimizer holds beside parameters and gradients, by storage.
+
+    Those in its state and in its attributes count: averaged weights, histories, flat buffers.
+
+    Args:
+        device: count the tensors on devices of this type only.
+    """
+    held: dict[int, int] = {}
+    for one in {id(o): o for o in (optimizer, *optimizers_in(optimizer))}.values():
+        held |= _storages(one, device)
+    return held
+
+
+def _storages(optimizer: Any, device: torch.device | None = None) -> dict[int, int]:
+    """Of one optimizer, without those that it holds."""
+    groups = getattr(optimizer, "__dict__", {}).get("param_groups", ())
+    updated = [p for group in groups for p in group["params"]]
+    own = {id(t) for p in updated for t in (p, p.grad)}
+    held: dict[int, int] = {}
+    for tensor in _values(_attributes(optimizer), _DEPTH):
+        if not isinstance(tensor, torch.Tensor) or id(tensor) in own or tensor.layout is not torch.strided:
+            continue
+        if device is None or tensor.device.type == device.type:
             storage = tensor.untyped_storage()
-            if storage._cdata not in given:  # neither a parameter nor a view of one
-                self._note(storage._cdata, storage.nbytes(), tensor)
-        return result
-
-    def _note(self, key: int, nbytes: int, tensor: torch.Tensor) -> None:
-        if key not in self._tensors:
-            self._alive += nbytes
-            self.peak = max(self.peak, self._alive)
-        self._tensors[key] = self._tensors.get(key, 0) + 1
-        weakref.finalize(tensor, self._gone, key, nbytes)
-
-    def _gone(self, key: int, nbytes: int) -> None:
-        self._tensors[key] -= 1
-        if not self._tensors[key]:
-            del self._tensors[key]
-            self._alive -= nbytes
+            held[storage._cdata] = storage.nbytes()
+    for parameter in updated:  # a flat buffer that parameters are views of is theirs
+        held.pop(parameter.untyped_storage()._cdata, None)
+    return held
 
 
-def _tensors(value: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
-
-
-def _twin(parameter: torch.Tensor) -> torch.nn.Parameter:
-    empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device)
-    return torch.nn.Parameter(empty, requires_grad=parameter.requires_grad)
-
-
-def state_bytes(optimizer: torch.optim.Optimizer) -> int:
+def state_bytes(optimizer: Any) -> int:
     """Bytes of the state that an optimizer holds now."""
-    tensors = [v for state in optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor)]
-    return sum(t.untyped_storage().nbytes() for t in tensors)
+    return sum(state_storages(optimizer).values())
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """What an object holds beside its parameters and settings, without running properties of its class."""
+    held = {} if isinstance(value, type) else getattr(value, "__dict__", {})
+    return {name: v for name, v in held.items() if name not in ("param_groups", "defaults")}
+
+
+def _values(container: Any, depth: int) -> Iterator[Any]:
+    """The leaves of nested containers."""
+    if isinstance(container, dict):
+        items: Any = list(container.values())
+    elif isinstance(container, (list, tuple, set, frozenset)):
+        items = container
+    else:
+        yield container
+        return
+    if depth > 0:
+        for item in items:
+            yield from _values(item, depth - 1)
+
+
+def _name(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"

@@ -45,6 +45,7 @@ def _memory(r: RunRecord) -> list[Figure]:
             note=_of(r.measured_peak_bytes, r.budget_bytes, "of the budget") if bound else "",
             good=r.measured_peak_bytes <= r.budget_bytes if bound else None,
         ),
+        *_highest(r, bound=bound),
         Figure(label="resident bytes", value=format_bytes(r.resident_bytes), note="alive for the whole step"),
     ]
     if not bound:
@@ -58,6 +59,49 @@ def _memory(r: RunRecord) -> list[Figure]:
             )
         )
     return rows
+
+
+def _highest(r: RunRecord, *, bound: bool) -> list[Figure]:
+    """The peak over all plans, where it is not that of the plans in force."""
+    if r.highest_peak_bytes <= r.measured_peak_bytes:
+        return []
+    note = "under a plan since replaced"
+    if bound:
+        note = f"{_of(r.highest_peak_bytes, r.budget_bytes, 'of the budget')}, {note}"
+    return [
+        Figure(
+            label="highest peak so far",
+            value=format_bytes(r.highest_peak_bytes),
+            note=note,
+            good=r.highest_peak_bytes <= r.budget_bytes if bound else None,
+        )
+    ]
+
+
+def shape_rows(r: RunRecord) -> list[tuple[str, ...]]:
+    """One row per shape: inputs, steps, peaks without and with the plan and as measured, time, what was decided."""
+    return [
+        (
+            s.inputs + (f", call {s.place + 1}" if s.place else ""),
+            str(s.steps),
+            format_bytes(s.plain_peak_bytes),
+            format_bytes(s.predicted_peak_bytes),
+            format_bytes(s.measured_peak_bytes),
+            format_seconds(s.predicted_step_seconds),
+            decision_words(s.decisions) + (", forward runs again" if s.runs_again else ""),
+        )
+        for s in r.shapes
+    ]
+
+
+#: Heads of those rows.
+SHAPE_HEADS = ("inputs", "steps", "plain", "predicted", "measured", "step", "decisions")
+
+
+def decision_words(made: Sequence[Decision]) -> str:
+    """How many decisions of each kind."""
+    counted = Counter(action_words(d) for d in made)
+    return ", ".join(f"{n} {what}" for what, n in sorted(counted.items())) or "none"
 
 
 def _traffic(r: RunRecord) -> list[Figure]:
@@ -80,9 +124,7 @@ def _traffic(r: RunRecord) -> list[Figure]:
 
 
 def _decisions(made: Sequence[Decision]) -> list[Figure]:
-    counted = Counter(action_words(d) for d in made)
-    text = ", ".join(f"{n} {what}" for what, n in sorted(counted.items()))
-    return [Figure(label="decisions", value=text)] if made else []
+    return [Figure(label="decisions", value=decision_words(made))] if made else []
 
 
 def plan_figures(p: Plan) -> list[Figure]:

@@ -14,7 +14,7 @@ from string import Template
 from ..units import format_bytes, format_seconds
 from ..values import Decision, Plan, RunRecord
 from . import charts
-from .figures import Figure, action_words, figures, storage_bytes, storage_name
+from .figures import SHAPE_HEADS, Figure, action_words, figures, shape_rows, storage_bytes, storage_name
 
 #: What each reason of a refusal means, for readers who have not read the planner.
 REASONS = {
@@ -90,6 +90,8 @@ def _sections(record: RunRecord) -> Iterable[str]:
         yield _figure("Lanes, as measured", charts.lanes(record.measured_timeline), waits)
     if curve := charts.losses(record):
         yield _figure("Training loss", curve, "By step.")
+    if len(record.shapes) > 1:
+        yield _shapes(record)
     yield _decisions(record)
     yield _refusals(record)
     if record.notes:
@@ -147,6 +149,22 @@ def _table(heads: Sequence[tuple[str, bool]], rows: Iterable[str]) -> str:
 
 def _number(value: float, text: str) -> str:
     return f'<td class="n" data-v="{value}">{text}</td>'
+
+
+def _shapes(record: RunRecord) -> str:
+    heads = [(head, 0 < place < len(SHAPE_HEADS) - 1) for place, head in enumerate(SHAPE_HEADS)]
+    rows = []
+    for shape, texts in zip(record.shapes, shape_rows(record), strict=True):
+        figures = (
+            shape.steps,
+            shape.plain_peak_bytes,
+            shape.predicted_peak_bytes,
+            shape.measured_peak_bytes,
+            shape.predicted_step_seconds,
+        )
+        numbers = "".join(_number(value, text) for value, text in zip(figures, texts[1:-1], strict=True))
+        rows.append(f"<tr><td><code>{escape(texts[0])}</code></td>{numbers}<td>{escape(texts[-1])}</td></tr>")
+    return f"<h2>Shapes ({len(rows)})</h2>" + _table(heads, rows)
 
 
 def _decisions(record: RunRecord) -> str:

@@ -12,7 +12,16 @@ from rich.table import Table
 
 from ..units import format_bytes, format_seconds
 from ..values import Plan, RunRecord
-from .figures import Figure, action_words, figures, plan_figures, storage_bytes, storage_name
+from .figures import (
+    SHAPE_HEADS,
+    Figure,
+    action_words,
+    figures,
+    plan_figures,
+    shape_rows,
+    storage_bytes,
+    storage_name,
+)
 
 #: Decisions shown in the terminal; the page shows all.
 _SHOWN = 8
@@ -60,6 +69,18 @@ def decisions(record: RunRecord, *, shown: int = _SHOWN) -> Table:
     return table
 
 
+def shapes(record: RunRecord) -> Table:
+    """The plans of a module, one for each shape that it saw; the figures above are those of the latest step."""
+    table = Table(title=f"{len(record.shapes)} shapes of inputs", title_justify="left")
+    table.add_column(SHAPE_HEADS[0], overflow="fold")
+    for head in SHAPE_HEADS[1:-1]:
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column(SHAPE_HEADS[-1])
+    for row in shape_rows(record):
+        table.add_row(*map(escape, row))
+    return table
+
+
 def refusals(record: RunRecord) -> str:
     """What was left alone, counted by reason."""
     counted = Counter(r.reason for r in record.refusals)
@@ -69,6 +90,8 @@ def refusals(record: RunRecord) -> str:
 def renderable(record: RunRecord) -> Group:
     """Summary, largest decisions, refusals and notes, for a rich console."""
     parts: list[RenderableType] = [summary(record)]
+    if len(record.shapes) > 1:
+        parts.append(shapes(record))
     if record.decisions:
         parts.append(decisions(record))
     if record.refusals:

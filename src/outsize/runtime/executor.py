@@ -35,8 +35,9 @@ class Host(ABC):
         """The forward has ended; the frame holds what its backward needs."""
 
     @abstractmethod
-    def backward_begins(self) -> None:
-        """The backward begins."""
+    def backward_begins(self, frame: Frame, tangents: list[Any], *, keep: bool) -> tuple[Frame, bool]:
+        """The backward of a frame begins: the frame whose saved values it is to read, and whether they stay for another
+        one. It is not the frame itself where that gave them up and the forward ran again."""
 
     @abstractmethod
     def backward_done(self, frame: Frame, *, kept: bool) -> None:
@@ -93,10 +94,10 @@ class StepProgram(Program):
 
     def backward(self, args: list[Any], *, keep: bool) -> list[Any]:
         frame = Frame.of(args[0])
-        self._host.backward_begins()
-        inputs = [frame, *frame.take(keep=keep), *args[1:]]
+        full, keeps = self._host.backward_begins(frame, args[1:], keep=keep)
+        inputs = [full, *full.take(keep=keeps), *args[1:]]
         args.clear()
-        gradients = _run(frame.program.backward, inputs, frame)
+        gradients = _run(full.program.backward, inputs, full)
         self._host.backward_done(frame, kept=keep)
         return gradients
 
@@ -110,6 +111,18 @@ class StepProgram(Program):
             and isinstance(value, torch.Tensor)
             and value.untyped_storage()._cdata not in updated
         ]
+
+
+def repeat_forward(
+    step: CapturedStep, program: RewrittenStep, tiers: dict[str, Tier], args: list[Any]
+) -> Frame:
+    """Run a forward once more for what its backward reads; its results are let go of."""
+    frame = Frame(program, tiers, sampling=False)
+    inputs = [frame, *args]
+    args.clear()
+    values = _run(program.forward, inputs, frame)
+    frame.save(values[len(step.forward_outputs) :], [])
+    return frame
 
 
 def _run(graph: Any, inputs: list[Any], frame: Frame) -> list[Any]:

@@ -28,6 +28,12 @@ _NUMBERS = itertools.count(1)
 _FRAMES: weakref.WeakValueDictionary[int, Frame] = weakref.WeakValueDictionary()
 
 
+def storage_bytes(values: list[Any]) -> int:
+    """Bytes of the storages behind the tensors among the values, each once."""
+    storages = (v.untyped_storage() for v in values if isinstance(v, Tensor))
+    return sum({s._cdata: s.nbytes() for s in storages}.values())
+
+
 class _Owner(np.ndarray):
     """An array that keeps its frame alive."""
 
@@ -53,6 +59,8 @@ class Frame:
         held_bytes: device bytes that the frame kept when its forward ended, as its host measured them.
         inputs: bytes of the storages that the forward was given and that the frame keeps alive, by storage.
         recorder: of the step, where it is recorded.
+        again: what its forward was given, to run it once more.
+        given_up: its saved values are gone; the forward runs again for a backward.
         kept: whether autograd may ask for another backward, which will read the encoded forms once more.
     """
 
@@ -72,6 +80,8 @@ class Frame:
         self.held_bytes = 0
         self.inputs: dict[int, int] = {}
         self.recorder: Recorder | None = None
+        self.again: Any = None
+        self.given_up = False
         self.kept = False
         self._saved: list[Any] = []
         self._watched: list[tuple[str, Tensor, int]] = []
@@ -93,10 +103,12 @@ class Frame:
         self._saved = values
         self._watched = [(name, tensor, tensor._version) for name, tensor in watched]
 
-    def saved_storages(self) -> dict[int, int]:
-        """Bytes of the storages behind the saved values, by storage."""
-        storages = [v.untyped_storage() for v in self._saved if isinstance(v, Tensor)]
-        return {s._cdata: s.nbytes() for s in storages}
+    def give_up(self) -> None:
+        """Let go of all that was saved, on the device and in the tiers."""
+        self.given_up = True
+        self._saved, self._watched = [], []
+        for held in (self.blocks, self.arrivals, self.forms, self.dtypes):
+            held.clear()
 
     def take(self, *, keep: bool) -> list[Any]:
         """The saved values; unless `keep`, the frame lets go of them.

@@ -4,7 +4,7 @@ from .graph import Op, StepGraph, Storage
 from .json import build, from_json, load_json, to_json
 from .plan import Decision, Plan, Refusal
 from .profile import CodecRate, LinkRate, OpCost, Profile
-from .record import RunRecord
+from .record import RunRecord, ShapeRecord
 from .schedule import Entry, Schedule
 from .slack import IdleSpan, Slack
 from .timeline import LaneSpan, Timeline
@@ -23,6 +23,7 @@ __all__ = [
     "Refusal",
     "RunRecord",
     "Schedule",
+    "ShapeRecord",
     "Slack",
     "StepGraph",
     "Storage",

@@ -10,6 +10,35 @@ from .timeline import Timeline
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShapeRecord:
+    """Figures of one plan among those of a module: each shape of the inputs has its own, and so has each call where
+    several are made before a backward.
+
+    Attributes:
+        inputs: dtypes and shapes of what the module was called with, beside its parameters and buffers.
+        place: how many calls of the same step came before it.
+        steps: steps that ran.
+        budget_bytes: the budget in force.
+        plain_peak_bytes, predicted_peak_bytes: predicted, without and with the plan.
+        measured_peak_bytes: highest measured peak of the steps under the current plan.
+        predicted_step_seconds: forward, backward and, where known, update.
+        decisions: of the current plan.
+        runs_again: what the forward saves is given up while other calls run, and it runs again for its backward.
+    """
+
+    inputs: str
+    place: int
+    steps: int
+    budget_bytes: int
+    plain_peak_bytes: int
+    predicted_peak_bytes: int
+    measured_peak_bytes: int
+    predicted_step_seconds: float
+    decisions: tuple[Decision, ...] = ()
+    runs_again: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """Figures of the latest step and of the run so far. Bytes are device bytes unless said otherwise.
 
@@ -17,7 +46,8 @@ class RunRecord:
         budget_bytes: the budget in force.
         plain_peak_bytes: predicted peak of the unplanned step.
         predicted_peak_bytes: predicted peak under the plan.
-        measured_peak_bytes: highest measured peak of the steps under the current plan.
+        measured_peak_bytes: highest measured peak of the steps under the current plans, over all shapes.
+        highest_peak_bytes: highest of all steps, those under plans since replaced included; 0 in older records.
         resident_bytes: bytes alive for the whole step.
         swapped_out_bytes, swapped_in_bytes: of the latest step.
         stall_seconds: time the compute lane waited for transfers in the latest step.
@@ -26,6 +56,7 @@ class RunRecord:
         steps: steps run so far.
         plain_timeline, timeline: the simulated step without and with the plan, where they are known.
         measured_timeline: the real step that `outsize.record` asked for.
+        shapes: one entry for each shape of the inputs, in the order of their first steps; empty in older records.
     """
 
     budget_bytes: Count
@@ -60,6 +91,8 @@ class RunRecord:
     plain_timeline: Timeline | None = None
     timeline: Timeline | None = None
     measured_timeline: Timeline | None = None
+    highest_peak_bytes: int = 0
+    shapes: tuple[ShapeRecord, ...] = ()
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """The record as JSON text; `outsize.values.from_json(RunRecord, text)` reads it back."""

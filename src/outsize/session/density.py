@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
-from .codecs import DensityMeter
-from .measure import ASSUMED_DENSITY, DENSITY_MARGIN
-from .values import Plan, StepGraph
+from ..codecs import DensityMeter
+from ..measure import ASSUMED_DENSITY, DENSITY_MARGIN
+from ..values import Plan, StepGraph
 
 __all__ = ["DensityWatch"]
 

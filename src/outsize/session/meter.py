@@ -12,9 +12,9 @@ from typing import final
 
 import torch
 
-from .device.memory import PeakMeter, bytes_in_use
+from ..device.memory import PeakMeter, bytes_in_use
 
-__all__ = ["StepMeter", "pause_others", "resume"]
+__all__ = ["StepMeter", "pause_all", "resume"]
 
 #: Meters that may run at once.
 MOST_METERS = 4
@@ -23,7 +23,7 @@ _STARTED: list[weakref.ref[StepMeter]] = []
 
 @final
 class StepMeter:
-    """Peak bytes of each phase of a step.
+    """Peak bytes of a step, segment by segment.
 
     Args:
         resident: bytes that count from the start, beside what the step allocates.
@@ -31,9 +31,7 @@ class StepMeter:
     """
 
     def __init__(self, resident: int, device: torch.device | None = None) -> None:
-        #: Phase → its peak in bytes.
-        self.peaks: dict[str, int] = {}
-        self._device, self._resident, self._phase = device, resident, "forward"
+        self._device, self._resident, self._highest = device, resident, 0
         live = [m for r in _STARTED if (m := r()) is not None and m.runs]
         for oldest in live[: -MOST_METERS + 1]:
             oldest.stop()
@@ -49,27 +47,39 @@ class StepMeter:
         return self._meter.runs
 
     @property
+    def paused(self) -> bool:
+        """Whether bytes are somebody else's just now."""
+        return self._origin[1] is not None
+
+    @property
     def offset(self) -> int:
         """What to add to the bytes in use for those of the step."""
         return self._resident - self._origin[0]
 
     @property
-    def grown(self) -> int:
-        """Bytes in use now beyond those at the start."""
-        return max(0, bytes_in_use(self._device) - self._origin[0])
+    def now(self) -> int:
+        """Bytes of the step alive now; while it pauses, those that were when the pause began."""
+        base, paused_at = self._origin
+        held = bytes_in_use(self._device) if paused_at is None else paused_at
+        return held - base + self._resident
 
-    def end(self, phase: str, then: str = "") -> None:
-        """A phase has ended, the next begins. A phase that comes again keeps the higher peak."""
-        if self.runs:
-            self.resume()  # where whoever paused it was interrupted
-            peak = self._meter.reset() + self.offset
-            self.peaks[phase] = max(peak, self.peaks.get(phase, 0))
-            self._phase = then
+    def count(self, nbytes: int) -> None:
+        """Bytes that were there before count from now on: inputs of another call."""
+        self._resident += nbytes
+
+    def end(self) -> int:
+        """A segment has ended and the next begins. Its peak; 0 where nothing measures any more."""
+        if not self.runs:
+            return 0
+        self.resume()  # where whoever paused it was interrupted
+        peak, self._highest = max(self._highest, self._meter.reset() + self.offset), 0
+        return peak
 
     def pause(self) -> None:
         """What is allocated from now on is not the step's."""
-        self.end(self._phase, then=self._phase)
-        self._origin = (self._origin[0], bytes_in_use(self._device))
+        if self.runs and not self.paused:
+            self._highest = max(self._highest, self._meter.reset() + self.offset)
+            self._origin = (self._origin[0], bytes_in_use(self._device))
 
     def resume(self) -> None:
         """Bytes count again; those that came meanwhile and stay are somebody else's."""
@@ -79,16 +89,16 @@ class StepMeter:
             self._origin = (base + bytes_in_use(self._device) - paused_at, None)
 
     def stop(self) -> None:
-        """Measure no more; the peaks stay."""
+        """Measure no more."""
         self._meter.stop()
 
 
-def pause_others(own: StepMeter | None) -> tuple[StepMeter, ...]:
-    """Pause every meter that runs but one; for `resume`."""
-    others = tuple(m for r in _STARTED if (m := r()) is not None and m is not own and m.runs)
-    for meter in others:
+def pause_all() -> tuple[StepMeter, ...]:
+    """Pause every meter that runs and does not pause yet; for `resume`."""
+    running = tuple(m for r in _STARTED if (m := r()) is not None and m.runs and not m.paused)
+    for meter in running:
         meter.pause()
-    return others
+    return running
 
 
 def resume(meters: tuple[StepMeter, ...]) -> None:

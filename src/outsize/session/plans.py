@@ -1,0 +1,271 @@
+"""The plans of a session: when one still serves, when another is made, and with what knowledge."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+import weakref
+from dataclasses import replace
+from typing import final
+
+from ..codecs import DensityMeter
+from ..device import allocator
+from ..errors import BudgetError, PlanError
+from ..fx import CapturedStep
+from ..plan import check, lower, simulate
+from ..plan.kept import kept_peak
+from ..plan.phases import phase_peaks
+from ..prepared import Learned, Prepare, Prepared, guessed_outside, released
+from ..runtime.tiers import Tier
+from ..values import StepGraph
+from .again import repeat_facts
+from .density import DensityWatch
+from .losses import LossSizes
+from .optimizers import Optimizers
+from .state import Track
+
+__all__ = ["MOST_PLACES", "OBJECT_SPREAD", "Plans", "least_held"]
+
+#: Share of the budget that is reserved in vain before the densities seen are worth another plan.
+ROOM_WORTH_A_PLAN = 0.02
+#: Bytes of objects by which steps differ: the budget that an error names has room for them, and one step that is over
+#: by no more is no reason to plan again (a process's table that doubles in the middle of it); a second one is.
+OBJECT_SPREAD = 2**16
+#: Shares of the guess for a loss not seen yet that are tried where the whole of it does not fit.
+SMALLER_GUESSES = (2 / 3, 1 / 3, 0.0)
+#: Places of a round that have plans of their own; a cell that is called a hundred times before its backward has one
+#: plan from the eighth call on, made for the most that was resident then.
+MOST_PLACES = 8
+
+
+@final
+class Plans:
+    """Makes and keeps the plans of one module's steps, by step and place in the round.
+
+    Args:
+        prepare: from a step and what is known of it to a plan.
+        tiers: by name.
+        budget_bytes: of the module.
+        optimizers: what updates the module.
+        notes: for the report.
+    """
+
+    def __init__(
+        self,
+        prepare: Prepare,
+        tiers: dict[str, Tier],
+        budget_bytes: int,
+        optimizers: Optimizers,
+        notes: list[str],
+    ) -> None:
+        self.prepare, self.budget_bytes = prepare, budget_bytes
+        self.tracks: weakref.WeakKeyDictionary[CapturedStep, dict[int, Track]] = weakref.WeakKeyDictionary()
+        self.losses = LossSizes()
+        self.optimizers = optimizers
+        self._tiers, self._notes = tiers, notes
+        self._shown = DensityMeter(margin=0.0)
+
+    def close(self) -> None:
+        """Let go of plans and graphs."""
+        self.tracks.clear()
+        self._tiers, self.prepare = {}, released
+
+    def track(self, step: CapturedStep, place: int) -> Track:
+        """What is known of a step at a place of its round."""
+        places = self.tracks.setdefault(step, {})
+        place = min(place, MOST_PLACES - 1)
+        if place not in places:
+            watch = DensityWatch(step.graph, self._shown)
+            facts = next((t.repeats for t in places.values()), None) or repeat_facts(step)
+            places[place] = Track(place=place, densities=watch, repeats=facts)
+        return places[place]
+
+    def bring(self, step: CapturedStep, track: Track, resident: int) -> Prepared:
+        """The plan for a call that begins with so many resident bytes.
+
+        Raises:
+            BudgetError: none fits.
+        """
+        made = track.prepared
+        if made is None:
+            made = self._plan(step, track, resident)
+        elif track.stale or self._drifted(track, made):
+            made = self._plan_again(step, track, made, max(resident, track.resident))
+        elif resident > track.resident:
+            grown = self._figured_anew(step, track, made, resident)
+            made = grown or self._plan(step, track, resident)
+        return made
+
+    def _plan(self, step: CapturedStep, track: Track, resident: int) -> Prepared:
+        prepared = self._prepared_for(step, track, resident)
+        track.prepared, track.resident = prepared, resident
+        self._notes += [track.stale] if track.stale else []
+        track.stale, track.drifted, track.steps, track.peak = "", False, 0, 0
+        track.warned = False
+        track.kept_peak = track.again = None
+        track.densities.planned()
+        self._ready(prepared)
+        return prepared
+
+    def _ready(self, prepared: Prepared) -> None:
+        encodes = any(d.encoded_bytes for d in prepared.plan.decisions)
+        # What is denser than planned goes to a tier, whose threads must have started before the step is counted.
+        for tier in self._tiers.values():
+            tier.reserve(prepared.plan.swapped_bytes or int(encodes))
+        gc.collect()  # planning leaves graphs in cycles, which would come free in the middle of the step's count
+        # Pages of the steps before would stand in the first one's resident set.
+        allocator.trim(everything=True)
+
+    def learned(self, step: CapturedStep, track: Track, resident: int) -> Learned:
+        """All that is known of a step before it is planned."""
+        known = track.outside if track.outside is not None else track.guess
+        return Learned(
+            resident=max(0, resident - step.graph.resident_bytes),
+            outside=known if known is not None else self.losses.expected(step, track.place),
+            later=track.later,
+            update=self.optimizers.workspace,
+            bias=track.bias,
+            densities=track.densities.expected(),
+            costs=track.prepared.profile.ops if track.prepared is not None else (),
+        )
+
+    def _prepared_for(self, step: CapturedStep, track: Track, resident: int) -> Prepared:
+        """With what is known; where only the guess of what the loss takes does not fit, with a smaller one."""
+        learned = self.learned(step, track, resident)
+        if track.room:
+            return self._shared_out(step, track, learned)
+        try:
+            return self.prepare(step, learned)
+        except BudgetError as error:
+            if type(error) is not BudgetError or track.outside is not None:
+                raise
+            whole = guessed_outside(step) if learned.outside is None else learned.outside
+            for guess in (int(share * whole) for share in SMALLER_GUESSES):
+                if error.smallest_feasible_bytes - (whole - guess) > self.budget_bytes:
+                    continue  # no position needs less by more than that
+                try:
+                    prepared = self.prepare(step, replace(learned, outside=guess))
+                except BudgetError:
+                    continue
+                track.tight = True
+                return prepared
+            raise
+
+    def _shared_out(self, step: CapturedStep, track: Track, learned: Learned) -> Prepared:
+        """Other calls run while this one waits: with what they were allotted, else with the least that they can do
+        with; where even that does not fit, what the forward saves is given up and it runs again."""
+        for outside in track.room:
+            try:
+                prepared = self.prepare(step, replace(learned, outside=outside))
+            except BudgetError:
+                continue
+            track.outside, track.gives_up = outside, False
+            return prepared
+        if track.repeats.refused:
+            return self.prepare(step, replace(learned, outside=track.room[-1]))
+        track.gives_up = True
+        return self.prepare(step, replace(learned, outside=0, later=0))
+
+    def _plan_again(self, step: CapturedStep, track: Track, before: Prepared, resident: int) -> Prepared:
+        """With what was learned; if no plan fits that, the one in force has served so far and stays."""
+        try:
+            return self._plan(step, track, resident)
+        except BudgetError as error:
+            if resident > track.resident or (track.tight and track.peak > self.budget_bytes):
+                raise  # the guess for the loss was too small
+            if track.drifted and track.densities.refused():
+                return self._plan_again(step, track, before, resident)
+            note = f"{track.stale}, in vain, so the plan before stays: {error}"
+            warnings.warn(note, RuntimeWarning, stacklevel=2)
+            self._notes.append(note)
+            track.final = not track.drifted
+            track.stale, track.drifted = "", False
+            return before
+
+    def _drifted(self, track: Track, made: Prepared) -> bool:
+        """Whether the densities have moved so far that another plan is worth its time."""
+        worth = int(self.budget_bytes * ROOM_WORTH_A_PLAN)
+        track.stale = "" if track.final else track.densities.reason(made.plan, worth)
+        track.drifted = bool(track.stale)
+        return track.drifted
+
+    def again(self, step: CapturedStep, track: Track, resident: int) -> Prepared:
+        """The plan of a forward that runs again at once before its backward, with so many bytes beside it.
+
+        Raises:
+            BudgetError: none fits.
+        """
+        if track.again is None or track.again[1] < resident:
+            learned = self.learned(step, track, resident + OBJECT_SPREAD)
+            try:
+                prepared = self.prepare(step, replace(learned, outside=0, later=0))
+            except BudgetError:
+                prepared = self.prepare(
+                    step, replace(self.learned(step, track, resident), outside=0, later=0)
+                )
+                track.again = (prepared, resident)
+            else:
+                track.again = (prepared, resident + OBJECT_SPREAD)
+            self._ready(prepared)
+        return track.again[0]
+
+    def needs(self, step: CapturedStep, track: Track, *, alone: bool = False) -> int:
+        """Bytes of the smallest plan beside its resident ones.
+
+        Args:
+            alone: of a forward that runs again right before its backward, with no loss in between.
+        """
+        learned = self.learned(step, track, step.graph.resident_bytes)
+        if alone:
+            learned = replace(learned, outside=0, later=0)
+        try:  # so many resident bytes fit no budget, and the smallest that would do moves with them
+            self.prepare(step, replace(learned, resident=self.budget_bytes))
+        except BudgetError as error:
+            return error.smallest_feasible_bytes - self.budget_bytes - step.graph.resident_bytes
+        raise AssertionError("a step that needs nothing")
+
+    def kept_peak(self, track: Track, made: Prepared) -> int:
+        """Peak of the backward where autograd keeps what was saved."""
+        if track.kept_peak is None:
+            track.kept_peak = kept_peak(made.graph, made.profile, lower(made.graph, made.plan))
+        return track.kept_peak
+
+    def _figured_anew(
+        self, step: CapturedStep, track: Track, made: Prepared, resident: int
+    ) -> Prepared | None:
+        """The same plan with more resident bytes, where it fits them."""
+        more = resident - track.resident
+        graph = replace(made.graph, extra_resident_bytes=made.graph.extra_resident_bytes + more)
+        fitting = self.figured(made, graph, step.boundary)
+        if fitting is not None:
+            track.prepared, track.resident, track.kept_peak = fitting, resident, None
+        return fitting
+
+    def figured(
+        self, made: Prepared, graph: StepGraph, boundary: int, outside: int | None = None
+    ) -> Prepared | None:
+        """The figures of a plan in force with other resident bytes or other bytes outside; None if it does not fit."""
+        profile = made.profile
+        if outside is not None:
+            costs = list(profile.ops)
+            costs[boundary] = replace(costs[boundary], workspace_bytes=outside)
+            profile = replace(profile, ops=tuple(costs))
+        schedule = lower(graph, made.plan)
+        try:
+            check(graph, profile, schedule, self.budget_bytes)
+        except PlanError:
+            return None
+        timeline = simulate(graph, profile, schedule)
+        peaks = phase_peaks(graph, schedule, timeline)
+        plan = replace(
+            made.plan,
+            plain_peak_bytes=max(graph.plain_residency(profile.workspace)),
+            predicted_peak_bytes=timeline.peak_bytes,
+            resident_bytes=graph.resident_bytes,
+        )
+        return replace(made, graph=graph, profile=profile, plan=plan, phase_peaks=peaks)
+
+
+def least_held(graph: StepGraph, boundary: int) -> int:
+    """Bytes that a call holds while it waits though all that it saved is given up: its results."""
+    return sum(s.nbytes for s in graph.storages if s.kind == "output" and s.producer < boundary)

@@ -1,0 +1,39 @@
+"""The tensors of a module that are there between its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+__all__ = ["buffers", "named_bytes", "owned", "shapes"]
+
+
+def owned(module: torch.nn.Module | None) -> Iterator[torch.Tensor]:
+    """Parameters, their gradients and buffers; of a module that is gone, none."""
+    for parameter in module.parameters() if module is not None else ():
+        yield parameter
+        if parameter.grad is not None:
+            yield parameter.grad
+    yield from buffers(module)
+
+
+def buffers(module: torch.nn.Module | None) -> Iterator[torch.Tensor]:
+    """Its buffers."""
+    if module is not None:
+        yield from module.buffers()
+
+
+def shapes(args: Iterable[Any], module: torch.nn.Module | None) -> str:
+    """What a module is called with, in words: dtypes and shapes, its own tensors left out."""
+    own = {tensor.untyped_storage()._cdata for tensor in owned(module)}
+    given = (a for a in args if isinstance(a, torch.Tensor) and a.untyped_storage()._cdata not in own)
+    return ", ".join(f"{str(a.dtype).removeprefix('torch.')}{list(a.shape)}" for a in given)
+
+
+def named_bytes(module: torch.nn.Module | None, args: Iterable[Any], device: torch.device) -> dict[int, int]:
+    """Bytes on the device of the module, its gradients and what it is called with, by storage."""
+    tensors = (t for t in (*owned(module), *args) if isinstance(t, torch.Tensor))
+    storages = (t.untyped_storage() for t in tensors if t.device.type == device.type)
+    return {storage._cdata: storage.nbytes() for storage in storages}

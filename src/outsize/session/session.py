@@ -1,0 +1,402 @@
+"""One module under one budget: its calls, what is resident beside them, and what they measured.
+
+Planning waits for the first forward: only then are the inputs, the gradients of an earlier step and the optimizer's
+state there to be counted. A plan is made anew when the resident bytes grow beyond those it was made for, when a
+measured step shows more bytes than were predicted (the loss outside the module, above all), and when the densities of
+encoded storages have moved (`density.py`).
+
+A call that waits for its backward while others run holds bytes beside them. Nobody knows of that before it happens, so
+the first round makes room as it goes: what waits gives up what it saved, and its forward runs again (`again.py`). From
+then on the plans know how much must be left for whom (`learn.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, final
+
+import torch
+
+from ..device import allocator
+from ..device.clock import Stopwatch
+from ..device.place import CPU
+from ..errors import BudgetError
+from ..fx import CapturedStep, RewrittenStep
+from ..prepared import Prepare, Prepared
+from ..runtime.executor import Host, repeat_forward
+from ..runtime.frame import Frame, storage_bytes
+from ..runtime.recording import Recorder
+from ..runtime.tiers import Tier
+from ..values import RunRecord
+from .again import Again
+from .figures import run_record
+from .learn import learn
+from .meter import StepMeter, pause_all, resume
+from .optimizers import Optimizers
+from .plans import OBJECT_SPREAD, Plans
+from .refuse import beside_waiting, check_loss, no_room_beside, no_room_kept
+from .residents import buffers, named_bytes, shapes
+from .state import Call, Measured, Round, Track, transferred
+from .updates import Updating, left_out
+from .waiting import Waiting
+
+
+@final
+class Session(Host, Updating):
+    """Owns the tiers, the meter and the current plans of one module."""
+
+    _all: ClassVar[weakref.WeakSet[Session]] = weakref.WeakSet()
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        tiers: dict[str, Tier],
+        prepare: Prepare,
+        budget_bytes: int,
+        device: torch.device = CPU,
+        *,
+        repeats: bool = True,
+    ) -> None:
+        self._module, self.device = weakref.ref(module), device
+        self.optimizers = Optimizers(optimizer, device)
+        self._tiers, self.budget_bytes = tiers, budget_bytes
+        self.notes: list[str] = []
+        self.plans = Plans(prepare, tiers, budget_bytes, self.optimizers, self.notes)
+        self._latest: Track | None = None
+        self._round: Round | None = None
+        self._paused: tuple[StepMeter, ...] = ()
+        #: Whether the step that begins next is to be recorded.
+        self.recording = False
+        self.measured = Measured()
+        self.capture_seconds = 0.0
+        #: Steps that began under plan.
+        self.calls = self.backwards = 0
+        self._waiting = Waiting(repeats=repeats)
+        self._all.add(self)
+
+    @property
+    def tiers(self) -> dict[str, Tier]:
+        return self._tiers
+
+    @property
+    def sampling(self) -> bool:
+        return self._latest is None or self._latest.densities.sampling
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """Records the first call of a round."""
+        under_way = self._round
+        return under_way.recorder if under_way is not None and len(under_way.calls) == 1 else None
+
+    @property
+    def prepared(self) -> Prepared | None:
+        """What the latest step ran with; None before the first."""
+        return self._latest.prepared if self._latest is not None else None
+
+    # The step, phase by phase.
+
+    def called(self) -> None:
+        """The module is called: until `runs`, it is captured and planned, which counts in no step."""
+        self._paused += pause_all()
+
+    def runs(self) -> None:
+        """From now on the module computes, or its call is over."""
+        resume(self._paused)
+        self._paused = ()
+
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Planning in the middle of a step counts in none."""
+        self.called()
+        try:
+            yield
+        finally:
+            self.runs()
+
+    def begin(self, step: CapturedStep, args: list[Any]) -> RewrittenStep:
+        if self._round is not None and (self._round.updated or not self._waiting.any_in(self._round)):
+            self._finish()
+        track = self.plans.track(step, len(self._round.calls) if self._round is not None else 0)
+        track.inputs = track.inputs or shapes(args, self._module())
+        made = self._planned(step, track, args)
+        self._latest, self.calls = track, self.calls + 1
+        self.runs()
+        resident = self._resident(args)
+        for other in list(self._all):
+            if other is not self and other.device == self.device:
+                other.make_room(made.plan.predicted_peak_bytes - resident)
+        self._start(track, step, made, args)
+        return made.rewritten
+
+    def _planned(self, step: CapturedStep, track: Track, args: list[Any]) -> Prepared:
+        """A plan beside what waits; where none fits, what waits gives up its saved values."""
+        while True:
+            try:
+                return self.plans.bring(step, track, self._resident(args))
+            except BudgetError as error:
+                if type(error) is not BudgetError:
+                    raise
+                if self._give_up(error.smallest_feasible_bytes - self.budget_bytes):
+                    continue
+                if not self.optimizers.leave_out():
+                    raise self._refusal(error, step, self._resident(args)) from None
+                warned = self.measured.peak > self.budget_bytes  # of its first update
+                self.notes.append(left_out(self.optimizers.beside, error, warn=not warned))
+
+    def _resident(self, args: Iterable[Any]) -> int:
+        """Bytes of the step that are there when a call begins: those known by name, or all that were counted in the
+        round, if those are more than objects more."""
+        known = self.resident_bytes(args) - self.optimizers.beside
+        counted = self._round.now - self.optimizers.beside if self._round is not None else 0
+        return counted if counted > known + 2 * OBJECT_SPREAD else known
+
+    def _start(self, track: Track, step: CapturedStep, made: Prepared, args: list[Any]) -> None:
+        known = self.resident_bytes(args)
+        if self._round is None:
+            unborn = self.optimizers.unborn()
+            self.optimizers.begin()
+            self._round = Round(
+                meter=StepMeter(known - unborn, self.device),
+                unborn=unborn,
+                time=Stopwatch(self.device),
+                counters=transferred(self._tiers.values()),
+            )
+            if self.recording:
+                self.recording, meter = False, self._round.meter
+                names = [s.name for s in step.graph.storages]
+                self._round.recorder = Recorder(
+                    names, self._tiers.values(), lambda: meter.offset, self.device
+                )
+        else:
+            self._segment("outside")
+            self._round.meter.count(max(0, known - self._round.now))
+        self._round.calls.append(Call(track=track, step=step, made=made, start=self._round.now))
+        self._round.given = Again(step, track.repeats, args)
+
+    def _segment(self, phase: str, call: Call | None = None) -> None:
+        """A part of the round has ended, and its peak is known: for the other calls that wait it was outside."""
+        under_way = self._round
+        if under_way is None or not under_way.meter.runs:
+            return
+        peak = under_way.meter.end()
+        under_way.peak = max(peak, under_way.peak)
+        if call is not None:
+            call.saw(phase, peak)
+        for other in under_way.calls:
+            if other is not call and (phase == "update" or (other.end and not other.done)):
+                other.saw("update" if phase == "update" else "outside", peak)
+
+    def forward_done(self, frame: Frame) -> None:
+        under_way = self._round
+        if under_way is None or under_way.given is None:
+            return
+        call = under_way.calls[-1]
+        self._segment("forward", call)
+        call.end = under_way.now
+        frame.held_bytes = max(0, call.end - call.start)
+        frame.again, under_way.given = under_way.given, None
+        frame.inputs = frame.again.storages()
+        self._waiting.add(frame, call)
+        if call.track.gives_up:
+            self._waiting.let_go(frame, call)
+
+    def backward_begins(self, frame: Frame, tangents: list[Any], *, keep: bool) -> tuple[Frame, bool]:
+        call = self._waiting.of(frame)
+        if call is None:
+            return frame, keep
+        under_way = self._joined(call)
+        self._segment("outside")
+        if under_way.recorder is not None:
+            under_way.recorder.between("outside the module")
+        if not call.done:
+            with self._aside():
+                check_loss(call, under_way, self.plans)
+        call.begun = True
+        if not frame.given_up and not self._fits(frame, call, keep=keep):
+            if keep and self._fits(frame, call, keep=False):
+                call.keeps = False
+                return frame, False
+            self._waiting.let_go(frame, call)
+        if not frame.given_up:
+            return frame, keep
+        return self._again(frame, call, tangents), False
+
+    def _joined(self, call: Call) -> Round:
+        """The round under way, with this call in it: a backward may come after the update, or again."""
+        if self._round is None:
+            call.split = True
+            held = self.resident_bytes(())
+            self._round = Round(
+                meter=StepMeter(held, self.device),
+                unborn=0,
+                time=Stopwatch(self.device),
+                counters=transferred(self._tiers.values()),
+            )
+        if call not in self._round.calls:
+            call.split = True
+            self._round.calls.append(call)
+        return self._round
+
+    def _fits(self, frame: Frame, call: Call, *, keep: bool) -> bool:
+        """Whether a backward fits beside all that is alive now; what waits makes room. True where nothing helps.
+
+        Raises:
+            BudgetError: autograd would keep more than the budget has room for, and the forward may not run again.
+        """
+        assert self._round is not None
+        made, boundary = call.made, call.step.boundary
+        alive = made.phase_peaks["outside"] - made.profile.ops[boundary].workspace_bytes
+        call.extra = max(call.extra, self._round.now - alive)
+        peak = self.plans.kept_peak(call.track, made) if keep else made.phase_peaks.get("backward", 0)
+        over = peak + max(0, self._round.now - alive) - self.budget_bytes - OBJECT_SPREAD
+        if over <= 0 or self._give_up(over, but=frame):
+            return True
+        if self._waiting.may_give_up(frame):
+            return False
+        if keep and not call.done:
+            raise no_room_kept(call, self.budget_bytes, peak + max(0, self._round.now - alive), self.plans)
+        return True
+
+    def _again(self, frame: Frame, call: Call, tangents: list[Any]) -> Frame:
+        """The forward of a call runs again, under a plan for what is alive beside it now."""
+        assert self._round is not None
+        assert frame.again is not None
+        args, incoming = frame.again.args(), storage_bytes(tangents)
+        resident = max(0, self._round.now - incoming)
+        with self._aside():
+            try:
+                made = self.plans.again(call.step, call.track, resident)
+            except BudgetError as error:
+                raise no_room_beside(error, self.budget_bytes, len(self._waiting)) from None
+        call.reran = True
+        with frame.again.replayed():
+            return repeat_forward(call.step, made.rewritten, self._tiers, args)
+
+    def backward_done(self, frame: Frame, *, kept: bool) -> None:
+        call = self._waiting.of(frame)
+        if not kept:
+            self._waiting.gone(frame)
+        if call is None or self._round is None:
+            return
+        if not frame.reported:  # another backward of the same step shows nothing new
+            frame.reported = True
+            call.track.densities.saw(frame.densities, frame.overflowed)
+            self.measured.encoded = frame.encoded_bytes
+        if kept and not call.keeps and not frame.given_up:
+            self._waiting.let_go(frame, call)
+        self._segment("backward", call)
+        call.done = True
+        under_way = self._round
+        under_way.time.stop()
+        self.measured.time = under_way.time
+        out, into, stall = (b - a for a, b in zip(under_way.counters, transferred(self._tiers.values())))
+        self.measured.bytes_out, self.measured.bytes_in, self.measured.stall = int(out), int(into), stall
+        self.measured.steps += 1
+        self.backwards += 1
+        call.track.ran += 1
+        self._note_peaks(under_way)
+        if not self.optimizers and not self._waiting.any_in(under_way):
+            self._finish()
+
+    @property
+    def stepping(self) -> bool:
+        return self._round is not None
+
+    def updated(self, *, all_stepped: bool) -> None:
+        if self._round is not None and any(call.done for call in self._round.calls):
+            self._segment("update")
+            self._round.updated = True
+            if self._round.recorder is not None:
+                self._round.recorder.between("update")
+            self._note_peaks(self._round)
+            if all_stepped:
+                self._finish()
+
+    def note_peak(self, peak: int) -> int:
+        self.measured.peak = max(self.measured.peak, peak)
+        if self._latest is not None:
+            self._latest.peak = max(self._latest.peak, peak)
+        return peak
+
+    def _note_peaks(self, under_way: Round) -> None:
+        self.note_peak(under_way.peak)
+        for call in under_way.calls:
+            if call.done:
+                call.track.peak = max([call.track.peak, *call.peaks.values()])
+
+    def _finish(self) -> None:
+        under_way, self._round = self._round, None
+        allocator.trim()
+        if under_way is None:
+            return
+        self._note_peaks(under_way)
+        under_way.meter.stop()
+        if under_way.recorder is not None:
+            if under_way.complete:
+                self.measured.timeline = under_way.recorder.close()
+            else:
+                under_way.recorder.close()
+                self.recording = True  # a recording that was given up begins anew
+        learn(under_way, self.plans)
+
+    # What waits.
+
+    def make_room(self, growth: int) -> None:
+        """Another module's step begins and takes so many bytes. Once that was seen, the plans have room for it."""
+        if self._round is not None and any(
+            call.track.outside is None for _, call in self._waiting.untouched()
+        ):
+            self._give_up(self._round.now + growth - self.budget_bytes)
+
+    def _give_up(self, needed: int, *, but: Frame | None = None) -> int:
+        """As `Waiting.give_up`; what comes free is the steps' own, also in the middle of planning."""
+        paused = bool(self._paused)
+        self.runs()
+        freed = self._waiting.give_up(needed, but=but)
+        if paused:
+            self.called()
+        return freed
+
+    def _refusal(self, error: BudgetError, step: CapturedStep, resident: int) -> BudgetError:
+        """The error for a call that does not fit, with the budget that holds what waits beside it as well."""
+        waiting = self._waiting.untouched()
+        return beside_waiting(error, waiting, step, resident, self.plans) if waiting else error
+
+    def close(self) -> None:
+        """Let go of plans, graphs and tiers. A step whose backward is yet to come keeps what it needs."""
+        if self._round is not None:
+            self._round.close()
+        for tier in () if self._waiting else self._tiers.values():
+            tier.close()
+        self.plans.close()
+        self._round = self._latest = None
+        self._tiers = {}
+
+    # What is resident.
+
+    def updated_by_step(self) -> set[int]:
+        return {b.untyped_storage()._cdata for b in buffers(self._module())}
+
+    def resident_bytes(self, args: Iterable[Any]) -> int:
+        """Bytes of the module, its gradients, the optimizer's state and the inputs, each storage once."""
+        held, waiting = named_bytes(self._module(), args, self.device), 0
+        # Forwards whose backward has yet to come keep their inputs and saved values meanwhile.
+        for frame in self._waiting.frames():
+            held |= frame.inputs
+            waiting += frame.held_bytes
+        held |= self.optimizers.storages()
+        inside = self.optimizers.workspace if self.optimizers.runs_steps else 0
+        return sum(held.values()) + self.optimizers.unborn() + inside + waiting
+
+    # What happened.
+
+    def record(self) -> RunRecord | None:
+        """The figures so far, or None before the first step."""
+        if self._latest is None or self._latest.prepared is None:
+            return None
+        return run_record(
+            self.plans, self._latest, self._latest.prepared, self.measured, self.notes, self.capture_seconds
+        )
