@@ -12,7 +12,6 @@ import gc
 import warnings
 import weakref
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -24,13 +23,14 @@ from ..device.memory import peak_rss_bytes
 from ..device.place import CPU
 from ..errors import BudgetError
 from ..fx import CapturedStep, RewrittenStep
-from ..prepared import Learned, Prepare, Prepared, guessed_outside, released
+from ..prepared import Learned, Prepare, Prepared, released
 from ..runtime.executor import Host
 from ..runtime.frame import Frame
 from ..runtime.recording import Recorder
 from ..runtime.tiers import Tier
 from ..values import RunRecord
 from .density import DensityWatch
+from .guess import prepare_first
 from .meter import StepMeter, pause_others, resume
 from .optimizers import Optimizers
 from .residents import buffers, owned
@@ -46,8 +46,6 @@ LOSS_WORTH_A_PLAN = 0.01
 #: Bytes of objects by which steps differ: the budget that an error names has room for them, and one step that is over
 #: by no more is no reason to plan again (a process's table that doubles in the middle of it); a second one is.
 OBJECT_SPREAD = 2**16
-#: Shares of the guess for a loss not seen yet that are tried where the whole of it does not fit.
-SMALLER_GUESSES = (2 / 3, 1 / 3, 0.0)
 
 
 @final
@@ -139,7 +137,7 @@ class Session(Host, Updating):
             return track.prepared or self._plan(step, track)
 
     def _plan(self, step: CapturedStep, track: Track) -> Prepared:
-        prepared = self._prepared_for(step, track)
+        prepared = prepare_first(self._prepare, step, self._learned(step, track), track, self.budget_bytes)
         self.notes += [track.stale] if track.stale else []
         track.stale, track.drifted = "", False
         track.densities.planned()
@@ -162,26 +160,6 @@ class Session(Host, Updating):
             densities=track.densities.expected(),
             costs=track.prepared.profile.ops if track.prepared is not None else (),
         )
-
-    def _prepared_for(self, step: CapturedStep, track: Track) -> Prepared:
-        """With what is known; where only the guess of what the loss takes does not fit, with a smaller one."""
-        learned = self._learned(step, track)
-        try:
-            return self._prepare(step, learned)
-        except BudgetError as error:
-            if type(error) is not BudgetError or track.outside is not None:
-                raise
-            whole = guessed_outside(step)
-            for guess in (int(share * whole) for share in SMALLER_GUESSES):
-                if error.smallest_feasible_bytes - (whole - guess) > self.budget_bytes:
-                    continue  # no position needs less by more than that
-                try:
-                    prepared = self._prepare(step, replace(learned, outside=guess))
-                except BudgetError:
-                    continue
-                track.tight = True
-                return prepared
-            raise
 
     def _plan_again(self, step: CapturedStep, track: Track, before: Prepared) -> Prepared:
         """With what was learned; if no plan fits that, the one in force has served so far and stays."""
