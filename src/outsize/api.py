@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,18 +11,15 @@ from typing import Any
 
 import torch
 
-from .capture import Backend, check_version, compiled_call, forget
+from . import asked
+from .capture import Backend, check_version, compiled_call, forget, sources_of
 from .decide import ACTIONS, Options, decide, prepare
 from .device import allocator, memory
-from .device.place import CPU, device_of
+from .device.place import device_of
 from .errors import BudgetError, CaptureError, OutsizeError
 from .fx import CapturedStep
-from .measure import (
-    Hardware,
-    load_hardware,
-)
+from .measure import Hardware
 from .plan import lower, simulate
-from .plan.settings import MOST_EFFORT
 from .prepared import Learned, released
 from .runtime.tiers import DiskTier, HostSettings, HostTier, Tier
 from .session import SESSIONS, Session, install, session_of
@@ -31,8 +29,6 @@ from .values import Plan, RunRecord
 
 __all__ = ["capture", "compile", "meter", "plan", "record", "release", "report", "sweep"]
 
-#: Lossy codecs that a step may use, and their largest relative error.
-LOSSY_IN_STEPS = {"bf16": 2.0**-8}
 _SESSIONS = SESSIONS
 
 
@@ -72,33 +68,31 @@ def compile(
             some seconds for each more, which makes plans by several actions a few per cent faster.
 
     Raises:
-        OutsizeError: `lossy` names a codec that a step cannot use, or allows less than its error; `inner` or `effort` is
-            none of those above; the module lies on several devices; it is on a GPU and `disk`, `disk_budget` or
-            `inner="inductor"` is given.
+        OutsizeError: an argument is none of those above, or of another kind; `lossy` allows less than its codec's error;
+            the module lies on several devices; it is on a GPU and `disk`, `disk_budget` or `inner="inductor"` is given.
         UnitError: a budget cannot be read.
         VersionError: this torch is not supported.
         TierError: the disk directory is missing, read-only or too small.
         BudgetError: (at the first forward) no plan fits; it names the smallest budget that does.
         CaptureError: (at the first forward) the module is not one graph.
     """
-    device = device_of((*module.parameters(), *module.buffers()))
+    device = _device(module)
     memory.check_counted(device)
-    _suits(device, disk, disk_budget, inner)
     options = Options(
-        budget_bytes=_budget(budget, device),
-        actions=tuple(actions),
-        planner=planner,
-        lossy=_allowed(lossy),
-        host_budget=None if host_budget is None else parse_bytes(host_budget, whole=memory.total_bytes()),
-        disk_budget=None if disk_budget is None else parse_bytes(disk_budget),
-        disk=None if disk is None else str(disk),
-        inner=inner,
-        effort=_effort(effort),
+        budget_bytes=asked.bytes_of(budget, device),
+        actions=asked.some_actions(actions),
+        planner=asked.a_planner(planner),
+        lossy=asked.lossy_codecs(lossy),
+        host_budget=asked.tier_bytes("host_budget", host_budget, whole=memory.total_bytes()),
+        disk_budget=asked.tier_bytes("disk_budget", disk_budget),
+        disk=asked.a_directory(disk),
+        inner=asked.an_inner(inner),
+        effort=asked.an_effort(effort),
     )
-    if inner not in ("aten", "inductor"):
-        raise OutsizeError(f"inner={inner!r} is not known: give 'aten' or 'inductor'")
+    _suits(device, disk, disk_budget, inner)
+    asked.an_optimizer(optimizer)
     allocator.install()
-    tiers = _tiers(device, options) if {"swap", "encode"} & set(actions) else {}
+    tiers = _tiers(device, options) if {"swap", "encode"} & set(options.actions) else {}
     planned = functools.partial(prepare, options)
     repeats = "recompute" in options.actions
     session = Session(module, optimizer, tiers, planned, options.budget_bytes, device, repeats=repeats)
@@ -128,10 +122,15 @@ def _tiers(device: torch.device, options: Options) -> dict[str, Tier]:
 
 
 def meter(module: torch.nn.Module, *, optimizer: torch.optim.Optimizer | None = None) -> torch.nn.Module:
-    """The plain step in the same executor and under the same meter: what a plan is compared with."""
-    allocator.install()
-    device = device_of((*module.parameters(), *module.buffers()))
+    """The plain step in the same executor and under the same meter: what a plan is compared with.
+
+    Raises:
+        OutsizeError: `module` or `optimizer` is none; the module lies on several devices.
+    """
+    device = _device(module)
     memory.check_counted(device)
+    asked.an_optimizer(optimizer)
+    allocator.install()
     options = Options(budget_bytes=2**62, actions=())
     planned = functools.partial(prepare, options)
     return install(module, Session(module, optimizer, {}, planned, options.budget_bytes, device))
@@ -210,18 +209,49 @@ def plan(
         effort: as for `compile`.
 
     Raises:
-        OutsizeError: `lossy` or `effort`, as for `compile`.
+        OutsizeError: an argument is none of those above, as for `compile`.
         BudgetError: no plan fits the budget.
         CaptureError: the module is not one graph.
     """
-    allocator.install()
-    here = device_of((*module.parameters(), *module.buffers()))
+    here = _device(module)
     options = replace(
-        _plan_options(budget, hardware, here), actions=tuple(actions), planner=planner, lossy=_allowed(lossy),
-        effort=_effort(effort),
-    )  # fmt: skip
+        _plan_options(budget, hardware, here),
+        actions=asked.some_actions(actions),
+        planner=asked.a_planner(planner),
+        lossy=asked.lossy_codecs(lossy),
+        effort=asked.an_effort(effort),
+    )
+    return _planned(module, asked.arguments(args), options, optimizer)
+
+
+def plain_plan(
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    *,
+    hardware: str | Hardware | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Plan:
+    """The step as it is, without running it: a plan without decisions. Arguments as for `plan`."""
+    options = replace(_plan_options(2**62, hardware, _device(module)), actions=())
+    return _planned(module, asked.arguments(args), options, optimizer)
+
+
+def _planned(
+    module: torch.nn.Module,
+    args: tuple[Any, ...],
+    options: Options,
+    optimizer: torch.optim.Optimizer | None,
+) -> Plan:
+    asked.an_optimizer(optimizer)
+    allocator.install()
     step = capture(module, args)
     return decide(step, _unlearned(module, args, step, optimizer), options).plan
+
+
+def _device(module: torch.nn.Module) -> torch.device:
+    """The device that a module is on, which is one."""
+    asked.a_module(module)
+    return device_of((*module.parameters(), *module.buffers()))
 
 
 def sweep(
@@ -245,16 +275,21 @@ def sweep(
     Raises:
         CaptureError: the module is not one graph.
     """
+    options = _plan_options(2**62, hardware, _device(module))
+    for planner, actions in techniques.values():
+        asked.a_planner(planner), asked.some_actions(actions)
+    if not isinstance(points, int) or points < 1:
+        raise OutsizeError(f"points={points!r}: give a whole number of budgets, 1 or more")
+    args = asked.arguments(args)
+    asked.an_optimizer(optimizer)
     allocator.install()
-    here = device_of((*module.parameters(), *module.buffers()))
-    options = _plan_options(2**62, hardware, here)
     step = capture(module, args)
     learned = _unlearned(module, args, step, optimizer)
 
     def attempt(planner: str, actions: Sequence[str], budget: int) -> Plan | int:
-        asked = replace(options, planner=planner, actions=tuple(actions), budget_bytes=budget)
+        wanted = replace(options, planner=planner, actions=tuple(actions), budget_bytes=budget)
         try:
-            return decide(step, learned, asked).plan
+            return decide(step, learned, wanted).plan
         except BudgetError as error:
             return error.smallest_feasible_bytes
 
@@ -268,18 +303,10 @@ def sweep(
     }
 
 
-def _effort(effort: int) -> int:
-    if effort not in range(1, MOST_EFFORT + 1):
-        raise OutsizeError(
-            f"effort={effort!r} is not known: give a whole number from 1 (quick) to {MOST_EFFORT}"
-        )
-    return effort
-
-
 def _plan_options(budget: int | str | None, hardware: str | Hardware | None, here: torch.device) -> Options:
-    there = load_hardware(hardware) if isinstance(hardware, str) else hardware
+    there = asked.some_hardware(hardware)
     if there is None:
-        return Options(budget_bytes=_budget(budget, here))
+        return Options(budget_bytes=asked.bytes_of(budget, here))
     whole = there.memory_bytes
     limit = whole if budget is None else parse_bytes(budget, whole=whole)
     return Options(budget_bytes=limit, hardware=there)
@@ -321,30 +348,11 @@ def capture(module: torch.nn.Module, args: tuple[Any, ...]) -> CapturedStep:
 
     backend = Backend(stop, no_step)
     try:
-        compiled_call(module, backend)(*args)
+        with sources_of(backend):
+            compiled_call(module, backend)(*args)
     except _Captured as captured:
         return captured.step
     finally:
         forget(backend)
+        gc.collect()  # torch's compiler leaves the module in cycles
     raise CaptureError("torch.compile found nothing to capture in this module's forward")
-
-
-def _allowed(lossy: dict[str, float] | None) -> dict[str, float] | None:
-    """The lossy codecs asked for, held against what they do."""
-    for name, error in (lossy or {}).items():
-        if name not in LOSSY_IN_STEPS:
-            raise OutsizeError(
-                f"lossy={{{name!r}: …}}: a step has {', '.join(map(repr, LOSSY_IN_STEPS))} only; "
-                "codecs.saved_tensors_hooks(model, codecs.Policy(lossy=…)) has more"
-            )
-        if error < LOSSY_IN_STEPS[name]:
-            raise OutsizeError(
-                f"lossy={{{name!r}: {error}}}: its error is up to {LOSSY_IN_STEPS[name]} of an element"
-            )
-    return lossy
-
-
-def _budget(budget: int | str | None, device: torch.device = CPU) -> int:
-    if budget is None:
-        return memory.free_bytes(device)
-    return parse_bytes(budget, whole=memory.total_bytes(device) if isinstance(budget, str) else None)

@@ -6,7 +6,7 @@ import pytest
 
 import outsize
 from outsize import zoo
-from outsize.plan.make import _PLANNERS
+from outsize.plan.make import PLANNERS
 
 from .training import rebudget, smallest_budget, train
 
@@ -27,7 +27,7 @@ def test_losses_gradients_buffers_and_random_stream_are_bitwise_equal(name: str)
     report = outsize.report(module)
     assert not report.decisions  # it fits, so nothing is done
     plain = report.plain_peak_bytes
-    for planner in sorted(_PLANNERS.keys() - {"exact"}):  # which takes small graphs only
+    for planner in sorted(PLANNERS.keys() - {"exact"}):  # which takes small graphs only
         module.load_state_dict(state)
         smallest = smallest_budget(module, work.example().args, planner=planner)
         for place in PLACES.get(planner, (0.0,)):

@@ -1,7 +1,7 @@
 """torch → `StepGraph`: the joint forward-and-backward graph of a module's step."""
 
 from .aot import Backend, check_version, compiled_call, dynamo_settings
-from .caches import FailedGuard, failed_guards, forget, hit_limit
+from .caches import FailedGuard, failed_guards, forget, hit_limit, sources_of
 from .graph import build_step, signature
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "forget",
     "hit_limit",
     "signature",
+    "sources_of",
 ]

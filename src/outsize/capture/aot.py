@@ -75,11 +75,9 @@ class Backend:
         self._programs: dict[int, Program] = {}
         #: Of the functions that Dynamo compiles with this backend: it keeps all that it knows on them.
         self.codes: list[CodeType] = []
+        #: Numbers of the graphs whose text torch keeps.
+        self.sources: list[int] = []
         self.graphs = 0
-
-    def close(self) -> None:
-        """Let go of the programs; what autograd still needs of them it holds itself."""
-        self._programs.clear()
 
     def __call__(self, module: GraphModule, example_inputs: Sequence[Any], **_: Any) -> Callable[..., Any]:
         from torch._dynamo.backends.common import aot_autograd

@@ -4,22 +4,31 @@ Dynamo keeps what it compiled on code objects and in tables of the process, wher
 a module that was compiled would hold its graphs until the process ends.
 
 Private names used: `torch._dynamo` (eval_frame.cached_backends, exc.FailOnRecompileLimitHit,
-utils.guard_failures), `torch._C._dynamo.eval_frame.reset_code`.
+guards.CheckFunctionManager,
+utils.guard_failures), `torch._C._dynamo.eval_frame.reset_code`, `torch.fx.graph_module._loader`, and `_registry` of
+Python's `weakref.finalize`.
 """
 
 from __future__ import annotations
 
+import linecache
 import re
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from torch._C._dynamo.eval_frame import reset_code
 from torch._dynamo import eval_frame, exc
+from torch._dynamo.guards import CheckFunctionManager
 from torch._dynamo.utils import guard_failures
+from torch.fx.graph_module import _loader
 
 from ..errors import CaptureError
 from .aot import Backend
 
-__all__ = ["FailedGuard", "failed_guards", "forget", "hit_limit"]
+__all__ = ["FailedGuard", "failed_guards", "forget", "hit_limit", "sources_of"]
 
 _REASON = re.compile(r"^[^:]*?\d+/\d+(?:_\d+)?: (?P<guard>.*?)(?:\s+# (?P<source>.*))?$", re.DOTALL)
 #: What a guard on a module's own attribute says for `self`.
@@ -65,11 +74,20 @@ def hit_limit(error: CaptureError) -> bool:
 
 
 def forget(backend: Backend) -> None:
-    """Free what Dynamo and AOTAutograd keep for a module: code, guards, graphs and the programs behind them."""
+    """Free what torch keeps for a module in tables of the process: code, guards, texts.
+
+    A backward that is yet to come has its graph from autograd; it is compiled when it first runs.
+    """
     for code in backend.codes:
         guard_failures.pop(code, None)
         reset_code(code)
     backend.codes.clear()
+    _drop_dead_guards()
+    for number in backend.sources:
+        name = f"<eval_with_key>.{number}"
+        _loader.eval_cache.pop(name, None)
+        linecache.cache.pop(name, None)
+    backend.sources.clear()
     ours = [
         key
         for key, held in eval_frame.cached_backends.items()
@@ -77,4 +95,27 @@ def forget(backend: Backend) -> None:
     ]
     for key in ours:
         del eval_frame.cached_backends[key]
-    backend.close()
+
+
+def _drop_dead_guards() -> None:
+    """Dynamo hangs the guards of what it compiled on all objects that they are about, classes and functions of torch
+    among them, which never go; those of code that was reset guard nothing any more."""
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        if (known := finalizer.peek()) is None:
+            continue
+        method: Any = getattr(known[1], "func", None)
+        if getattr(method, "__func__", None) is not CheckFunctionManager.invalidate:
+            continue
+        guards = getattr(method.__self__, "guard_manager", None)
+        if getattr(guards, "cache_entry", None) is None:
+            finalizer.detach()
+
+
+@contextmanager
+def sources_of(backend: Backend) -> Iterator[None]:
+    """The text of the graphs that are compiled meanwhile, which torch keeps for tracebacks, goes with the backend."""
+    first = _loader.next_id
+    try:
+        yield
+    finally:
+        backend.sources += range(first, _loader.next_id)

@@ -22,7 +22,7 @@ from .simulate import simulate, tier_peaks
 from .slackplan import plan_slack
 from .units import plan_units
 
-_PLANNERS: dict[str, Callable[[Model, Request], list[Decision]]] = {
+PLANNERS: dict[str, Callable[[Model, Request], list[Decision]]] = {
     "search": plan_search,
     "units": plan_units,
     "exact": plan_exact,
@@ -64,8 +64,8 @@ def make_plan(
         PlanError: an unknown planner, action or tier.
     """
     began = time.perf_counter()
-    if planner not in _PLANNERS:
-        raise PlanError(f"no planner {planner!r}; there are {', '.join(sorted(_PLANNERS))}")
+    if planner not in PLANNERS:
+        raise PlanError(f"no planner {planner!r}; there are {', '.join(sorted(PLANNERS))}")
     if unknown := set(actions) - {"swap", "recompute", "encode"}:
         raise PlanError(f"no action {sorted(unknown)[0]!r}; there are swap, recompute and encode")
     model = build_model(graph, profile, slack, budget_bytes=budget_bytes, settings=settings)
@@ -73,7 +73,7 @@ def make_plan(
     request = Request(actions=tuple(actions), tiers=tuple(tiers), lossy=dict(lossy or {}), limits=limits)
     decisions: tuple[Decision, ...] = ()
     if model.peak > budget_bytes:
-        decisions = with_masks(graph, profile, _over_tiers(_PLANNERS[planner], model, request))
+        decisions = with_masks(graph, profile, _over_tiers(PLANNERS[planner], model, request))
     schedule = lower_decisions(graph, decisions)
     check(graph, profile, schedule, budget_bytes)
     timeline = simulate(graph, profile, schedule)

@@ -25,6 +25,7 @@ from ..capture import (
     failed_guards,
     forget,
     hit_limit,
+    sources_of,
 )
 from ..errors import CaptureError, OutsizeError
 from ..fx import CapturedStep
@@ -98,7 +99,8 @@ class Call:
         start, graphs = time.perf_counter(), self._backend.graphs
         session.called()
         try:
-            result = self._compiled(*args, **kwargs)
+            with sources_of(self._backend):
+                result = self._compiled(*args, **kwargs)
         except CaptureError as error:
             if not hit_limit(error):
                 raise

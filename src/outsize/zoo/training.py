@@ -80,7 +80,7 @@ def _deal(batches: Iterator[Batch], rank: int, size: int) -> Iterator[Batch]:
 def plain_plan(workload: Workload, optimizer: torch.optim.Optimizer, *, hardware: str | None = None) -> Plan:
     """The step without any action: its peak and its time are what a budget is a share of."""
     args = workload.example().args
-    return api.plan(workload.module, args, budget=2**62, optimizer=optimizer, hardware=hardware, actions=())
+    return api.plain_plan(workload.module, args, optimizer=optimizer, hardware=hardware)
 
 
 def budget_bytes(text: str, plain_peak_bytes: int) -> int:
