@@ -18,7 +18,6 @@ from typing import Any, final
 import torch
 
 from .codecs import DensityMeter
-from .density import DensityWatch
 from .device import allocator
 from .device.clock import Stopwatch
 from .device.memory import peak_rss_bytes
@@ -114,7 +113,7 @@ class Session(Host):
     def begin(self, step: CapturedStep, args: list[Any]) -> RewrittenStep:
         track = self._tracks.get(step)
         if track is None:
-            track = self._tracks[step] = Track(densities=DensityWatch(step.graph, self._shown))
+            track = self._tracks[step] = Track.of(step, self._shown)
         resident = self.resident_bytes(args)
         if track.prepared is None or resident > track.resident:
             track.resident = max(resident, track.resident)
@@ -129,8 +128,7 @@ class Session(Host):
     def _plan(self, step: CapturedStep, track: Track) -> Prepared:
         prepared = self._prepared_for(step, track)
         self.notes += [track.stale] if track.stale else []
-        track.stale, track.drifted = "", False
-        track.densities.planned()
+        track.planned()
         encodes = any(d.encoded_bytes for d in prepared.plan.decisions)
         # What is denser than planned goes to a tier, whose threads must have started before the step is counted.
         for tier in self._tiers.values():
@@ -148,7 +146,8 @@ class Session(Host):
             update=self.update_workspace,
             bias=track.bias,
             densities=track.densities.expected(),
-            costs=track.prepared.profile.ops if track.prepared is not None else (),
+            costs=track.costs,
+            absent=track.arrivals.absent,
         )
 
     def _prepared_for(self, step: CapturedStep, track: Track) -> Prepared:
@@ -159,7 +158,7 @@ class Session(Host):
         except BudgetError as error:
             if type(error) is not BudgetError or track.outside is not None:
                 raise
-            whole = guessed_outside(step)
+            whole = guessed_outside(step, learned.absent)
             for guess in (int(share * whole) for share in SMALLER_GUESSES):
                 if error.smallest_feasible_bytes - (whole - guess) > self.budget_bytes:
                     continue  # no position needs less by more than that
@@ -221,14 +220,16 @@ class Session(Host):
         if self._latest is not None:
             self._waiting[frame] = self._latest
 
-    def backward_begins(self) -> None:
+    def backward_begins(self, frame: Frame, missing: frozenset[int]) -> None:
+        if (waiting := self._waiting.get(frame)) is not None:
+            waiting.arrivals.saw(missing)
         run = self._running
         if run is None:
             return
         run.meter.end("outside", then="backward")
         if run.recorder is not None:
             run.recorder.between("outside the module")
-        made, unknown = run.track.prepared, run.track.tight and run.track.outside is None
+        made, unknown = run.track.prepared, run.track.unsure
         if made is not None and unknown and run.meter.peaks.get("outside", 0) > self.budget_bytes:
             self._learn_outside(run.track, made, run)
             run.track.outside = (run.track.outside or 0) + OBJECT_SPREAD
@@ -282,7 +283,7 @@ class Session(Host):
 
     def _learn(self, track: Track, run: Running) -> None:
         """From a measured step: bytes outside the module, and whether to plan again."""
-        if (made := track.prepared) is None or track.final:
+        if (made := track.prepared) is None or track.final or track.uses_others():
             return
         if fresh := track.outside is None:
             self._learn_outside(track, made, run)

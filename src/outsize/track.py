@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .arrivals import Arrivals
+from .codecs import DensityMeter
 from .density import DensityWatch
 from .device.clock import Stopwatch
 from .fx import CapturedStep
 from .metering import StepMeter
 from .prepared import Prepared
 from .runtime.recording import Recorder
-from .values import Timeline
+from .values import OpCost, Timeline
 
 __all__ = ["Measured", "Running", "Track"]
 
@@ -20,6 +22,7 @@ class Track:
     """What is known of one captured step over time."""
 
     densities: DensityWatch
+    arrivals: Arrivals
     prepared: Prepared | None = None
     resident: int = 0
     #: Whether the loss had to be given less than the guess, so that its first step may show that no plan fits.
@@ -33,6 +36,33 @@ class Track:
     corrections: int = 0
     steps: int = 0
     final: bool = False
+
+    @staticmethod
+    def of(step: CapturedStep, shown: DensityMeter) -> Track:
+        """Of a step that has not run."""
+        return Track(densities=DensityWatch(step.graph, shown), arrivals=Arrivals(step))
+
+    @property
+    def costs(self) -> tuple[OpCost, ...]:
+        """Of the ops, as they were measured for the same results; empty if they were not."""
+        return () if self.prepared is None or self.arrivals.changed else self.prepared.profile.ops
+
+    @property
+    def unsure(self) -> bool:
+        """Whether its first backward may show that no plan fits."""
+        return self.tight and self.outside is None and not self.arrivals.changed
+
+    def uses_others(self) -> bool:
+        """Whether the loss used other results than planned for, so that the step's figures say nothing of its plan."""
+        if self.arrivals.changed:
+            self.stale = "planned again for the results that the loss uses"
+        return self.arrivals.changed
+
+    def planned(self) -> None:
+        """A plan was made with what is known now."""
+        self.stale, self.drifted = "", False
+        self.densities.planned()
+        self.arrivals.planned()
 
 
 @dataclass(kw_only=True)

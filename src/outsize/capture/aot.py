@@ -18,6 +18,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
@@ -27,7 +28,9 @@ from torch.fx import Graph, GraphModule, Node
 
 from ..errors import CaptureError, OutsizeError, VersionError
 from ..fx import CapturedStep, Program
+from .autocast import Contexts, cast_inside, casts_once, casts_weights, refuse_inside
 from .dropout import split_dropouts
+from .gradients import as_eager
 from .graph import build_step
 
 TESTED_TORCH = ("2.13",)
@@ -62,6 +65,7 @@ class Backend:
 
     Attributes:
         graphs: how many graphs were compiled.
+        casts_weights: whether an autocast around the module casts weights in one of them.
     """
 
     def __init__(
@@ -71,28 +75,42 @@ class Backend:
     ) -> None:
         self._on_step, self._on_forward = on_step, on_forward
         self._programs: dict[int, Program] = {}
+        #: By graph: an operator of its backward that an autocast around it would cast, and where it runs.
+        self._inside: dict[int, tuple[str, torch.device]] = {}
         self.graphs = 0
+        self.casts_weights = self._under_autocast = False
 
     def __call__(self, module: GraphModule, example_inputs: Sequence[Any], **_: Any) -> Callable[..., Any]:
         from torch._dynamo.backends.common import aot_autograd
 
         self.graphs += 1
+        self._under_autocast = torch._C._is_any_autocast_enabled()
         backend = aot_autograd(
             fw_compiler=self._forward,
             bw_compiler=self._backward,
             inference_compiler=self._inference,
             partition_fn=self._partition,
         )
-        # Left on, AOTAutograd finds no buffer to reuse (see `_facades`) and says so, which a second backward over a
-        # kept graph asks for; switched off, it says nothing and that backward is refused.
-        with torch._functorch.config.patch(donated_buffer=True), _trainable_lstm(), _eager_kernels():
+        with (
+            _functorch_settings(),
+            _trainable_lstm(),
+            _eager_kernels(),
+            casts_once(module, example_inputs),
+            as_eager(functools.partial(self._begins, self.graphs)),
+        ):
             return backend(module, example_inputs)
+
+    def _begins(self, number: int) -> None:
+        refuse_inside(*self._inside[number])
 
     def _partition(
         self, joint: GraphModule, inputs: Any, *, num_fwd_outputs: int, **_: Any
     ) -> tuple[GraphModule, GraphModule]:
         split_dropouts(joint)
         step = build_step(joint, num_primals=len(inputs[0]), num_forward_outputs=num_fwd_outputs)
+        step = replace(step, carrying=_carrying(joint, step.tangents))
+        self.casts_weights |= self._under_autocast and casts_weights(step)
+        self._inside[self.graphs] = (cast_inside(step), step.device)
         number = len(self._programs)
         self._programs[number] = self._on_step(step)
         forward, backward = _facades(step)
@@ -113,6 +131,14 @@ class Backend:
 
     def _inference(self, module: GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
         return _boxed(self._on_forward(module))
+
+
+def _carrying(joint: GraphModule, tangents: Sequence[Node]) -> tuple[Node, ...]:
+    """The result that each tangent is the gradient of; empty where torch does not record that."""
+    output = next(n for n in joint.graph.nodes if n.op == "output")
+    results = dict(zip(output.meta.get("desc", ()), output.args[0]))
+    found = [results.get(getattr(t.meta.get("desc"), "output", None)) for t in tangents]
+    return tuple(n for n in found if isinstance(n, Node)) if all(isinstance(n, Node) for n in found) else ()
 
 
 @contextlib.contextmanager
@@ -174,6 +200,17 @@ def _dropout(tensor: torch.Tensor, p: float, train: bool) -> torch.Tensor:
     return tensor * (torch.empty_like(tensor).bernoulli_(1 - p) / (1 - p))
 
 
+def _functorch_settings() -> Any:
+    """AOTAutograd's switches while it traces."""
+    return torch._functorch.config.patch(
+        # Left on, AOTAutograd finds no buffer to reuse (see `_facades`) and says so, which a second backward over a
+        # kept graph asks for; switched off, it says nothing and that backward is refused.
+        donated_buffer=True,
+        # An eager backward runs outside of the autocast that its forward ran under.
+        backward_pass_autocast="off",
+    )
+
+
 def _boxed(function: Callable[[list[Any]], Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def run(args: list[Any]) -> Any:
@@ -231,11 +268,19 @@ def compiled_call(module: torch.nn.Module, backend: Backend) -> Callable[..., An
     def whole(*args: Any, **kwargs: Any) -> Any:
         return call(*args, **kwargs)
 
+    contexts = Contexts()
     whole_step, bare_steps = _traced(whole, backend), dict[Any, Callable[..., Any]]()
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        if not (module._backward_hooks or module._backward_pre_hooks):
-            return whole_step(*args, **kwargs)
+        if module._backward_hooks or module._backward_pre_hooks:
+            result = hooked(*args, **kwargs)
+        else:
+            result = whole_step(*args, **kwargs)
+        if backend.casts_weights and torch._C._is_any_autocast_enabled():
+            contexts.called()
+        return result
+
+    def hooked(*args: Any, **kwargs: Any) -> Any:
         # Hooks on the module's own backward stand around its graph, where autograd can call them.
         replaced = module.__dict__.get("forward")  # some libraries put another one on the instance
         forward = replaced or functools.partial(type(module).forward, module)
@@ -283,6 +328,7 @@ def dynamo_settings() -> Iterator[None]:
             allow_rnn=True,
             recompile_limit=MOST_SHAPES,
             fail_on_recompile_limit_hit=True,
+            skip_nnmodule_hook_guards=False,
             ignore_logging_functions=_logging(),
         ):
             yield

@@ -29,6 +29,7 @@ class CapturedStep:
         backward_outputs: what the backward returns, in order (nodes or None).
         boundary: position of the `outside` op, which separates forward from backward.
         device: whose bytes the storages are; those on another have none.
+        carrying: the forward result that each tangent is the gradient of, where that is known.
     """
 
     module: GraphModule
@@ -42,6 +43,7 @@ class CapturedStep:
     backward_outputs: tuple[object, ...]
     boundary: int
     device: torch.device
+    carrying: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +73,14 @@ class RewrittenStep:
         backward: `[frame, *crossing, *tangents]` → gradients.
         crossing: the original nodes behind the crossing values where they are originals, else None.
         origin: new node → original node, for operators.
+        without: places of missing tangents → the backward for when they are missing, which is handed None for them.
     """
 
     forward: GraphModule
     backward: GraphModule
     crossing: tuple[Node | None, ...]
     origin: dict[Node, Node] = field(repr=False)
+    without: Callable[[frozenset[int]], Any] | None = None
 
 
 class Program(ABC):

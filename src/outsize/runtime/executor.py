@@ -17,6 +17,7 @@ from torch.fx.graph import _BoxedCodeGen
 
 from ..fx import CapturedStep, Program, RewrittenStep
 from .frame import Frame
+from .leaves import Leaves
 from .recording import Recorder
 from .tiers import Tier
 
@@ -33,8 +34,8 @@ class Host(ABC):
         """The forward has ended; the frame holds what its backward needs."""
 
     @abstractmethod
-    def backward_begins(self) -> None:
-        """The backward begins."""
+    def backward_begins(self, frame: Frame, missing: frozenset[int]) -> None:
+        """The backward of a frame begins; `missing` are the places of the tangents that did not come."""
 
     @abstractmethod
     def backward_done(self, frame: Frame, *, kept: bool) -> None:
@@ -74,6 +75,7 @@ class StepProgram(Program):
         rewritten = self._host.begin(self._step, args)
         frame = Frame(rewritten, self._host.tiers, sampling=self._host.sampling)
         frame.recorder = self._host.recorder
+        frame.leaves = Leaves(args)
         inputs = [frame, *args]
         args.clear()
         values = _run(rewritten.forward, inputs, frame)
@@ -90,10 +92,13 @@ class StepProgram(Program):
 
     def backward(self, args: list[Any], *, keep: bool) -> list[Any]:
         frame = Frame.of(args[0])
-        self._host.backward_begins()
+        missing = frozenset(i for i, tangent in enumerate(args[1:]) if tangent is None)
+        self._host.backward_begins(frame, missing)
         inputs = [frame, *frame.take(keep=keep), *args[1:]]
         args.clear()
-        gradients = _run(frame.program.backward, inputs, frame)
+        program = frame.program.without(missing) if missing else frame.program.backward
+        gradients = _run(program, inputs, frame)
+        frame.leaves.spare(gradients)
         self._host.backward_done(frame, kept=keep)
         return gradients
 

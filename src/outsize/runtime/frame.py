@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import MutationError
 from .encoding import Form
+from .leaves import Leaves
 from .tiers import Arrival, Block, Tier
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Frame:
         held_bytes: device bytes that the frame kept when its forward ended, as its host measured them.
         inputs: bytes of the storages that the forward was given and that the frame keeps alive, by storage.
         recorder: of the step, where it is recorded.
+        leaves: those among the inputs of the forward.
         kept: whether autograd may ask for another backward, which will read the encoded forms once more.
     """
 
@@ -71,6 +73,7 @@ class Frame:
         self.inputs: dict[int, int] = {}
         self.recorder: Recorder | None = None
         self.kept = False
+        self.leaves = Leaves(())
         self._saved: list[Any] = []
         self._watched: list[tuple[str, Tensor, int]] = []
 
