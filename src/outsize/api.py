@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from .capture import Backend, check_version, compiled_call, dynamo_settings
+from .capture import Backend, check_version, compiled_call
 from .decide import ACTIONS, Options, decide, prepare
 from .device import allocator, memory
 from .device.place import CPU, device_of
@@ -315,8 +315,7 @@ def capture(module: torch.nn.Module, args: tuple[Any, ...]) -> CapturedStep:
         raise CaptureError("the module's result needs no gradient here, so there is no training step to plan")
 
     try:
-        with dynamo_settings():
-            compiled_call(module, Backend(stop, no_step))(*args)
+        compiled_call(module, Backend(stop, no_step))(*args)
     except _Captured as captured:
         return captured.step
     raise CaptureError("torch.compile found nothing to capture in this module's forward")
@@ -349,8 +348,7 @@ def _install(module: torch.nn.Module, session: Session) -> torch.nn.Module:
         start, graphs = time.perf_counter(), backend.graphs
         session.called()
         try:
-            with dynamo_settings():
-                result = compiled(*args, **kwargs)
+            result = compiled(*args, **kwargs)
         finally:
             session.runs()
         if backend.graphs == 0:

@@ -10,7 +10,7 @@ from torch import nn
 
 import outsize
 from outsize import api
-from outsize.capture import aot
+from outsize.capture import call
 from outsize.errors import BudgetError, CaptureError, OutsizeError, PlanError, TierError, UnitError
 
 from .test_contract import BATCH, STORAGE, WIDTH, Stack
@@ -102,7 +102,7 @@ def test_hooks_of_autograd_that_change_a_saved_tensor_are_not_silent() -> None:
 
 
 def test_too_many_shapes_is_said_of_one_module_not_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aot, "MOST_SHAPES", 3)
+    monkeypatch.setattr(call, "MOST_SHAPES", 3)
     for _ in range(2):
         module = outsize.compile(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), "1 GiB")
         for rows in (2, 3, 4):

@@ -1,6 +1,7 @@
 """torch → `StepGraph`: the joint forward-and-backward graph of a module's step."""
 
-from .aot import Backend, check_version, compiled_call, dynamo_settings
+from .aot import Backend, check_version
+from .call import compiled_call
 from .graph import build_step, signature
 
-__all__ = ["Backend", "build_step", "check_version", "compiled_call", "dynamo_settings", "signature"]
+__all__ = ["Backend", "build_step", "check_version", "compiled_call", "signature"]
