@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from .capture import Backend, check_version, compiled_call
+from .capture import Backend, check_version, compiled_call, refuse_foreign
 from .decide import ACTIONS, Options, decide, prepare
 from .device import allocator, memory
 from .device.place import CPU, device_of
@@ -323,6 +323,7 @@ def capture(module: torch.nn.Module, args: tuple[Any, ...]) -> CapturedStep:
 
 def _install(module: torch.nn.Module, session: Session) -> torch.nn.Module:
     check_version()
+    refuse_foreign(module)
 
     def evaluated(forward: GraphModule) -> Callable[[list[Any]], Any]:
         program = plain_forward(forward)

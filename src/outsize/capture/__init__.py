@@ -3,5 +3,6 @@
 from .aot import Backend, check_version
 from .call import compiled_call
 from .graph import build_step, signature
+from .refusals import refuse_foreign
 
-__all__ = ["Backend", "build_step", "check_version", "compiled_call", "signature"]
+__all__ = ["Backend", "build_step", "check_version", "compiled_call", "refuse_foreign", "signature"]

@@ -32,6 +32,7 @@ from .checkpoint import refuse_changes
 from .dropout import split_dropouts
 from .gradients import as_eager
 from .graph import build_step
+from .refusals import refuse_replaced
 
 TESTED_TORCH = ("2.13",)
 #: Set, it lets any torch be tried.
@@ -81,6 +82,7 @@ class Backend:
     def __call__(self, module: GraphModule, example_inputs: Sequence[Any], **_: Any) -> Callable[..., Any]:
         from torch._dynamo.backends.common import aot_autograd
 
+        refuse_replaced(module)
         self.graphs += 1
         self._under_autocast = torch._C._is_any_autocast_enabled()
         backend = aot_autograd(

@@ -21,7 +21,7 @@ from torch.fx import Node
 from torch.utils import checkpoint
 
 from ..errors import CaptureError
-from .place import users_line
+from .place import line_of, users_line
 
 
 @contextlib.contextmanager
@@ -139,4 +139,4 @@ def _inside(node: Node, name: str) -> str:
         f.startswith(__file__) and f.splitlines()[0].split(", in ")[-1].startswith(name) for f in frames
     ):
         return ""
-    return f'\nFile "{frames[-1].rstrip()}'
+    return line_of(node)

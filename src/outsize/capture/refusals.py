@@ -6,14 +6,15 @@ Private names used: `torch._dynamo.exc`, and the wording of its messages, in whi
 from __future__ import annotations
 
 import re
+import sys
 import traceback
-from pathlib import Path
 
 import torch
+from torch.fx import GraphModule
 
 from ..errors import CaptureError, OutsizeError
 from .hooks import of_backwards
-from .place import users_line
+from .place import is_users, line_of, users_line
 
 #: What to do instead, by what the message holds.
 _ADVICE = {
@@ -24,11 +25,11 @@ _ADVICE = {
     "runs: use a masked form (torch.where, masked_fill, one_hot with num_classes), or move it out of forward().",
     "ata-dependent": "Use torch.where in place of the branch, keep .item() and Python's if out of forward(), or give "
     "outsize.compile the submodules around that place.",
-    "DistributedDataParallel": "Hand outsize.compile the plain module and wrap the result: DDP(outsize.compile(model)).",
-    "fully_shard": "Compile the parts that FSDP shards, or leave one of the two out: a plan needs the parameters whole.",
-    ".data": "Write parameter values in place, under torch.no_grad() and outside of forward(): p.copy_(values).",
     "autograd.grad": "A plan holds one backward of the whole module: take the inner gradient outside of forward().",
-    "higher order": "Take the inner gradient outside of forward(), or leave outsize.compile out for this module.",
+    "backward() call": "A plan holds one backward of the whole module: call backward() on what the module returned.",
+    "requires_grad_() call": "Call requires_grad_() on the input before the module is called.",
+    "Random.": "Draw with torch (torch.rand), or hand the number over as a tensor.",
+    "torch.nn.Parameter()": "Make parameters in __init__, and write new values into them: p.data.copy_(values).",
 }
 
 
@@ -43,7 +44,7 @@ def is_users_own(error: Exception) -> bool:
 
     return (
         isinstance(error, (exc.TorchRuntimeError, exc.ObservedException))
-        or "Observed exception" in str(error)
+        or any(said in str(error) for said in ("Observed exception", "assertion failed"))
         or "Failed to trace builtin" in str(error)
     )
 
@@ -62,6 +63,8 @@ def refusal(error: Exception, module: torch.nn.Module, most_shapes: int) -> Outs
             "a temperature) over as tensors"
         )
     message = str(inner)
+    if foreign := _foreign(module):
+        return CaptureError(foreign + users_line())
     if "backwards hooks" in message and (hooks := of_backwards(module)):
         where = "".join(f"\n{hook}" for hook in hooks[:3])
         return CaptureError(
@@ -77,15 +80,58 @@ def refusal(error: Exception, module: torch.nn.Module, most_shapes: int) -> Outs
     return CaptureError(f"the module cannot be captured as one graph: {said}\n{_advice(message)}")
 
 
+def refuse_foreign(module: torch.nn.Module) -> None:
+    """Refuse a module that other wrappers run in pieces of their own.
+
+    Raises:
+        CaptureError: it is, or holds, a DistributedDataParallel, a DataParallel or a module that FSDP shards.
+    """
+    if foreign := _foreign(module):
+        raise CaptureError(foreign + users_line())
+
+
+def _foreign(module: torch.nn.Module) -> str:
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    sharded = () if fsdp is None else (fsdp.FSDPModule, fsdp.FullyShardedDataParallel)
+    for name, inner in module.named_modules():
+        which = name or "the module"
+        if isinstance(inner, (torch.nn.parallel.DistributedDataParallel, torch.nn.DataParallel)):
+            kind = type(inner).__name__
+            return (
+                f"{which} is a {kind}, whose own steps cannot be captured: compile the plain module and wrap the result, "
+                f"{kind}(outsize.compile(model, …))"
+            )
+        if sharded and isinstance(inner, sharded):
+            return (
+                f"{which} is sharded by FSDP, which gathers its parameters around each call, outside of any plan: leave "
+                "outsize.compile out, or train the unsharded module with outsize.parallel.distribute"
+            )
+    return ""
+
+
+def refuse_replaced(graph: GraphModule) -> None:
+    """Refuse a forward that gives one of its inputs other bytes.
+
+    Raises:
+        CaptureError: with the line.
+    """
+    for node in graph.graph.nodes:
+        if node.op == "call_function" and getattr(node.target, "__name__", "") == "set_":
+            raise CaptureError(
+                "forward() puts another tensor in a parameter's or buffer's place (p.data = …), and a plan is for the "
+                f"bytes that are there: write the values into it, p.data.copy_(values){line_of(node)}"
+            )
+
+
 def _root(error: BaseException) -> BaseException:
     """What Dynamo wrapped: an exception of ours, else of the backend's."""
     seen: BaseException | None = error
-    while seen is not None:
-        inner = getattr(seen, "inner_exception", None)
-        if isinstance(seen, OutsizeError) or (inner is not None and not hasattr(inner, "inner_exception")):
-            return seen if isinstance(seen, OutsizeError) else inner
+    while seen is not None and not isinstance(seen, OutsizeError):
+        inner: BaseException | None = getattr(seen, "inner_exception", None)
+        if inner is not None and not hasattr(inner, "inner_exception"):
+            return inner
         seen = inner or seen.__cause__
-    return error
+    return seen or error
 
 
 #: What stands before frames in Dynamo's messages, and what stands before that which its developers want to know.
@@ -100,6 +146,5 @@ def _short(message: str) -> str:
     what, *where = (_APPENDIX.split(section)[0].strip() for section in _FRAMES.split(message))
     lines = [line for line in what.splitlines() if line.strip() and not line.strip().startswith("Hint:")]
     frames = list(dict.fromkeys(f"File {f.strip()}" for w in where for f in w.split("File ")[1:]))
-    inside = tuple(f'"{Path(file).parent}' for file in (torch.__file__, __file__))
-    users = [f for f in frames if not f.removeprefix("File ").startswith(inside)]
-    return "\n".join([*lines, *(users or frames)[-3:]])
+    users = [f for f in frames if is_users(f.split('"')[1])]
+    return "\n".join([*lines, *users[-3:]])
