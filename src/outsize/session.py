@@ -333,9 +333,10 @@ class Session(Host):
 
     # What is resident.
 
-    def updated_by_step(self) -> set[int]:
+    def buffers(self) -> dict[int, str]:
         module = self._module()
-        return {b.untyped_storage()._cdata for b in module.buffers()} if module is not None else set()
+        named = module.named_buffers() if module is not None else ()
+        return {b.untyped_storage()._cdata: f"the buffer {name!r}" for name, b in named}
 
     def resident_bytes(self, args: Iterable[Any]) -> int:
         """Bytes of the module, its gradients, the optimizer's state and the inputs, each storage once."""

@@ -32,6 +32,8 @@ from .checkpoint import refuse_changes
 from .dropout import split_dropouts
 from .gradients import as_eager
 from .graph import build_step
+from .layouts import correct_layouts
+from .recurrence import eager_recurrence
 from .refusals import refuse_replaced
 
 TESTED_TORCH = ("2.13",)
@@ -92,8 +94,8 @@ class Backend:
             partition_fn=self._partition,
         )
         with (
-            _functorch_settings(),
-            _trainable_lstm(),
+            _tracing_settings(),
+            eager_recurrence(),
             _eager_kernels(),
             casts_once(module, example_inputs),
             as_eager(functools.partial(self._begins, self.graphs)),
@@ -107,8 +109,11 @@ class Backend:
         self, joint: GraphModule, inputs: Any, *, num_fwd_outputs: int, **_: Any
     ) -> tuple[GraphModule, GraphModule]:
         split_dropouts(joint)
-        step = build_step(joint, num_primals=len(inputs[0]), num_forward_outputs=num_fwd_outputs)
-        _check_checkpoints(joint, step)
+        correct_layouts(joint)
+        step = build_step(
+            joint, num_primals=len(inputs[0]), num_forward_outputs=num_fwd_outputs, updates=_updates(joint)
+        )
+        _check_checkpoints(step)
         step = replace(step, carrying=_carrying(joint, step.tangents))
         self.casts_weights |= self._under_autocast and casts_weights(step)
         self._inside[self.graphs] = (cast_inside(step), step.device)
@@ -134,12 +139,9 @@ class Backend:
         return _boxed(self._on_forward(module))
 
 
-def _check_checkpoints(joint: GraphModule, step: CapturedStep) -> None:
-    output = next(n for n in joint.graph.nodes if n.op == "output")
-    kinds = (type(d).__name__ for d in output.meta.get("desc", ()))
-    updated = [n for n, kind in zip(output.args[0], kinds) if kind == "InputMutationAOTOutput"]
+def _check_checkpoints(step: CapturedStep) -> None:
     random = (n for op, n in zip(step.graph.ops, step.nodes) if op.random)
-    refuse_changes((n for n in updated if isinstance(n, Node)), (n for n in random if n is not None))
+    refuse_changes(step.updated, (n for n in random if n is not None))
 
 
 def _carrying(joint: GraphModule, tangents: Sequence[Node]) -> tuple[Node, ...]:
@@ -150,22 +152,28 @@ def _carrying(joint: GraphModule, tangents: Sequence[Node]) -> tuple[Node, ...]:
     return tuple(n for n in found if isinstance(n, Node)) if all(isinstance(n, Node) for n in found) else ()
 
 
-@contextlib.contextmanager
-def _trainable_lstm() -> Iterator[None]:
-    """Decompose an LSTM step by step: torch 2.13 otherwise picks oneDNN's inference kernel, which has no backward,
-    whenever the layer's input needs no gradient."""
-    from torch._decomp import decompositions
+def _updates(joint: GraphModule) -> dict[int, Node]:
+    """Forward result → the primal over which torch copies it when the forward has ended."""
+    from torch._functorch._aot_autograd.descriptors import InputMutationAOTOutput
 
-    inference = decompositions.mkldnn_one_layer_lstm
-    decompositions.mkldnn_one_layer_lstm = decompositions.one_layer_lstm
-    try:
-        yield
-    finally:
-        decompositions.mkldnn_one_layer_lstm = inference
+    primals = {n.meta.get("desc"): n for n in joint.graph.nodes if n.op == "placeholder"}
+    results = next(n for n in joint.graph.nodes if n.op == "output").meta["desc"]
+    return {
+        i: primals[d.mutated_input] for i, d in enumerate(results) if isinstance(d, InputMutationAOTOutput)
+    }
 
 
 #: Operators that torch traces through a Python stand-in whose numbers are not those of its own kernel.
-_STAND_INS = ("upsample_", "_upsample_", "multi_margin_loss", "multilabel_margin_loss_forward")
+_STAND_INS = (
+    "upsample_",
+    "_upsample_",
+    "multi_margin_loss",
+    "multilabel_margin_loss_forward",
+    "hardshrink",
+    "softshrink",
+    "matmul",
+    "unsafe_chunk",
+)
 _STAND_IN_KEYS = (torch._C.DispatchKey.Autograd, torch._C.DispatchKey.CompositeImplicitAutograd)
 
 
@@ -209,15 +217,23 @@ def _dropout(tensor: torch.Tensor, p: float, train: bool) -> torch.Tensor:
     return tensor * (torch.empty_like(tensor).bernoulli_(1 - p) / (1 - p))
 
 
-def _functorch_settings() -> Any:
-    """AOTAutograd's switches while it traces."""
-    return torch._functorch.config.patch(
+@contextlib.contextmanager
+def _tracing_settings() -> Iterator[None]:
+    """Torch's switches while AOTAutograd traces."""
+    functorch = torch._functorch.config.patch(
         # Left on, AOTAutograd finds no buffer to reuse (see `_facades`) and says so, which a second backward over a
         # kept graph asks for; switched off, it says nothing and that backward is refused.
         donated_buffer=True,
         # An eager backward runs outside of the autocast that its forward ran under.
         backward_pass_autocast="off",
+        # The gradient of a result mostly has the result's strides; a contiguous copy would be summed in another order.
+        guess_tangent_strides_as_outputs=True,
     )
+    # With this a random operator whose result nobody reads stays in the graph: it draws in the eager step, and what is
+    # drawn after it depends on that.
+    inductor = torch._inductor.config.patch(fallback_random=True)
+    with functorch, inductor:
+        yield
 
 
 def _boxed(function: Callable[[list[Any]], Any]) -> Callable[..., Any]:

@@ -118,13 +118,26 @@ def _logging() -> frozenset[Any]:
 def _settings() -> Iterator[None]:
     """Dynamo's switches while a module under plan is traced or run."""
     from torch._dynamo import config
+    from torch._dynamo.variables.torch import TorchInGraphFunctionVariable
 
-    with config.patch(
+    handlers = TorchInGraphFunctionVariable._get_handlers()
+    addcdiv = handlers.pop(torch.addcdiv, None)  # takes it apart whatever the setting below says
+    try:
+        with _dynamo_settings(config):
+            yield
+    finally:
+        if addcdiv is not None:
+            handlers[torch.addcdiv] = addcdiv
+
+
+def _dynamo_settings(config: Any) -> Any:
+    return config.patch(
         allow_rnn=True,
+        # Dynamo's own `addcmul_` and the like round differently from torch's operators.
+        enable_dynamo_decompositions=False,
         recompile_limit=MOST_SHAPES,
         fail_on_recompile_limit_hit=True,
         # A hook that is registered or removed after the first step is another step.
         skip_nnmodule_hook_guards=False,
         ignore_logging_functions=set(_logging()),
-    ):
-        yield
+    )

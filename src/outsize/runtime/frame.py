@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import MutationError
 from .encoding import Form
 from .leaves import Leaves
 from .tiers import Arrival, Block, Tier
+from .watch import Watched
 
 if TYPE_CHECKING:
     from .recording import Recorder
@@ -75,7 +75,7 @@ class Frame:
         self.kept = False
         self.leaves = Leaves(())
         self._saved: list[Any] = []
-        self._watched: list[tuple[str, Tensor, int]] = []
+        self._watched: list[Watched] = []
 
     def capsule(self) -> Tensor:
         """The tensor that autograd saves in the frame's place: int64 `[1]`, the frame's number."""
@@ -89,10 +89,9 @@ class Frame:
         """The frame behind a capsule."""
         return _FRAMES[int(capsule.item())]
 
-    def save(self, values: list[Any], watched: list[tuple[str, Tensor]]) -> None:
+    def save(self, values: list[Any], watched: list[Watched]) -> None:
         """Keep what the backward reads; `watched` are those among them that somebody else can change in place."""
-        self._saved = values
-        self._watched = [(name, tensor, tensor._version) for name, tensor in watched]
+        self._saved, self._watched = values, watched
 
     def saved_storages(self) -> dict[int, int]:
         """Bytes of the storages behind the saved values, by storage."""
@@ -105,13 +104,8 @@ class Frame:
         Raises:
             MutationError: one of the watched tensors was changed in place since the forward.
         """
-        for name, tensor, version in self._watched:
-            if tensor._version != version:
-                raise MutationError(
-                    f"{name} (shape {tuple(tensor.shape)}) was changed in place after the forward and before the "
-                    f"backward that reads it (version {tensor._version}, expected {version}); clone it first, or "
-                    "change it after backward()"
-                )
+        for watched in self._watched:
+            watched.check()
         values, self.kept = list(self._saved), keep
         if not keep:
             self._saved, self._watched = [], []
