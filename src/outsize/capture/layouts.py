@@ -132,7 +132,7 @@ def _record_anew(module: GraphModule, node: Node, changed: set[Node]) -> None:
     """What the node makes of inputs whose strides were corrected."""
     before = node.meta.get("val")
     if node.target is operator.getitem:
-        node.meta["val"] = node.args[0].meta["val"][node.args[1]]  # type: ignore[union-attr, index]
+        node.meta["val"] = node.args[0].meta["val"][node.args[1]]  # type: ignore[union-attr]
     else:
         with torch.no_grad():
             try:

@@ -117,7 +117,8 @@ def _gru_step(step: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None)
     hidden_gates, hidden_new = functional.linear(hidden, weight, bias).split([2 * size, size], 1)
     reset, update = (part.sigmoid() for part in (hidden_gates + step_gates).chunk(2, 1))
     new = (step_new + hidden_new * reset).tanh()
-    return (hidden - new) * update + new
+    state: Tensor = (hidden - new) * update + new
+    return state
 
 
 def _lstm(step_by_step: Callable[..., Any], input: Tensor, hidden: Any, params: Any) -> Callable[..., Any]:

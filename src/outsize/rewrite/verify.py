@@ -179,7 +179,8 @@ class _Verifier:
         for part in original.users:
             for mine in node.users:
                 same = part.target is mine.target is operator.getitem and part.args[1] == mine.args[1]
-                if part in self.step.storage and same and not (stale and int(part.args[1]) >= 3):  # type: ignore[call-overload]
+                lost = stale and part.args[1] in (3, 4, 5)
+                if part in self.step.storage and same and not lost:
                     self.bytes_of[mine] = self.step.storage[part]
 
     def _transfer(self, node: Node) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import torch
 import xxhash
@@ -51,5 +51,5 @@ class Watched:
 
 def _digest(tensor: Tensor) -> int:
     """Of the whole storage behind the tensor."""
-    flat = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())  # type: ignore[call-overload]
-    return int(xxhash.xxh3_64_intdigest(flat.numpy()))
+    content: Any = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy()
+    return int(xxhash.xxh3_64_intdigest(content))
