@@ -83,6 +83,7 @@ def test_the_dropout_between_layers_happens() -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"proj_size": 8}], ids=["fused", "projections"])
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
 def test_half_precision(settings: dict[str, Any]) -> None:
     torch.manual_seed(0)
     plain, planned = (Sequence(nn.LSTM, 32, num_layers=2, **settings) for _ in range(2))
