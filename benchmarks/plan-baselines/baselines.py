@@ -23,7 +23,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from outsize.capture import compiled_call, dynamo_settings
+from outsize.capture import compiled_call
 from outsize.capture.dropout import split_dropouts
 from outsize.capture.flops import call_flops
 from outsize.capture.graph import build_step
@@ -46,8 +46,7 @@ class Joint:
             return aot_autograd(fw_compiler=_none, bw_compiler=_none, partition_fn=take)(graph, example)
 
         try:
-            with dynamo_settings():
-                compiled_call(module, backend)(*args)  # type: ignore[arg-type]
+            compiled_call(module, backend)(*args)  # type: ignore[arg-type]
         except Exception as error:
             if not hasattr(self, "graph"):
                 raise error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -14,7 +16,7 @@ from .measure import Hardware, MeasureSettings, default_cache, estimate, measure
 from .plan import PlanSettings, check, lower, make_plan, simulate
 from .plan.phases import phase_peaks
 from .prepared import Learned, Prepared, guessed_outside
-from .rewrite import rewrite_step, verify_step
+from .rewrite import rewrite_step, verify_step, without_bytes, without_missing
 from .runtime.ops import OPS
 from .slack import compute_slack
 from .values import LinkRate, OpCost, Plan, Profile, Schedule, StepGraph, Storage
@@ -65,8 +67,11 @@ def decide(step: CapturedStep, learned: Learned, options: Options) -> Decided:
     resident = learned.resident + learned.bias + object_bytes(step.graph)
     costs = _costs(step, learned, options)
     graph = step.graph if options.inner == "inductor" else _as_made(step.graph, costs)
-    graph = _with_later(replace(graph, extra_resident_bytes=resident), step.boundary, learned.later)
+    graph, idle = without_bytes(step, replace(graph, extra_resident_bytes=resident), learned.absent)
+    graph = _with_later(graph, step.boundary, learned.later)
     profile = _profile(step, graph, costs, learned, options)
+    costs = tuple(OpCost(seconds=0.0) if i in idle else cost for i, cost in enumerate(profile.ops))
+    profile = replace(profile, ops=costs)
     clock.append(time.perf_counter())
     made = make_plan(
         graph,
@@ -140,7 +145,7 @@ def _profile(
         rates = storage_rates(graph, learned.densities, lossy, step.device) if encodes else {}
         profile = Profile(ops=known, codecs=rates)
     costs = list(profile.ops)
-    outside = guessed_outside(step) if learned.outside is None else learned.outside
+    outside = guessed_outside(step, learned.absent) if learned.outside is None else learned.outside
     # What stays from then on was alive when the bytes outside were counted.
     costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=max(0, outside - learned.later))
     costs[-1] = replace(costs[-1], workspace_bytes=learned.update)
@@ -165,10 +170,16 @@ def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:
     start = time.perf_counter()
     rewritten = rewrite_step(step, made.schedule, OPS, observe=_sampled(options, made, learned))
     verify_step(step, rewritten, OPS)
+    without: Callable[[frozenset[int]], Any] = functools.partial(
+        without_missing, rewritten, OPS, len(step.tangents)
+    )
     if options.inner == "inductor":
-        from .runtime.inductor import compile_step
+        from .runtime.inductor import compile_graph, compile_step
 
-        rewritten = compile_step(rewritten, [s.nbytes for s in made.graph.storages])
+        sizes = [s.nbytes for s in made.graph.storages]
+        rewritten, plain = compile_step(rewritten, sizes), without
+        without = lambda missing: compile_graph(plain(missing), sizes)  # noqa: E731
+    rewritten = replace(rewritten, without=functools.cache(without))
     return Prepared(
         graph=made.graph,
         profile=made.profile,

@@ -37,6 +37,7 @@ class Learned:
         bias: bytes that the first step took beyond the prediction.
         densities: storage → share of nonzero elements to plan for.
         costs: of the ops, where they were measured before.
+        absent: places of tangents that are not expected: results that the loss does not use.
     """
 
     resident: int
@@ -46,15 +47,17 @@ class Learned:
     bias: int = 0
     densities: dict[int, float] = field(default_factory=dict)
     costs: tuple[OpCost, ...] = ()
+    absent: frozenset[int] = frozenset()
 
 
-def guessed_outside(step: CapturedStep) -> int:
+def guessed_outside(step: CapturedStep, absent: frozenset[int]) -> int:
     """Bytes that a loss outside the module may need, before one was seen.
 
     Three times the bytes of the results that carry gradients are kept free, beside the gradient itself: a
-    cross-entropy and its backward make two tensors of that size, a mean square four.
+    cross-entropy and its backward make two tensors of that size, a mean square four. Results in `absent` carry none.
     """
-    sizes = (step.graph.storages[s].nbytes for s in step.graph.ops[step.boundary].writes)
+    carrying = {step.storage[t] for i, t in enumerate(step.tangents) if i not in absent}
+    sizes = (step.graph.storages[s].nbytes for s in step.graph.ops[step.boundary].writes if s in carrying)
     return 3 * sum(size for size in sizes if size > 4096)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import outsize
 from outsize import api
-from outsize.capture import aot
+from outsize.capture import call
 from outsize.capture.caches import failed_guards
 from outsize.session import recaptures
 
@@ -153,7 +153,7 @@ def test_shapes_are_said_when_there_are_many(monkeypatch: pytest.MonkeyPatch) ->
 def test_beyond_the_limit_the_module_trains_unplanned_under_the_meter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(aot, "MOST_SHAPES", 2)
+    monkeypatch.setattr(call, "MOST_SHAPES", 2)
     results, said = [], []
     for module, optimizer in pair():
         with warnings.catch_warnings(record=True) as caught:
@@ -173,7 +173,7 @@ def test_beyond_the_limit_the_module_trains_unplanned_under_the_meter(
 
 
 def test_beyond_the_limit_a_step_over_its_budget_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aot, "MOST_SHAPES", 1)
+    monkeypatch.setattr(call, "MOST_SHAPES", 1)
     module = Net()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     outsize.compile(module, "1 MiB", optimizer=optimizer)
@@ -188,7 +188,7 @@ def test_beyond_the_limit_a_step_over_its_budget_is_said_once(monkeypatch: pytes
 
 
 def test_each_module_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aot, "MOST_SHAPES", 2)
+    monkeypatch.setattr(call, "MOST_SHAPES", 2)
     for _ in range(2):
         module = outsize.compile(Net(), "1 GiB")
         for rows in (2, 3):

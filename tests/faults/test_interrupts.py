@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 import outsize
-from outsize import api, metering
+from outsize import api
 from outsize.device.lanes import DeferredLanes, ThreadLanes
 from outsize.device.memory import PeakMeter
 from outsize.runtime.tiers import DiskSettings, DiskTier, HostSettings, HostTier, Tier
+from outsize.session.meter import StepMeter, pause_all, resume
 from tests.api.training import rebudget, smallest_budget
 
 from .interrupting import Struck, moments, struck
@@ -128,10 +129,10 @@ def test_every_instruction_of_a_meter() -> None:
         meter.mark()
         meter.reset()
         meter.stop()
-        step = metering.StepMeter(0)
-        others = metering.pause_others(None)
-        metering.resume(others)
-        step.end("forward", then="backward")
+        step = StepMeter(0)
+        paused = pause_all()
+        resume(paused)
+        step.end()
         step.stop()
 
     count = len(moments(work, instructions=True))
@@ -187,7 +188,9 @@ def test_every_line_of_a_training_step(swapping: tuple) -> None:
     first: dict[tuple[str, int], int] = {}
     for at, place in enumerate(moments(work, instructions=False)):
         first.setdefault(place, at)
-    chosen = [at for (file, _), at in first.items() if "/runtime/" in file or file.endswith("metering.py")]
+    chosen = [
+        at for (file, _), at in first.items() if "/runtime/" in file or file.endswith("session/meter.py")
+    ]
     assert len(chosen) > 150
     for at in chosen[::3]:  # all of them, and the session's lines: benchmarks/faults
         struck(work, at, instructions=False)
@@ -213,7 +216,7 @@ def test_two_interrupts_in_quick_succession(swapping: tuple) -> None:
     at_metering = [
         at
         for at, (file, _) in enumerate(moments(twice, instructions=False))
-        if file.endswith(("metering.py", "memory.py", "probes.py", "track.py"))
+        if file.endswith(("session/meter.py", "memory.py", "probes.py", "session/state.py"))
     ]
     for at in at_metering[:: max(1, len(at_metering) // 25)]:
         struck(twice, at, instructions=False)

@@ -132,8 +132,9 @@ class Net(Builder):
         c = x.shape[1]
         w, b, mean, var = (self.weight(c) for _ in range(4))
         y, m, r, _, _ = self.run(
-            "_native_batch_norm_legit_functional", [x.storage, w, b, mean, var], [x.nbytes, *[4 * c] * 4]
-        )
+            "_native_batch_norm_legit_functional", [x.storage, w, b, mean, var], [x.nbytes, *[4 * c] * 4],
+            any_version=(mean, var),
+        )  # fmt: skip
 
         def back(g: int) -> None:
             gx, *_ = self.run(

@@ -13,6 +13,7 @@ from outsize import api
 from outsize.errors import MutationError
 from outsize.runtime.frame import Frame
 from outsize.runtime.ops import decode, encode
+from outsize.runtime.watch import Watched
 from tests.api.training import rebudget, smallest_budget
 from tests.rewrite.stepping import CopyTier
 
@@ -47,7 +48,7 @@ def test_blocks_go_with_the_frame() -> None:
 def test_saved_values_are_handed_over_once() -> None:
     frame, value = Frame(None, {}), torch.ones(3)
     gone = weakref.ref(value)
-    frame.save([value], [("value", value)])
+    frame.save([value], [Watched("value", value)])
     del value
     assert frame.take(keep=True)[0].sum() == 3
     (taken,) = frame.take(keep=False)
@@ -58,7 +59,7 @@ def test_saved_values_are_handed_over_once() -> None:
 
 def test_a_watched_value_that_changed_is_named() -> None:
     frame, value = Frame(None, {}), torch.ones(3, 2)
-    frame.save([value], [("relu_7", value)])
+    frame.save([value], [Watched("relu_7", value)])
     value.mul_(2)
     with pytest.raises(MutationError, match=r"relu_7 \(shape \(3, 2\)\).*version 1, expected 0"):
         frame.take(keep=False)

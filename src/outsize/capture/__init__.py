@@ -1,8 +1,10 @@
 """torch → `StepGraph`: the joint forward-and-backward graph of a module's step."""
 
-from .aot import Backend, check_version, compiled_call, dynamo_settings
+from .aot import Backend, check_version
 from .caches import FailedGuard, failed_guards, forget, hit_limit, sources_of
+from .call import compiled_call
 from .graph import build_step, signature
+from .refusals import refuse_foreign
 
 __all__ = [
     "Backend",
@@ -10,10 +12,10 @@ __all__ = [
     "build_step",
     "check_version",
     "compiled_call",
-    "dynamo_settings",
     "failed_guards",
     "forget",
     "hit_limit",
+    "refuse_foreign",
     "signature",
     "sources_of",
 ]

@@ -1,13 +1,14 @@
-"""The one file that touches torch's private API: Dynamo and AOTAutograd in, a joint graph and a program out.
+"""From AOTAutograd to a program: what Dynamo traced goes in, a joint graph and what runs it come out.
 
 AOTAutograd wants two graphs from a partitioner: a forward that returns its results and the tensors to save, and a
 backward that takes those. The engine keeps what it saves to itself, because a plan may change from step to step:
 the forward graph handed to AOTAutograd returns its results and one *capsule*, a one-element tensor whose storage owns
 everything that the backward needs. When autograd lets go of the capsule, swapped blocks go with it.
 
-Tested with torch 2.13.0 on the CPU; tried with 2.11.0 on CUDA. Private names used: `torch._dynamo` (config, exc,
-backends.common.aot_autograd), `torch._functorch` (config, the partitioner's calling convention), `torch._C._autograd`
-(whether the running backward keeps its graph).
+This room alone touches torch's private API; each of its files says which names it uses. Tested with torch 2.13.0 on the
+CPU; tried with 2.11.0 on CUDA. Here: `torch._dynamo.backends.common.aot_autograd`, `torch._functorch` (config, the
+partitioner's calling convention, `desc` of a joint graph's inputs and outputs), `torch._C._autograd` (whether the running
+backward keeps its graph).
 """
 
 from __future__ import annotations
@@ -16,10 +17,8 @@ import contextlib
 import functools
 import logging
 import os
-import re
-import weakref
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from dataclasses import replace
 from types import CodeType
 from typing import Any, final
 
@@ -27,16 +26,20 @@ import numpy as np
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from ..errors import CaptureError, OutsizeError, VersionError
+from ..errors import OutsizeError, VersionError
 from ..fx import CapturedStep, Program
+from .autocast import cast_inside, casts_once, casts_weights, refuse_inside
+from .checkpoint import refuse_changes
 from .dropout import split_dropouts
+from .gradients import as_eager
 from .graph import build_step
+from .layouts import correct_layouts
+from .recurrence import eager_recurrence
+from .refusals import refuse_replaced
 
 TESTED_TORCH = ("2.13",)
 #: Set, it lets any torch be tried.
 TRY_TORCH = "OUTSIZE_TRY_TORCH"
-#: Graphs of one module (shapes, modes); torch's own default, 8, is less than a bucketed data set has lengths.
-MOST_SHAPES = 256
 
 
 def check_version() -> None:
@@ -64,6 +67,7 @@ class Backend:
 
     Attributes:
         graphs: how many graphs were compiled.
+        casts_weights: whether an autocast around the module casts weights in one of them.
     """
 
     def __init__(
@@ -77,28 +81,47 @@ class Backend:
         self.codes: list[CodeType] = []
         #: Numbers of the graphs whose text torch keeps.
         self.sources: list[int] = []
+        #: By graph: an operator of its backward that an autocast around it would cast, and where it runs.
+        self._inside: dict[int, tuple[str, torch.device]] = {}
         self.graphs = 0
+        self.casts_weights = self._under_autocast = False
 
     def __call__(self, module: GraphModule, example_inputs: Sequence[Any], **_: Any) -> Callable[..., Any]:
         from torch._dynamo.backends.common import aot_autograd
 
+        refuse_replaced(module)
         self.graphs += 1
+        self._under_autocast = torch._C._is_any_autocast_enabled()
         backend = aot_autograd(
             fw_compiler=self._forward,
             bw_compiler=self._backward,
             inference_compiler=self._inference,
             partition_fn=self._partition,
         )
-        # Left on, AOTAutograd finds no buffer to reuse (see `_facades`) and says so, which a second backward over a
-        # kept graph asks for; switched off, it says nothing and that backward is refused.
-        with torch._functorch.config.patch(donated_buffer=True), _trainable_lstm(), _eager_kernels():
+        with (
+            _tracing_settings(),
+            eager_recurrence(),
+            _eager_kernels(),
+            casts_once(module, example_inputs),
+            as_eager(functools.partial(self._begins, self.graphs)),
+        ):
             return backend(module, example_inputs)
+
+    def _begins(self, number: int) -> None:
+        refuse_inside(*self._inside[number])
 
     def _partition(
         self, joint: GraphModule, inputs: Any, *, num_fwd_outputs: int, **_: Any
     ) -> tuple[GraphModule, GraphModule]:
         split_dropouts(joint)
-        step = build_step(joint, num_primals=len(inputs[0]), num_forward_outputs=num_fwd_outputs)
+        correct_layouts(joint)
+        step = build_step(
+            joint, num_primals=len(inputs[0]), num_forward_outputs=num_fwd_outputs, updates=_updates(joint)
+        )
+        _check_checkpoints(step)
+        step = replace(step, carrying=_carrying(joint, step.tangents))
+        self.casts_weights |= self._under_autocast and casts_weights(step)
+        self._inside[self.graphs] = (cast_inside(step), step.device)
         number = len(self._programs)
         self._programs[number] = self._on_step(step)
         forward, backward = _facades(step)
@@ -121,22 +144,41 @@ class Backend:
         return _boxed(self._on_forward(module))
 
 
-@contextlib.contextmanager
-def _trainable_lstm() -> Iterator[None]:
-    """Decompose an LSTM step by step: torch 2.13 otherwise picks oneDNN's inference kernel, which has no backward,
-    whenever the layer's input needs no gradient."""
-    from torch._decomp import decompositions
+def _check_checkpoints(step: CapturedStep) -> None:
+    random = (n for op, n in zip(step.graph.ops, step.nodes) if op.random)
+    refuse_changes(step.updated, (n for n in random if n is not None))
 
-    inference = decompositions.mkldnn_one_layer_lstm
-    decompositions.mkldnn_one_layer_lstm = decompositions.one_layer_lstm
-    try:
-        yield
-    finally:
-        decompositions.mkldnn_one_layer_lstm = inference
+
+def _carrying(joint: GraphModule, tangents: Sequence[Node]) -> tuple[Node, ...]:
+    """The result that each tangent is the gradient of; empty where torch does not record that."""
+    output = next(n for n in joint.graph.nodes if n.op == "output")
+    results = dict(zip(output.meta.get("desc", ()), output.args[0]))
+    found = [results.get(getattr(t.meta.get("desc"), "output", None)) for t in tangents]
+    return tuple(n for n in found if isinstance(n, Node)) if all(isinstance(n, Node) for n in found) else ()
+
+
+def _updates(joint: GraphModule) -> dict[int, Node]:
+    """Forward result → the primal over which torch copies it when the forward has ended."""
+    from torch._functorch._aot_autograd.descriptors import InputMutationAOTOutput
+
+    primals = {n.meta.get("desc"): n for n in joint.graph.nodes if n.op == "placeholder"}
+    results = next(n for n in joint.graph.nodes if n.op == "output").meta["desc"]
+    return {
+        i: primals[d.mutated_input] for i, d in enumerate(results) if isinstance(d, InputMutationAOTOutput)
+    }
 
 
 #: Operators that torch traces through a Python stand-in whose numbers are not those of its own kernel.
-_STAND_INS = ("upsample_", "_upsample_", "multi_margin_loss", "multilabel_margin_loss_forward")
+_STAND_INS = (
+    "upsample_",
+    "_upsample_",
+    "multi_margin_loss",
+    "multilabel_margin_loss_forward",
+    "hardshrink",
+    "softshrink",
+    "matmul",
+    "unsafe_chunk",
+)
 _STAND_IN_KEYS = (torch._C.DispatchKey.Autograd, torch._C.DispatchKey.CompositeImplicitAutograd)
 
 
@@ -178,6 +220,25 @@ def _dropout(tensor: torch.Tensor, p: float, train: bool) -> torch.Tensor:
         result: torch.Tensor = torch.ops.aten.native_dropout(tensor, p, train)[0]
         return result
     return tensor * (torch.empty_like(tensor).bernoulli_(1 - p) / (1 - p))
+
+
+@contextlib.contextmanager
+def _tracing_settings() -> Iterator[None]:
+    """Torch's switches while AOTAutograd traces."""
+    functorch = torch._functorch.config.patch(
+        # Left on, AOTAutograd finds no buffer to reuse (see `_facades`) and says so, which a second backward over a
+        # kept graph asks for; switched off, it says nothing and that backward is refused.
+        donated_buffer=True,
+        # An eager backward runs outside of the autocast that its forward ran under.
+        backward_pass_autocast="off",
+        # The gradient of a result mostly has the result's strides; a contiguous copy would be summed in another order.
+        guess_tangent_strides_as_outputs=True,
+    )
+    # With this a random operator whose result nobody reads stays in the graph: it draws in the eager step, and what is
+    # drawn after it depends on that.
+    inductor = torch._inductor.config.patch(fallback_random=True)
+    with functorch, inductor:
+        yield
 
 
 def _boxed(function: Callable[[list[Any]], Any]) -> Callable[..., Any]:
@@ -224,127 +285,3 @@ def _result(graph: Graph, original: object) -> Any:
     node = graph.call_function(_stands_for)
     node.meta["val"] = original.meta.get("val")
     return node
-
-
-def compiled_call(module: torch.nn.Module, backend: Backend) -> Callable[..., Any]:
-    """The module's call, traced whole: what `module._compiled_call_impl` is set to, so that keys stay as they are.
-
-    Inlined through a frame of this file, because Dynamo skips the frames of torch's own containers and would
-    otherwise leave an `nn.Sequential` or an `nn.LSTM` uncompiled.
-    """
-    reference = weakref.ref(module)  # what the module runs must not keep it
-
-    def whole(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return module._call_impl(*args, **kwargs)
-
-    whole_step, bare_steps = _traced(whole, backend), dict[Any, Callable[..., Any]]()
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        module = reference()
-        assert module is not None  # it is being called
-        with dynamo_settings():
-            if module._backward_hooks or module._backward_pre_hooks:
-                return around(module, args, kwargs)
-            return whole_step(module, *args, **kwargs)
-
-    def around(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # Hooks on the module's own backward stand around its graph, where autograd can call them.
-        replaced = module.__dict__.get("forward")  # some libraries put another one on the instance
-        forward = replaced or type(module).forward
-        if replaced not in bare_steps:
-            bare_steps[replaced] = _traced(lambda *a, **k: forward(*a, **k), backend)
-        bare = bare_steps[replaced]
-        module.__dict__["forward"] = bare if replaced else functools.partial(bare, module)
-        try:
-            return module._call_impl(*args, **kwargs)
-        finally:
-            del module.__dict__["forward"]
-            if replaced is not None:
-                module.__dict__["forward"] = replaced
-
-    return run
-
-
-def _traced(function: Callable[..., Any], backend: Backend) -> Callable[..., Any]:
-    # Dynamo keeps what it compiled, and counts shapes, on the code object: each module needs its own.
-    function.__code__ = function.__code__.replace()
-    backend.codes.append(function.__code__)
-    return torch.compile(function, backend=backend, dynamic=False, fullgraph=True)
-
-
-_LOGS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
-
-
-def _logging() -> set[Any]:
-    """What writes logs, `warning_once` and the like that libraries add to loggers included.
-
-    A log is no part of the step: it is left out where it stands in a forward, rather than break the graph.
-    """
-    return {f for name, f in vars(logging.Logger).items() if callable(f) and name.split("_")[0] in _LOGS}
-
-
-@contextlib.contextmanager
-def dynamo_settings() -> Iterator[None]:
-    """Dynamo's switches while a module under plan is traced or run; its refusals come out as `CaptureError`.
-
-    Raises:
-        CaptureError: a graph break or an operator that cannot be captured, with its place in the user's code.
-    """
-    from torch._dynamo import config, exc
-
-    try:
-        with config.patch(
-            allow_rnn=True,
-            recompile_limit=MOST_SHAPES,
-            fail_on_recompile_limit_hit=True,
-            ignore_logging_functions=_logging(),
-        ):
-            yield
-    except exc.BackendCompilerFailed as error:
-        if isinstance(error.inner_exception, OutsizeError):
-            raise error.inner_exception from None
-        raise
-    except (exc.Unsupported, exc.UserError) as error:
-        raise CaptureError(
-            f"the module cannot be captured as one graph: {_short(str(error))}\n{_advice(str(error))}"
-        ) from error
-    except exc.FailOnRecompileLimitHit as error:
-        raise CaptureError(
-            f"the module was called with more than {MOST_SHAPES} different shapes, modes or Python numbers, and "
-            "each needs a plan of its own: pad the inputs to fewer sizes, and hand numbers that change (a counter, "
-            "a temperature) over as tensors"
-        ) from error
-
-
-#: What to do instead, by what Dynamo's message holds.
-_ADVICE = {
-    "multi_head_attention_forward": "Torch looks into a mask to see whether it is causal: say so, as in "
-    "nn.Transformer()(…, tgt_is_causal=True) or nn.TransformerEncoder()(…, is_causal=False).",
-    "backwards hooks": "Register the hook on the compiled module itself, or on a tensor: tensor.register_hook(f).",
-    "ynamic shape operator": "That operator's result has a size that depends on data, and a plan needs sizes before it "
-    "runs: use a masked form (torch.where, masked_fill, one_hot with num_classes), or move it out of forward().",
-    "ata-dependent": "Use torch.where in place of the branch, keep .item() and Python's if out of forward(), or give "
-    "outsize.compile the submodules around that place.",
-}
-
-
-def _advice(message: str) -> str:
-    found = next((text for key, text in _ADVICE.items() if key in message), None)
-    return found or "Move that code out of forward(), or give outsize.compile the submodules around it."
-
-
-#: What stands before frames in Dynamo's messages, and what stands before that which its developers want to know.
-_FRAMES = re.compile(r"from user code:|User Stack \(most recent call last\):")
-_APPENDIX = re.compile(
-    "Set TORCHDYNAMO_VERBOSE|Developer debug context|consider using data-dependent|For C\\+\\+ stack|For more information"
-)
-
-
-def _short(message: str) -> str:
-    """Dynamo's message without its developer appendix: what it met, and where in the user's code."""
-    what, *where = (_APPENDIX.split(section)[0].strip() for section in _FRAMES.split(message))
-    lines = [line for line in what.splitlines() if line.strip() and not line.strip().startswith("Hint:")]
-    frames = list(dict.fromkeys(f"File {f.strip()}" for w in where for f in w.split("File ")[1:]))
-    inside = tuple(f'"{Path(file).parent}' for file in (torch.__file__, __file__))
-    users = [f for f in frames if not f.removeprefix("File ").startswith(inside)]
-    return "\n".join([*lines, *(users or frames)[-3:]])

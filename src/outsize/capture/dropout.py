@@ -62,3 +62,5 @@ def _split(graph: Graph, node: Node) -> None:
         user.replace_all_uses_with(mask if user.args[1] else product)
         graph.erase_node(user)
     graph.erase_node(node)
+    if not product.users:  # nobody reads the result: the draw alone is left of it
+        graph.erase_node(product)

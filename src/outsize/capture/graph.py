@@ -9,7 +9,7 @@ or when it depends on an incoming gradient.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from ..errors import CaptureError
 from ..fx import CapturedStep, format_target, node_inputs, tensor_leaves
 from ..values import Op, StepGraph, Storage
 from .flops import count_flops
+from .updates import any_version, keep_old_values
 
 #: Operators that one does not want to redo: they head units (method 4).
 _CHECKPOINTS = (
@@ -36,12 +37,19 @@ _CHECKPOINTS = (
 _ZEROS = ("relu", "native_dropout", "masked_dropout", "threshold", "hardtanh", "clamp_min")
 
 
-def build_step(module: GraphModule, *, num_primals: int, num_forward_outputs: int) -> CapturedStep:
+def build_step(
+    module: GraphModule,
+    *,
+    num_primals: int,
+    num_forward_outputs: int,
+    updates: Mapping[int, Node] | None = None,
+) -> CapturedStep:
     """Read the joint graph of one step.
 
     Args:
         module: joint graph: placeholders are `num_primals` inputs then the incoming gradients; outputs are
             `num_forward_outputs` results of the forward then one gradient (or None) per primal.
+        updates: forward result → the primal that it is written to when the forward has ended.
 
     Raises:
         CaptureError: a tensor's size is unknown, or it is sparse or otherwise without a plain storage.
@@ -51,12 +59,14 @@ def build_step(module: GraphModule, *, num_primals: int, num_forward_outputs: in
     primals, tangents = tuple(placeholders[:num_primals]), tuple(placeholders[num_primals:])
     forward_outputs, backward_outputs = outputs[:num_forward_outputs], outputs[num_forward_outputs:]
     forward, backward = _split(module, primals, tangents, forward_outputs)
+    updated = tuple(dict.fromkeys((updates or {}).values()))
+    forward = [*keep_old_values(module, updated, backward), *forward]
     device = device_of(leaf for node in primals for leaf in tensor_leaves(node.meta.get("val")))
     reader = _Reader(primals, tangents, device)
     reader.enter_inputs(n for n in module.graph.nodes if n.op == "get_attr")
     for node in forward:
         reader.read(node, "forward")
-    boundary = reader.enter_outside(forward_outputs)
+    boundary = reader.enter_outside(forward_outputs, updated)
     for node in backward:
         reader.read(node, "backward")
     reader.enter_update(backward_outputs)
@@ -71,6 +81,7 @@ def build_step(module: GraphModule, *, num_primals: int, num_forward_outputs: in
         forward_outputs=forward_outputs,
         backward_outputs=backward_outputs,
         boundary=boundary,
+        updated=updated,
         device=device,
     )
 
@@ -89,10 +100,11 @@ def _split(
     forward: list[Node] = []
     for node in computing:
         writes_input = _mutates(node) and node not in late and node.args and node.args[0] in set(primals)
-        if node not in late and (place[node] <= last or writes_input):
+        drawn = _draws(node) and not _traced_in_backward(node)
+        if node not in late and (place[node] <= last or writes_input or drawn):
             forward.append(node)
-    # A mutation of an input at the graph's end may need nodes that stand between: pull them forward too.
-    wanted, front = [n for n in forward if _mutates(n)], set(forward)
+    # A mutation of an input or a draw at the graph's end may need nodes that stand between: pull them forward too.
+    wanted, front = [n for n in forward if _mutates(n) or _draws(n)], set(forward)
     while wanted:
         for source in node_inputs(wanted.pop()):
             if source in place and source not in front:
@@ -107,6 +119,10 @@ def _draws(node: Node) -> bool:
     if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
         return False
     return bool(_argument(node, target, "dropout_p") != 0)
+
+
+def _traced_in_backward(node: Node) -> bool:
+    return "backward" in node.meta.get("partitioner_tag", "")
 
 
 def _argument(node: Node, target: torch._ops.OpOverload, name: str) -> Any:
@@ -167,7 +183,7 @@ class _Reader:
             return  # a view
         self._append(node, phase, reads, writes, mutated)
 
-    def enter_outside(self, forward_outputs: Sequence[object]) -> int:
+    def enter_outside(self, forward_outputs: Sequence[object], updated: Sequence[Node]) -> int:
         position = len(self.ops)
         reads = [self.storage[n] for n in forward_outputs if isinstance(n, Node) and n in self.storage]
         writes = []
@@ -177,12 +193,13 @@ class _Reader:
                 self.storage[node] = index
                 self.storages[index]["held"] = True
                 writes += [index] if fresh else []
-        self._pseudo("outside", reads, writes)
+        changed = [self.storage[n] for n in updated if n in self.storage]
+        self._pseudo("outside", [*reads, *changed], writes, changed)
         return position
 
     def enter_update(self, backward_outputs: Sequence[object]) -> None:
         reads = [self.storage[n] for n in backward_outputs if isinstance(n, Node) and n in self.storage]
-        self._pseudo("update", reads, [])
+        self._pseudo("update", reads, [], [])
 
     def graph(self, forward_outputs: Sequence[object], backward_outputs: Sequence[object]) -> StepGraph:
         for outputs, kind in ((backward_outputs, "gradient"), (forward_outputs, "output")):
@@ -220,6 +237,7 @@ class _Reader:
                 "reads": tuple(dict.fromkeys(reads)),
                 "writes": tuple(writes),
                 "mutates": tuple(mutated),
+                "any_version": tuple(self.storage[n] for n in any_version(node) if n in self.storage),
                 "signature": signature(node),
                 "flops": count_flops(node),
                 "random": _draws(node),
@@ -229,7 +247,7 @@ class _Reader:
         )
         self.nodes.append(node)
 
-    def _pseudo(self, name: str, reads: list[int], writes: list[int]) -> None:
+    def _pseudo(self, name: str, reads: list[int], writes: list[int], mutated: list[int]) -> None:
         self.ops.append(
             {
                 "index": len(self.ops),
@@ -238,6 +256,7 @@ class _Reader:
                 "phase": name,
                 "reads": tuple(dict.fromkeys(reads)),
                 "writes": tuple(writes),
+                "mutates": tuple(dict.fromkeys(mutated)),
                 "signature": name,
                 "effect": True,
             }

@@ -28,7 +28,9 @@ class CapturedStep:
         forward_outputs: what the forward returns, in order (nodes or constants).
         backward_outputs: what the backward returns, in order (nodes or None).
         boundary: position of the `outside` op, which separates forward from backward.
+        updated: primals that are written when the forward has ended (buffers, inputs changed in place).
         device: whose bytes the storages are; those on another have none.
+        carrying: the forward result that each tangent is the gradient of, where that is known.
     """
 
     module: GraphModule
@@ -41,7 +43,9 @@ class CapturedStep:
     forward_outputs: tuple[object, ...]
     backward_outputs: tuple[object, ...]
     boundary: int
+    updated: tuple[Node, ...]
     device: torch.device
+    carrying: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +75,16 @@ class RewrittenStep:
         backward: `[frame, *crossing, *tangents]` → gradients.
         crossing: the original nodes behind the crossing values where they are originals, else None.
         origin: new node → original node, for operators.
+        without: places of missing tangents → the backward for when they are missing, which is handed None for them.
+        read_again: places in `crossing` that an operator which runs again in the backward reads, through views or not.
     """
 
     forward: GraphModule
     backward: GraphModule
     crossing: tuple[Node | None, ...]
     origin: dict[Node, Node] = field(repr=False)
+    without: Callable[[frozenset[int]], Any] | None = None
+    read_again: frozenset[int] = frozenset()
 
 
 class Program(ABC):

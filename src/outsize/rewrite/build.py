@@ -75,7 +75,23 @@ class _Builder:
             backward=self._module(1),
             crossing=tuple(originals.get(n) for n in crossing),
             origin=self.origin,
+            read_again=self._read_again(crossing),
         )
+
+    def _read_again(self, crossing: list[Node]) -> frozenset[int]:
+        """Which crossing values operators of the forward read that run again behind it."""
+        twins = {self.crossed[node]: place for place, node in enumerate(crossing)}
+        first = set(self.step.nodes[: self.step.boundary])
+        behind: dict[Node, set[int]] = {twin: {place} for twin, place in twins.items()}
+        read: set[int] = set()
+        for node in self.graphs[1].nodes:
+            if node.op == "call_function":
+                seen = {place for source in node.all_input_nodes for place in behind.get(source, ())}
+                if node not in self.origin:  # a view of what it reads
+                    behind[node] = seen
+                elif self.origin[node] in first:
+                    read |= seen
+        return frozenset(read)
 
     def _module(self, side: int) -> GraphModule:
         graph = self.graphs[side]

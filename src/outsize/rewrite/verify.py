@@ -5,12 +5,14 @@ by its name, an operator by its original, a transfer by what was handed to it; a
 offset, dtype, whether its bytes stand for their conjugate or negative), for which views are replayed on the meta
 device, so that nothing the builder recorded is believed. Then: every original operator runs exactly once and in the
 original order (repeats come after, with the same arguments); every argument and every result holds the bytes and has the
-geometry that the original had; nothing random or with an effect runs twice; a transfer is settled before it is fetched
-and waited for before it is used.
+geometry that the original had; nothing random or with an effect runs twice; a repeat reads the values that the first run
+read, not what something has written over them since; a transfer is settled before it is fetched and waited for before it
+is used.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +21,7 @@ from torch.fx import Node
 
 from ..errors import RewriteError
 from ..fx import CapturedStep, RewrittenStep, RuntimeOps, map_nodes
+from ..values import Op
 
 
 def verify_step(step: CapturedStep, new: RewrittenStep, ops: RuntimeOps) -> None:
@@ -38,12 +41,19 @@ class _Verifier:
         self.slots: dict[int, str] = {}
         self.held: dict[int, int] = {}
         self.ran: list[Node] = []
+        self.op_of = {n: o for o, n in zip(step.graph.ops, step.nodes) if n is not None}
+        #: How often each storage was changed in place, and what each operator saw of that in its first run.
+        self.version: dict[int, int] = {}
+        self.seen: dict[Node, tuple[int, ...]] = {}
 
     def run(self) -> None:
         self._inputs()
-        for node in (*self.new.forward.graph.nodes, *self.new.backward.graph.nodes):
-            if node.op == "call_function":
-                self._visit(node)
+        for graph in (self.new.forward.graph, self.new.backward.graph):
+            for node in graph.nodes:
+                if node.op == "call_function":
+                    self._visit(node)
+            if graph is self.new.forward.graph:
+                self._change(self.step.graph.ops[self.step.boundary])
         self._results(self.new.forward.graph, self.step.forward_outputs)
         self._results(self.new.backward.graph, self.step.backward_outputs)
         expected = [n for n in self.step.nodes if n is not None]
@@ -104,18 +114,11 @@ class _Verifier:
         return self.geometry.get(self.twin.get(node, node))
 
     def _operator(self, node: Node, original: Node) -> None:
-        again = original in self.ran
-        op = (
-            next((o for o, n in zip(self.step.graph.ops, self.step.nodes) if n is original), None)
-            if again
-            else None
-        )
-        if op is not None and (op.random or op.effect):
+        op, again = self.op_of.get(original), original in self.seen
+        if again and op is not None and (op.random or op.effect):
             raise RewriteError(
                 f"{node.name} runs twice, and it may not: it draws random numbers or has an effect"
             )
-        if not again:
-            self.ran.append(original)
         given, wanted = node.all_input_nodes, original.all_input_nodes
         if len(given) != len(wanted):
             raise RewriteError(f"{node.name} takes {len(given)} values, the original {len(wanted)}")
@@ -123,8 +126,30 @@ class _Verifier:
             raise RewriteError(f"{node.name} is not the operator that {original.name} was")
         for mine, theirs in zip(given, wanted):
             self._match(node.name, mine, theirs)
+        stale = self._stale(node, original, op) if again else False
+        if not again:
+            self.ran.append(original)
+            self.seen[original] = self._versions(original)
+            self._change(op)
         self.geometry[node] = _blank(_recorded(original))
-        self._label_outputs(node, original)
+        self._label_outputs(node, original, stale)
+
+    def _versions(self, original: Node) -> tuple[int, ...]:
+        """How often what the operator reads has been changed, input by input."""
+        return tuple(self.version.get(self.step.storage.get(n, -1), 0) for n in original.all_input_nodes)
+
+    def _change(self, op: Op | None) -> None:
+        for storage in op.mutates if op is not None else ():
+            self.version[storage] = self.version.get(storage, 0) + 1
+
+    def _stale(self, node: Node, original: Node, op: Op | None) -> bool:
+        """Whether a repeat reads another version of something than the first run, which only statistics may be."""
+        pairs = zip(original.all_input_nodes, self._versions(original), self.seen[original])
+        changed = [source for source, now, then in pairs if now != then]
+        for source in changed:
+            if op is None or self.step.storage[source] not in op.any_version:
+                raise RewriteError(f"{node.name} runs again after {source.name}, which it reads, was changed")
+        return bool(changed)
 
     def _match(self, reader: str, mine: Node, theirs: Node) -> None:
         """`mine` holds the bytes of `theirs` and has its geometry."""
@@ -147,13 +172,15 @@ class _Verifier:
             elif mine is not theirs:
                 raise RewriteError(f"the caller gets {mine} where the original hands out {theirs}")
 
-    def _label_outputs(self, node: Node, original: Node) -> None:
+    def _label_outputs(self, node: Node, original: Node, stale: bool) -> None:
+        """A repeat that saw other statistics makes other statistics: of its results the first three count."""
         if original in self.step.storage:
             self.bytes_of[node] = self.step.storage[original]
         for part in original.users:
             for mine in node.users:
-                same = str(part.target) == str(mine.target) and part.args[1:] == mine.args[1:]
-                if part in self.step.storage and "getitem" in str(part.target) and same:
+                same = part.target is mine.target is operator.getitem and part.args[1] == mine.args[1]
+                lost = stale and part.args[1] in (3, 4, 5)
+                if part in self.step.storage and same and not lost:
                     self.bytes_of[mine] = self.step.storage[part]
 
     def _transfer(self, node: Node) -> None:
@@ -222,5 +249,8 @@ def _same_geometry(mine: Any, theirs: Any) -> bool:
 
 
 def _facts(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """What decides which bytes a tensor reads, and as what. Nobody takes a second step along a dimension of one
+    element, and torch's own operators do not agree on the stride that such a dimension has."""
+    strides = [s for n, s in zip(tensor.shape, tensor.stride()) if n != 1] if tensor.numel() else []
     bits = tensor.is_conj(), tensor.is_neg()
-    return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype, bits
+    return tensor.shape, strides, tensor.storage_offset(), tensor.dtype, bits

@@ -19,8 +19,10 @@ from torch.fx.graph import _BoxedCodeGen
 from ..device.waiting import check_process
 from ..fx import CapturedStep, Program, RewrittenStep
 from .frame import Frame
+from .leaves import Leaves
 from .recording import Recorder
 from .tiers import Tier
+from .watch import Watched
 
 
 class Host(ABC):
@@ -37,15 +39,16 @@ class Host(ABC):
     @abstractmethod
     def backward_begins(self, frame: Frame, tangents: list[Any], *, keep: bool) -> tuple[Frame, bool]:
         """The backward of a frame begins: the frame whose saved values it is to read, and whether they stay for another
-        one. It is not the frame itself where that gave them up and the forward ran again."""
+        one. It is not the frame itself where that gave them up and the forward ran again. A tangent that did not come
+        is None."""
 
     @abstractmethod
     def backward_done(self, frame: Frame, *, kept: bool) -> None:
         """The backward of a frame has ended; `kept` when autograd may ask for another."""
 
     @abstractmethod
-    def updated_by_step(self) -> set[int]:
-        """Storages that the step itself updates when its forward ends: the module's buffers."""
+    def buffers(self) -> dict[int, str]:
+        """The module's buffers: storage → name."""
 
     @property
     @abstractmethod
@@ -70,14 +73,17 @@ class StepProgram(Program):
     def __init__(self, step: CapturedStep, host: Host) -> None:
         self._step, self._host, self._pid = step, host, os.getpid()
         shared = (*step.primals, *(n for n in step.forward_outputs if isinstance(n, Node)))
-        #: Storages that somebody outside can change in place, under whichever view they are saved.
-        self._outside = {step.storage[n] for n in shared if n in step.storage}
+        updated = {step.storage[n] for n in step.updated if n in step.storage}
+        #: Storages that somebody outside can change in place, under whichever view they are saved. Those that the step
+        #: itself updates when its forward has ended are read by nobody whom that changes (`check`).
+        self._outside = {step.storage[n] for n in shared if n in step.storage} - updated
 
     def forward(self, args: list[Any]) -> list[Any]:
         check_process(self._pid, "this module's step was planned")
         rewritten = self._host.begin(self._step, args)
         frame = Frame(rewritten, self._host.tiers, sampling=self._host.sampling)
         frame.recorder = self._host.recorder
+        frame.leaves = Leaves(args)
         inputs = [frame, *args]
         args.clear()
         values = _run(rewritten.forward, inputs, frame)
@@ -94,23 +100,32 @@ class StepProgram(Program):
 
     def backward(self, args: list[Any], *, keep: bool) -> list[Any]:
         frame = Frame.of(args[0])
+        missing = frozenset(i for i, tangent in enumerate(args[1:]) if tangent is None)
         full, keeps = self._host.backward_begins(frame, args[1:], keep=keep)
         inputs = [full, *full.take(keep=keeps), *args[1:]]
         args.clear()
-        gradients = _run(full.program.backward, inputs, full)
+        program = full.program.without(missing) if missing else full.program.backward
+        gradients = _run(program, inputs, full)
+        frame.leaves.spare(gradients)
         self._host.backward_done(frame, kept=keep)
         return gradients
 
-    def _watched(self, rewritten: RewrittenStep, crossing: list[Any]) -> list[tuple[str, torch.Tensor]]:
-        updated = self._host.updated_by_step()
-        return [
-            (node.name, value)
-            for node, value in zip(rewritten.crossing, crossing)
-            if node is not None
-            and self._step.storage.get(node) in self._outside
-            and isinstance(value, torch.Tensor)
-            and value.untyped_storage()._cdata not in updated
-        ]
+    def _watched(self, rewritten: RewrittenStep, crossing: list[Any]) -> list[Watched]:
+        """What somebody else can change before the backward reads it.
+
+        A tensor's version tells of a change in place, but not of one through `.data` or NumPy. The eager backward sees
+        those as well, except where a plan repeats an op that eager ran once: so buffers that a repeated op reads are
+        watched by their bytes, too.
+        """
+        buffers, watched = self._host.buffers(), []
+        for place, (node, value) in enumerate(zip(rewritten.crossing, crossing)):
+            if node is None or self._step.storage.get(node) not in self._outside:
+                continue
+            if isinstance(value, torch.Tensor):
+                buffer, repeated = buffers.get(value.untyped_storage()._cdata), place in rewritten.read_again
+                name, by_bytes = buffer or node.name, repeated and buffer is not None
+                watched.append(Watched(name, value, repeated=repeated, by_bytes=by_bytes))
+        return watched
 
 
 def repeat_forward(

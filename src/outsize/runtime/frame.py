@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from ..device.waiting import check_process
-from ..errors import MutationError
 from .encoding import Form
+from .leaves import Leaves
 from .tiers import Arrival, Block, Tier
+from .watch import Watched
 
 if TYPE_CHECKING:
     from .recording import Recorder
@@ -61,6 +62,7 @@ class Frame:
         recorder: of the step, where it is recorded.
         again: what its forward was given, to run it once more.
         given_up: its saved values are gone; the forward runs again for a backward.
+        leaves: those among the inputs of the forward.
         kept: whether autograd may ask for another backward, which will read the encoded forms once more.
     """
 
@@ -83,8 +85,9 @@ class Frame:
         self.again: Any = None
         self.given_up = False
         self.kept = False
+        self.leaves = Leaves(())
         self._saved: list[Any] = []
-        self._watched: list[tuple[str, Tensor, int]] = []
+        self._watched: list[Watched] = []
 
     def capsule(self) -> Tensor:
         """The tensor that autograd saves in the frame's place: int64 `[1]`, the frame's number."""
@@ -98,10 +101,9 @@ class Frame:
         """The frame behind a capsule."""
         return _FRAMES[int(capsule.item())]
 
-    def save(self, values: list[Any], watched: list[tuple[str, Tensor]]) -> None:
+    def save(self, values: list[Any], watched: list[Watched]) -> None:
         """Keep what the backward reads; `watched` are those among them that somebody else can change in place."""
-        self._saved = values
-        self._watched = [(name, tensor, tensor._version) for name, tensor in watched]
+        self._saved, self._watched = values, watched
 
     def give_up(self) -> None:
         """Let go of all that was saved, on the device and in the tiers."""
@@ -118,13 +120,8 @@ class Frame:
             OutsizeError: the forward ran in the process that this one was forked from.
         """
         check_process(self._pid, "the forward of this step ran")
-        for name, tensor, version in self._watched:
-            if tensor._version != version:
-                raise MutationError(
-                    f"{name} (shape {tuple(tensor.shape)}) was changed in place after the forward and before the "
-                    f"backward that reads it (version {tensor._version}, expected {version}); clone it first, or "
-                    "change it after backward()"
-                )
+        for watched in self._watched:
+            watched.check()
         values, self.kept = list(self._saved), keep
         if not keep:
             self._saved, self._watched = [], []

@@ -100,7 +100,7 @@ def compile_step(step: RewrittenStep, sizes: Sequence[int]) -> RewrittenStep:
     Raises:
         CaptureError: Inductor cannot compile it (no C++ compiler, above all).
     """
-    forward, backward = (_compile(graph, sizes) for graph in (step.forward, step.backward))
+    forward, backward = (compile_graph(graph, sizes) for graph in (step.forward, step.backward))
     return RewrittenStep(forward=forward, backward=backward, crossing=step.crossing, origin={})  # type: ignore[arg-type]
 
 
@@ -115,7 +115,12 @@ class _Compiled:
         return self._function(args)
 
 
-def _compile(graph: GraphModule, sizes: Sequence[int]) -> _Compiled:
+def compile_graph(graph: GraphModule, sizes: Sequence[int]) -> _Compiled:
+    """One of its graphs. Inputs that the graph does not use may be None.
+
+    Raises:
+        CaptureError: as `compile_step`.
+    """
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner
     from torch._inductor.decomposition import select_decomp_table

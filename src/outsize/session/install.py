@@ -25,6 +25,7 @@ from ..capture import (
     failed_guards,
     forget,
     hit_limit,
+    refuse_foreign,
     sources_of,
 )
 from ..errors import CaptureError, OutsizeError
@@ -49,6 +50,7 @@ def session_of(module: torch.nn.Module) -> Session | None:
 def install(module: torch.nn.Module, session: Session) -> torch.nn.Module:
     """Run the module under a session from now on, in place of the one before."""
     check_version()
+    refuse_foreign(module)
     release(module)
     call = Call(module, session)
     # Around it, another torch.compile stops here, and goes on after the step.

@@ -23,7 +23,7 @@ def learn(under_way: Round, plans: Plans) -> None:
     """A round has ended."""
     _warn(under_way, plans)
     for call in under_way.calls:
-        if call.done and not call.split and not call.track.final:
+        if call.done and not call.split and not call.track.final and not call.track.uses_others():
             _learn_call(call, under_way, plans)
     _share_room(under_way, plans)
 

@@ -19,6 +19,7 @@ from ..prepared import Learned, Prepare, Prepared, guessed_outside, released
 from ..runtime.tiers import Tier
 from ..values import StepGraph
 from .again import repeat_facts
+from .arrivals import Arrivals
 from .density import DensityWatch
 from .losses import LossSizes
 from .optimizers import Optimizers
@@ -77,7 +78,7 @@ class Plans:
         if place not in places:
             watch = DensityWatch(step.graph, self._shown)
             facts = next((t.repeats for t in places.values()), None) or repeat_facts(step)
-            places[place] = Track(place=place, densities=watch, repeats=facts)
+            places[place] = Track(place=place, densities=watch, arrivals=Arrivals(step), repeats=facts)
         return places[place]
 
     def bring(self, step: CapturedStep, track: Track, resident: int) -> Prepared:
@@ -104,6 +105,7 @@ class Plans:
         track.warned = False
         track.kept_peak = track.again = None
         track.densities.planned()
+        track.arrivals.planned()
         self._ready(prepared)
         return prepared
 
@@ -126,7 +128,8 @@ class Plans:
             update=self.optimizers.workspace,
             bias=track.bias,
             densities=track.densities.expected(),
-            costs=track.prepared.profile.ops if track.prepared is not None else (),
+            costs=track.costs,
+            absent=track.arrivals.absent,
         )
 
     def _prepared_for(self, step: CapturedStep, track: Track, resident: int) -> Prepared:
@@ -139,7 +142,7 @@ class Plans:
         except BudgetError as error:
             if type(error) is not BudgetError or track.outside is not None:
                 raise
-            whole = guessed_outside(step) if learned.outside is None else learned.outside
+            whole = guessed_outside(step, learned.absent) if learned.outside is None else learned.outside
             for guess in (int(share * whole) for share in SMALLER_GUESSES):
                 if error.smallest_feasible_bytes - (whole - guess) > self.budget_bytes:
                     continue  # no position needs less by more than that

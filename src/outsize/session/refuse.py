@@ -106,7 +106,12 @@ def check_loss(call: Call, under_way: Round, plans: Plans) -> None:
         BudgetError: none has.
     """
     track = call.track
-    if track.outside is not None or call.split or call.peaks.get("outside", 0) <= plans.budget_bytes:
+    if (
+        track.outside is not None
+        or call.split
+        or track.arrivals.changed
+        or call.peaks.get("outside", 0) <= plans.budget_bytes
+    ):
         return
     learn_outside(call, under_way, plans)
     track.outside = (track.outside or 0) + OBJECT_SPREAD

@@ -16,13 +16,13 @@ def owned(module: torch.nn.Module | None) -> Iterator[torch.Tensor]:
         yield parameter
         if parameter.grad is not None:
             yield parameter.grad
-    yield from buffers(module)
+    yield from (buffer for _, buffer in buffers(module))
 
 
-def buffers(module: torch.nn.Module | None) -> Iterator[torch.Tensor]:
-    """Its buffers."""
+def buffers(module: torch.nn.Module | None) -> Iterator[tuple[str, torch.Tensor]]:
+    """Its buffers by name."""
     if module is not None:
-        yield from module.buffers()
+        yield from module.named_buffers()
 
 
 def shapes(args: Iterable[Any], module: torch.nn.Module | None) -> str:

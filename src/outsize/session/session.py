@@ -207,6 +207,7 @@ class Session(Host, Updating):
         call = self._waiting.of(frame)
         if call is None:
             return frame, keep
+        call.track.arrivals.saw(frozenset(i for i, tangent in enumerate(tangents) if tangent is None))
         under_way = self._joined(call)
         self._segment("outside")
         if under_way.recorder is not None:
@@ -377,8 +378,8 @@ class Session(Host, Updating):
 
     # What is resident.
 
-    def updated_by_step(self) -> set[int]:
-        return {b.untyped_storage()._cdata for b in buffers(self._module())}
+    def buffers(self) -> dict[int, str]:
+        return {b.untyped_storage()._cdata: f"the buffer {name!r}" for name, b in buffers(self._module())}
 
     def resident_bytes(self, args: Iterable[Any]) -> int:
         """Bytes of the module, its gradients, the optimizer's state and the inputs, each storage once."""

@@ -16,8 +16,9 @@ from ..fx import CapturedStep
 from ..prepared import Prepared
 from ..runtime.recording import Recorder
 from ..runtime.tiers import Tier
-from ..values import Timeline
+from ..values import OpCost, Timeline
 from .again import Again, RepeatFacts
+from .arrivals import Arrivals
 from .density import DensityWatch
 from .meter import StepMeter
 
@@ -50,6 +51,7 @@ class Track:
 
     place: int
     densities: DensityWatch
+    arrivals: Arrivals
     repeats: RepeatFacts
     prepared: Prepared | None = None
     resident: int = 0
@@ -72,6 +74,17 @@ class Track:
     ran: int = 0
     inputs: str = ""
     warned: bool = False
+
+    @property
+    def costs(self) -> tuple[OpCost, ...]:
+        """Of the ops, as they were measured for the same results; empty if they were not."""
+        return () if self.prepared is None or self.arrivals.changed else self.prepared.profile.ops
+
+    def uses_others(self) -> bool:
+        """Whether the loss used other results than planned for, so that the step's figures say nothing of its plan."""
+        if self.arrivals.changed:
+            self.stale = "planned again for the results that the loss uses"
+        return self.arrivals.changed
 
 
 @dataclass(kw_only=True)

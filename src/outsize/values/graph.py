@@ -33,7 +33,10 @@ class Op:
         phase: where it runs.
         reads: storages it reads, each once, in order of first appearance.
         writes: storages it creates.
-        mutates: storages that it changes in place (they are in `reads` too).
+        mutates: storages that it changes in place (they are in `reads` too). The `outside` op changes the inputs and
+            buffers that the forward updates, which torch writes when the forward has ended.
+        any_version: storages that it reads and whose values do not matter to the results that a rerun keeps: running
+            statistics in training.
         signature: operators with equal signatures cost the same (target, shapes, strides, dtypes, constants).
         flops: floating-point operations, 0 where they do not matter.
         random: it draws from a generator, so it may not run twice.
@@ -48,6 +51,7 @@ class Op:
     reads: tuple[Index, ...]
     writes: tuple[Index, ...]
     mutates: tuple[Index, ...] = ()
+    any_version: tuple[Index, ...] = ()
     signature: str = ""
     flops: Count = 0
     random: bool = False
