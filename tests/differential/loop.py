@@ -44,7 +44,7 @@ class Hooks:
         self._handles: list[Any] = []
 
     def before(self) -> None:
-        piece, parameter = self.module.pieces[0], self.module.first
+        piece, parameter = [*self.module.pieces, *self.module.heads][0], self.module.first
         if "feature early" in self.names:
             self._handles.append(piece.register_forward_hook(self._feature("early")))
         if "changes result" in self.names:
@@ -60,7 +60,7 @@ class Hooks:
 
     def after_step(self, step: int) -> None:
         if step == 0 and "feature late" in self.names:
-            self._handles.append(self.module.pieces[-1].register_forward_hook(self._feature("late")))
+            self._handles.append([*self.module.heads, *self.module.pieces][-1].register_forward_hook(self._feature("late")))
         if step == 0 and "parameter late" in self.names:
             self._handles.append(self.module.heads[0].weight.register_hook(lambda g: g * 2))
 
