@@ -158,7 +158,9 @@ def a_buffer_and_two_calls():
         return y
 
     module = Stateful(use, scale=torch.ones(64))
-    return one(module, lambda m, i: m(torch.randn(512, 64)).square().mean() + m(torch.randn(512, 64)).abs().mean())
+    return one(
+        module, lambda m, i: m(torch.randn(512, 64)).square().mean() + m(torch.randn(512, 64)).abs().mean()
+    )
 
 
 @situation("pytorch/pytorch#66504")

@@ -23,7 +23,10 @@ def classes(logits):
 @situation("pytorch/pytorch#152279", steps=4)
 def scaler_that_skips_a_step():
     module = net()
-    optimizer, scaler = torch.optim.AdamW(module.parameters(), 1e-3), torch.amp.GradScaler("cpu", init_scale=256.0)
+    optimizer, scaler = (
+        torch.optim.AdamW(module.parameters(), 1e-3),
+        torch.amp.GradScaler("cpu", init_scale=256.0),
+    )
 
     def step(i):
         optimizer.zero_grad()
@@ -59,7 +62,7 @@ def float32_island_under_autocast():
     return one(Island(), compute)
 
 
-@situation("pytorch/pytorch#48049")
+@situation("pytorch/pytorch#63552")
 def weight_used_twice_under_autocast():
     class Twice(nn.Module):
         def __init__(self):
@@ -159,7 +162,11 @@ def checkpoint_with_adapters_and_dropout():
         def __init__(self):
             super().__init__()
             self.base = nn.Linear(64, 64).requires_grad_(False)
-            self.a, self.b, self.drop = nn.Linear(64, 4, bias=False), nn.Linear(4, 64, bias=False), nn.Dropout(0.1)
+            self.a, self.b, self.drop = (
+                nn.Linear(64, 4, bias=False),
+                nn.Linear(4, 64, bias=False),
+                nn.Dropout(0.1),
+            )
 
         def forward(self, x):
             return torch.tanh(self.base(x) + self.b(self.a(self.drop(x))))
@@ -223,7 +230,7 @@ def fake_quantization_with_observers():
     return one(Quantized(), compute)
 
 
-@situation("pytorch/pytorch#81135")
+@situation("pytorch/pytorch#102245")
 def pruned_weights():
     module = net()
     for k in (0, 2):
@@ -231,7 +238,7 @@ def pruned_weights():
     return one(module, lambda m, i: classes(m(torch.randn(512, 64))))
 
 
-@situation("pytorch/pytorch#102999")
+@situation("pytorch/pytorch#121902")
 def weight_norm():
     module = nn.Sequential(parametrizations.weight_norm(nn.Linear(64, 64)), nn.Tanh(), nn.Linear(64, 10))
     return one(module, lambda m, i: classes(m(torch.randn(512, 64))))
@@ -254,13 +261,6 @@ def ctc_loss_inside():
     return one(Speech(), compute)
 
 
-@situation("pytorch/pytorch#112230")
-def lazy_layers():
-    module = nn.Sequential(nn.LazyLinear(64), nn.ReLU(), nn.LazyLinear(10))
-    module(torch.randn(2, 64))
-    return one(module, lambda m, i: classes(m(torch.randn(512, 64))))
-
-
 @situation("huggingface/transformers#34615")
 def loss_inside_and_logits_beside():
     class Causal(nn.Module):
@@ -280,12 +280,16 @@ def loss_inside_and_logits_beside():
     return one(Causal(), compute)
 
 
-@situation("pytorch/pytorch#99616")
+@situation("huggingface/transformers, integrations/sdpa_attention.py")
 def batch_of_one():
     class Attention(nn.Module):
         def __init__(self):
             super().__init__()
-            self.qkv, self.out, self.token = nn.Linear(64, 192), nn.Linear(64, 64), nn.Parameter(torch.randn(64))
+            self.qkv, self.out, self.token = (
+                nn.Linear(64, 192),
+                nn.Linear(64, 64),
+                nn.Parameter(torch.randn(64)),
+            )
 
         def forward(self, x):
             x = torch.cat([torch.tanh(self.token).expand(x.shape[0], 1, 64), x], 1)
@@ -296,23 +300,7 @@ def batch_of_one():
     return one(Attention(), lambda m, i: m(torch.randn(1, 511, 64)).square().mean())
 
 
-@situation("pytorch/pytorch#88565")
-def index_add_over_nodes():
-    class Graph(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b = nn.Linear(64, 64), nn.Linear(64, 64)
-
-        def forward(self, x, edges):
-            for layer in (self.a, self.b):
-                sent = torch.relu(layer(x))[edges[0]]
-                x = x + torch.zeros_like(x).index_add_(0, edges[1], sent)
-            return x
-
-    return one(Graph(), lambda m, i: m(torch.randn(512, 64), torch.randint(512, (2, 1024))).square().mean())
-
-
-@situation("pytorch/pytorch#86838")
+@situation("pytorch/pytorch#26596")
 def embedding_with_bounded_norms():
     class Bounded(nn.Module):
         def __init__(self):

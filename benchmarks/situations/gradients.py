@@ -28,7 +28,9 @@ def classes(logits):
 def heads_by_turns():
     module = Heads()
     return one(
-        module, lambda m, i: classes(m(torch.randn(512, 64))[i % 3]), torch.optim.AdamW(module.parameters(), 1e-2)
+        module,
+        lambda m, i: classes(m(torch.randn(512, 64))[i % 3]),
+        torch.optim.AdamW(module.parameters(), 1e-2),
     )
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.differential.compare import Comparison, Reference
+from tests.differential.trial import quick_collections
 
 import outsize
 
@@ -46,7 +47,7 @@ class Made:
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
-    """A function that makes it, where the public told of it, and whether eager must do without oneDNN to be comparable."""
+    """A function that makes it, the report that it is after, and whether eager may use oneDNN to be comparable."""
 
     name: str
     public: str
@@ -59,7 +60,9 @@ class Situation:
 SITUATIONS: dict[str, Situation] = {}
 
 
-def situation(public: str, *, steps: int = 3, onednn: bool = True) -> Callable[[Callable[[], Made]], Callable[[], Made]]:
+def situation(
+    public: str, *, steps: int = 3, onednn: bool = True
+) -> Callable[[Callable[[], Made]], Callable[[], Made]]:
     """Enter a function that makes a situation; `public` is repository and thread."""
 
     def enter(make: Callable[[], Made]) -> Callable[[], Made]:
@@ -72,10 +75,14 @@ def situation(public: str, *, steps: int = 3, onednn: bool = True) -> Callable[[
 
 
 def one(
-    module: nn.Module, compute: Callable[[nn.Module, int], Tensor], optimizer: torch.optim.Optimizer | None = None
+    module: nn.Module,
+    compute: Callable[[nn.Module, int], Tensor],
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> Made:
     """One module in the usual loop: zero_grad, loss, backward, step."""
-    optimizer = optimizer or torch.optim.SGD((p for p in module.parameters() if p.requires_grad), 0.05, momentum=0.9)
+    optimizer = optimizer or torch.optim.SGD(
+        (p for p in module.parameters() if p.requires_grad), 0.05, momentum=0.9
+    )
 
     def step(i: int) -> Tensor:
         optimizer.zero_grad()
@@ -92,8 +99,8 @@ class Found:
     """What one run of a situation showed, beside an eager one.
 
     Attributes:
-        verdict: equal; refused (an error that a user can act upon); wrong (other bits); over (its budget); broken (an error
-            that nobody should see).
+        verdict: equal; refused (an error that a user can act upon); wrong (other bits); over (its budget); broken (an
+            error that nobody should see).
         line: whether a refusal names the file of the situation, for a user his own.
         named: budgets that errors named before one worked.
     """
@@ -117,7 +124,9 @@ def _seed(number: int) -> None:
 class _Run:
     """One run: made anew, compiled as asked, trained, everything told to `see`."""
 
-    def __init__(self, what: Situation, see: Callable[[str, Any], None], budgets: tuple[int, ...] = (), **settings: Any):
+    def __init__(
+        self, what: Situation, see: Callable[[str, Any], None], budgets: tuple[int, ...] = (), **settings: Any
+    ):
         self.what, self.see, self.peaks, self.plains = what, see, [0] * len(budgets), [0] * len(budgets)
         _seed(0)
         self.made = what.make()
@@ -164,13 +173,21 @@ def tried(what: Situation, plans: tuple[tuple[tuple[str, ...], float], ...] = PL
     yield first
     if run is None:
         return
+    with quick_collections():
+        yield from _all_planned(what, reference, plans, run.plains)
+
+
+def _all_planned(
+    what: Situation, reference: Reference, plans: tuple[tuple[tuple[str, ...], float], ...], plains: list[int]
+) -> Iterator[Found]:
+    count = len(plains)
     for k in range(count):
         lows: dict[tuple[str, ...], int] = {}
         for actions, share in plans:
             if actions not in lows:
                 lows[actions] = _smallest(what, k, count, actions)
             if lows[actions]:
-                budget = int(lows[actions] + share * max(0, run.plains[k] - lows[actions]))
+                budget = int(lows[actions] + share * max(0, plains[k] - lows[actions]))
                 yield _planned(what, reference, k, count, budget, actions, share)
 
 
@@ -190,7 +207,13 @@ def _smallest(what: Situation, k: int, count: int, actions: tuple[str, ...]) -> 
 
 
 def _planned(
-    what: Situation, reference: Reference, k: int, count: int, budget: int, actions: tuple[str, ...], share: float
+    what: Situation,
+    reference: Reference,
+    k: int,
+    count: int,
+    budget: int,
+    actions: tuple[str, ...],
+    share: float,
 ) -> Found:
     """Like a user who, where the budget is refused, takes the one that the error names."""
     named = 0
@@ -229,7 +252,9 @@ def _attempt(
         if see.differing:
             found.verdict, found.detail = "wrong", f"{see.told()}; then {found.detail}"
         return found, None
-    found.acted = sorted({d.action for m in run.made.modules for d in outsize.report(m, timelines=False).decisions})
+    found.acted = sorted(
+        {d.action for m in run.made.modules for d in outsize.report(m, timelines=False).decisions}
+    )
     over = [(p, b) for p, b in zip(run.peaks, budgets) if p > b]
     if told := see.told():
         found.verdict, found.detail = "wrong", told

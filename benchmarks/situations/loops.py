@@ -282,8 +282,10 @@ def accumulation_over_micro_batches():
 
     def step(i):
         total, sizes = 0, (512, 256, 512)
-        for k, size in enumerate(sizes):
-            loss = F.cross_entropy(module(torch.randn(size, 64)), torch.arange(size) % 10, reduction="sum") / sum(sizes)
+        for size in sizes:
+            loss = F.cross_entropy(
+                module(torch.randn(size, 64)), torch.arange(size) % 10, reduction="sum"
+            ) / sum(sizes)
             loss.backward()
             total = total + loss.detach()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)

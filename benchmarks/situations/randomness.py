@@ -165,7 +165,9 @@ def autoencoder_with_noise():
 # Evaluation with dropout on, between two steps.
 @situation("mahmoodlab/CLAM#314")
 def dropout_in_evaluation():
-    module = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.Dropout(0.3), nn.ReLU(), nn.Linear(64, 64))
+    module = nn.Sequential(
+        nn.Linear(64, 64), nn.BatchNorm1d(64), nn.Dropout(0.3), nn.ReLU(), nn.Linear(64, 64)
+    )
 
     def compute(m, i):
         m.eval()

@@ -23,6 +23,7 @@ for name in ("buffers", "randomness", "recurrent", "gradients", "loops", "detail
 
 def rows_of(name: str, quick: bool) -> list[dict]:
     torch.set_num_threads(1)
+    torch._dynamo.reset()
     what = SITUATIONS[name]
     found = tried(what, PLANS[::4] if quick else PLANS)
     return [{"situation": name, "public": what.public, **as_json(f)} for f in found]
@@ -36,13 +37,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "result.json")
     asked = parser.parse_args()
     rows = []
-    with ProcessPoolExecutor(asked.processes, max_tasks_per_child=8) as pool:
+    with ProcessPoolExecutor(asked.processes, max_tasks_per_child=30) as pool:
         jobs = {pool.submit(rows_of, name, asked.quick): name for name in asked.names or SITUATIONS}
         for job in as_completed(jobs):
             rows += job.result()
             for row in job.result():
                 if row["verdict"] != "equal":
-                    print(row["situation"], row["verdict"], row["actions"], row["share"], row["detail"][:300], flush=True)
+                    print(
+                        row["situation"],
+                        row["verdict"],
+                        row["actions"],
+                        row["share"],
+                        row["detail"][:300],
+                        flush=True,
+                    )
     counts = collections.Counter(row["verdict"] for row in rows)
     refused = [row for row in rows if row["verdict"] == "refused"]
     summary = {

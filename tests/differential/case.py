@@ -19,11 +19,21 @@ SHAPES = {
     IMAGE: ((16, 8, 16), (16, 8, 16), (4, 16, 24), (1, 8, 64), (2, 64, 16)),
 }
 #: Pieces that come often: they make storages worth an action, or what is checked above all.
-OFTEN = ("Linear", "Relu", "BatchNormRelu", "Convolution", "Dropout", "State", "Normalizer", "OtherNorm", "Queue")
+OFTEN = (
+    "Linear",
+    "Relu",
+    "BatchNormRelu",
+    "Convolution",
+    "Dropout",
+    "State",
+    "Normalizer",
+    "OtherNorm",
+    "Queue",
+)
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "adamw fused", "adamw each", "rmsprop")
 HOOKS = (
-    "feature early", "feature late", "changes result", "changes argument", "module backward", "parameter", "parameter late",
-    "accumulated", "result",
+    "feature early", "feature late", "changes result", "changes argument", "module backward", "parameter",
+    "parameter late", "accumulated", "result",
 )  # fmt: skip
 
 
@@ -121,7 +131,9 @@ def drawn(seed: int, *, most_pieces: int = 8) -> Case:
         for _ in range(draw.randint(3, most_pieces))
     )
     heads = draw.choice((1, 1, 1, 2, 3))
-    extra = tuple(e for e in ("feature", "whole", "argument", "twice", "detached", "view") if draw.random() < 0.12)
+    extra = tuple(
+        e for e in ("feature", "whole", "argument", "twice", "detached", "view") if draw.random() < 0.12
+    )
     results = ("tuple", "list", "dict", "record", "nested")
     return Case(
         seed=seed,
@@ -154,7 +166,9 @@ def _loop(draw: random.Random, heads: int) -> Loop:
         loss=draw.choice(("square", "classes", "absolute", "sum")),
         hooks=tuple(h for h in HOOKS if rarely(0.05)),
         evaluate=rarely(0.1),
-        strides=draw.choice(("contiguous",) * 4 + ("transposed", "narrowed", "expanded", "channels_last", "reversed")),
+        strides=draw.choice(
+            ("contiguous",) * 4 + ("transposed", "narrowed", "expanded", "channels_last", "reversed")
+        ),
         input_grad=rarely(0.12),
         autocast=rarely(0.12),
         freeze=rarely(0.06),

@@ -75,4 +75,8 @@ class Comparison:
         if not self.differing and self.missing:
             return f"{len(self.missing)} values are missing: {sorted(self.missing)[:most]}"
         found = [f"{name}: {how}" for name, how in self.differing.items()]
-        return "" if not found else f"{len(found)} of {len(self.reference.kept)} differ: " + "; ".join(found[:most])
+        return (
+            ""
+            if not found
+            else f"{len(found)} of {len(self.reference.kept)} differ: " + "; ".join(found[:most])
+        )

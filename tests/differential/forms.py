@@ -1,7 +1,7 @@
-"""What random modules are put together from: activations of three forms, and pieces that take one to another of its form.
+"""What random modules are put together from: activations of three forms, and pieces that keep the form.
 
-A piece is a small module that maps a tensor to one of the same shape, so any sequence of pieces is a network. Each is drawn
-with a random generator of its own: leaving one out, as the search for a smaller case does, changes no other.
+A piece is a small module that maps a tensor to one of the same shape, so any sequence of pieces is a network. Each is
+drawn with a random generator of its own: leaving one out, as the search for a smaller case does, changes no other.
 """
 
 from __future__ import annotations

@@ -60,7 +60,9 @@ class Hooks:
 
     def after_step(self, step: int) -> None:
         if step == 0 and "feature late" in self.names:
-            self._handles.append([*self.module.heads, *self.module.pieces][-1].register_forward_hook(self._feature("late")))
+            self._handles.append(
+                [*self.module.heads, *self.module.pieces][-1].register_forward_hook(self._feature("late"))
+            )
         if step == 0 and "parameter late" in self.names:
             self._handles.append(self.module.heads[0].weight.register_hook(lambda g: g * 2))
 
@@ -159,7 +161,14 @@ def train(case: Case, module: nn.Module, optimizer: torch.optim.Optimizer, hooks
     torch.manual_seed(case.seed + 1)
     begin = {k: v.clone() for k, v in module.state_dict().items()} if case.loop.reload else {}
     for step in range(case.loop.steps):
-        _step(case, module, optimizer, hooks, step, lambda name, value, step=step: see(f"step {step} {name}", value))
+        _step(
+            case,
+            module,
+            optimizer,
+            hooks,
+            step,
+            lambda name, value, step=step: see(f"step {step} {name}", value),
+        )
         hooks.after_step(step)
         if case.loop.evaluate and step == 0:
             module.eval()
@@ -220,8 +229,10 @@ def _told(module: nn.Module, optimizer: Any, hooks: Hooks, calls: list[Loss], se
             see(f"loss {i}.{j}", term.detach())
         for j, head in enumerate(call.heads):
             see(f"result {i}.{j}", head.detach())
+            see(f"form of result {i}.{j}", form_of(head))
         for name, tensor in call.extra.items():
             see(f"extra {i}.{name}", tensor.detach())
+            see(f"form of extra {i}.{name}", form_of(tensor))
         see(f"gradient of input {i}", call.x.grad)
     for name, value in hooks.seen.items():
         see(f"hook {name}", value)
@@ -233,6 +244,12 @@ def _told(module: nn.Module, optimizer: Any, hooks: Hooks, calls: list[Loss], se
             see(f"{key} of {name}", value)
     for name, buffer in module.named_buffers():
         see(f"buffer {name}", buffer)
+
+
+def form_of(tensor: Tensor) -> tuple[Any, ...]:
+    """What code may depend on beside the values: strides, where they say anything, and whether it has a gradient."""
+    strides = tuple(s for s, n in zip(tensor.stride(), tensor.shape) if n > 1)
+    return strides, tensor.requires_grad
 
 
 @contextlib.contextmanager

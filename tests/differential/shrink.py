@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+
 from .case import Case, cuts
 from .trial import Outcome, Planned, Trial
 
 
 def failing(case: Case, plans: list[Planned], verdict: str) -> Outcome | None:
     """The first outcome of that verdict among a case's plans, the plain step in our executor first."""
+    torch._dynamo.reset()  # what was compiled before would slow the collections of garbage
     trial = Trial(case)
     if trial.invalid:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import random
 import traceback
 import warnings
@@ -44,7 +46,9 @@ class Planned:
     fresh: bool = False
 
     def __str__(self) -> str:
-        return f"{'+'.join(self.actions)} at {self.share:g} by {self.planner}{', fresh' if self.fresh else ''}"
+        return (
+            f"{'+'.join(self.actions)} at {self.share:g} by {self.planner}{', fresh' if self.fresh else ''}"
+        )
 
 
 @dataclass(kw_only=True)
@@ -67,8 +71,8 @@ class Outcome:
     named: list[int] = field(default_factory=list)
 
 
-def plans_of(case: Case, number: int) -> list[Planned]:
-    """`number` plans of a case, its seed's own."""
+def plans_of(case: Case, number: int, fresh: float = 0.0) -> list[Planned]:
+    """`number` plans of a case, its seed's own; a share of them in sessions of their own, which takes longer."""
     draw, made = random.Random(case.seed + 17), []
     for _ in range(number):
         actions = draw.choice(ACTIONS)
@@ -77,8 +81,20 @@ def plans_of(case: Case, number: int) -> list[Planned]:
             planners = ["slack", "distance", "search"]
         elif "encode" not in actions:
             planners = ["units", "search"]
-        made.append(Planned(actions=actions, share=draw.choice(SHARES), planner=draw.choice(planners)))
+        share, planner, own = draw.choice(SHARES), draw.choice(planners), draw.random() < fresh
+        made.append(Planned(actions=actions, share=share, planner=planner, fresh=own))
     return made
+
+
+@contextlib.contextmanager
+def quick_collections() -> Iterator[None]:
+    """Each plan collects garbage, which looks at every object of the process: leave those out that are there already."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class Trial:
@@ -111,20 +127,28 @@ class Trial:
         if first.verdict not in ("equal", "wrong", "over"):
             return
         lows: dict[tuple[Any, ...], int] = {}
-        for planned in plans:
-            key = (planned.actions, planned.planner)
-            if key not in lows:
-                lows[key] = self._smallest(planned)
-            yield self._one(planned, lows[key])
+        with quick_collections():
+            for planned in plans:
+                key = (planned.actions, planned.planner)
+                if key not in lows:
+                    lows[key] = self._smallest(planned)
+                yield self._one(planned, lows[key])
 
     def _first(self) -> Outcome:
-        self._module, self._optimizer, self._hooks = self._made()
-        everything = [*self._module.named_parameters(), *self._module.named_buffers()]
-        self._begin = [(name, tensor, tensor.detach().clone(), tensor.requires_grad) for name, tensor in everything]
-        outsize.compile(self._module, LARGE, optimizer=self._optimizer)
-        outcome = self._run(None, LARGE)
+        outcome = self._anew(LARGE)
         self.peak = self._plain
         return outcome
+
+    def _anew(self, budget: int, planned: Planned | None = None) -> Outcome:
+        """A module of its own, compiled with this budget from the start."""
+        self._module, self._optimizer, self._hooks = self._made()
+        everything = [*self._module.named_parameters(), *self._module.named_buffers()]
+        self._begin = [
+            (name, tensor, tensor.detach().clone(), tensor.requires_grad) for name, tensor in everything
+        ]
+        settings = {} if planned is None else {"actions": planned.actions, "planner": planned.planner}
+        outsize.compile(self._module, budget, optimizer=self._optimizer, **settings)
+        return self._run(planned, budget)
 
     def _smallest(self, planned: Planned) -> int:
         self._reset()
@@ -142,9 +166,12 @@ class Trial:
         """At the plan's share; like a user who then takes the budget that an error names."""
         budget, named = int(low + planned.share * max(0, self.peak - low)), []
         while True:
-            self._reset()
-            rebudget(self._module, budget, planner=planned.planner, actions=planned.actions)
-            outcome = self._run(planned, budget)
+            if planned.fresh:
+                outcome = self._anew(budget, planned)
+            else:
+                self._reset()
+                rebudget(self._module, budget, planner=planned.planner, actions=planned.actions)
+                outcome = self._run(planned, budget)
             outcome.named = named
             if outcome.verdict != "refused" or not self._named or len(named) == MOST_NAMED:
                 return outcome
@@ -205,5 +232,8 @@ class Trial:
         if told := see.told():
             outcome.verdict, outcome.detail = "wrong", told
         elif self._peak > budget:
-            outcome.verdict, outcome.detail = "over", f"{self._peak} bytes, {self._peak / budget - 1:.2%} over"
+            outcome.verdict, outcome.detail = (
+                "over",
+                f"{self._peak} bytes, {self._peak / budget - 1:.2%} over",
+            )
         return outcome

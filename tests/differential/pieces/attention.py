@@ -42,7 +42,10 @@ class FusedAttention(nn.Module):
 
     def __init__(self, form: Form, draw: random.Random) -> None:
         super().__init__()
-        self.n, self.kind = draw.choice((1, 2, 4)), draw.choice(("none", "causal", "bool", "float", "dropout"))
+        self.n, self.kind = (
+            draw.choice((1, 2, 4)),
+            draw.choice(("none", "causal", "bool", "float", "dropout")),
+        )
         self.qkv, self.o = nn.Linear(form.width, 3 * form.width), nn.Linear(form.width, form.width)
         self.bias = nn.Parameter(torch.zeros(1, 1, form.length, form.length))
 
@@ -54,7 +57,9 @@ class FusedAttention(nn.Module):
         if self.kind == "float":
             mask = self.bias
         p = 0.2 if self.kind == "dropout" and self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p, is_causal=self.kind == "causal")
+        y = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=p, is_causal=self.kind == "causal"
+        )
         return self.o(y.transpose(1, 2).contiguous().reshape(x.shape))
 
 
@@ -62,7 +67,9 @@ class FusedAttention(nn.Module):
 class TorchAttention(nn.Module):
     def __init__(self, form: Form, draw: random.Random) -> None:
         super().__init__()
-        self.layer = nn.MultiheadAttention(form.width, draw.choice((1, 4)), draw.choice((0.0, 0.1)), batch_first=True)
+        self.layer = nn.MultiheadAttention(
+            form.width, draw.choice((1, 4)), draw.choice((0.0, 0.1)), batch_first=True
+        )
         self.weights = draw.random() < 0.5
 
     def forward(self, x: Tensor) -> Tensor:

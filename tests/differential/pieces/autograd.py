@@ -20,7 +20,9 @@ def straight_through(x: Tensor, number: float) -> Tensor:
 @formula()
 def fake_quantized(x: Tensor, number: float) -> Tensor:
     scale = x.detach().abs().amax() / 127 + 1e-6
-    return torch.fake_quantize_per_tensor_affine(x, scale.reshape(1), torch.zeros(1, dtype=torch.int32), -128, 127)
+    return torch.fake_quantize_per_tensor_affine(
+        x, scale.reshape(1), torch.zeros(1, dtype=torch.int32), -128, 127
+    )
 
 
 @formula()
@@ -127,7 +129,9 @@ class Checkpointed(nn.Module):
 
     def __init__(self, form: Form, draw: random.Random) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(form.width, form.width), nn.GELU(), nn.Dropout(draw.choice((0.0, 0.2))))
+        self.body = nn.Sequential(
+            nn.Linear(form.width, form.width), nn.GELU(), nn.Dropout(draw.choice((0.0, 0.2)))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return checkpoint(self.body, x, use_reentrant=False)

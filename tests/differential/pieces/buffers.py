@@ -102,7 +102,11 @@ class Codebook(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        far = flat.detach().pow(2).sum(1, keepdim=True) - 2 * flat.detach() @ self.codes.T + self.codes.pow(2).sum(1)
+        far = (
+            flat.detach().pow(2).sum(1, keepdim=True)
+            - 2 * flat.detach() @ self.codes.T
+            + self.codes.pow(2).sum(1)
+        )
         chosen = far.argmin(1)
         q = F.embedding(chosen, self.codes.clone()).view_as(x)
         if self.training:
@@ -120,7 +124,9 @@ class Counter(nn.Module):
 
     def __init__(self, form: Form, draw: random.Random) -> None:
         super().__init__()
-        self.register_buffer("steps", torch.zeros((), dtype=draw.choice((torch.long, torch.float32, torch.int32))))
+        self.register_buffer(
+            "steps", torch.zeros((), dtype=draw.choice((torch.long, torch.float32, torch.int32)))
+        )
         self.after = draw.random() < 0.5
 
     def forward(self, x: Tensor) -> Tensor:
@@ -202,7 +208,12 @@ class ReadTwice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = (x * self.weight) @ self.table.clone()
-        update(self, "table", y.detach().mean(tuple(range(x.dim() - 1))).expand_as(self.table).contiguous(), self.how)
+        update(
+            self,
+            "table",
+            y.detach().mean(tuple(range(x.dim() - 1))).expand_as(self.table).contiguous(),
+            self.how,
+        )
         return torch.tanh(y) @ self.table.clone() * self.weight
 
 

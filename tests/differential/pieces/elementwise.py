@@ -14,7 +14,18 @@ ACTIVATIONS = (
     nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.ELU, nn.Softplus, nn.Hardswish, nn.Mish, nn.CELU,
     nn.SELU, nn.Hardtanh, nn.Softsign, nn.LogSigmoid, nn.ReLU6, nn.Hardsigmoid, nn.Tanhshrink, nn.Softshrink, nn.PReLU,
 )  # fmt: skip
-INPLACE = (nn.ReLU, nn.SiLU, nn.LeakyReLU, nn.ELU, nn.Hardswish, nn.Mish, nn.CELU, nn.SELU, nn.Hardtanh, nn.ReLU6)
+INPLACE = (
+    nn.ReLU,
+    nn.SiLU,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.Hardswish,
+    nn.Mish,
+    nn.CELU,
+    nn.SELU,
+    nn.Hardtanh,
+    nn.ReLU6,
+)
 
 
 @piece()

@@ -261,7 +261,9 @@ class Reparametrized(nn.Module):
 
     def __init__(self, form: Form, draw: random.Random) -> None:
         super().__init__()
-        how = draw.choice((nn.utils.spectral_norm, parametrizations.spectral_norm, parametrizations.weight_norm))
+        how = draw.choice(
+            (nn.utils.spectral_norm, parametrizations.spectral_norm, parametrizations.weight_norm)
+        )
         self.layer = how(nn.Linear(form.width, form.width))
 
     def forward(self, x: Tensor) -> Tensor:

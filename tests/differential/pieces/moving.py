@@ -66,7 +66,10 @@ def expand_and_sum(x: Tensor, number: float) -> Tensor:
 
 @formula()
 def repeat_and_average(x: Tensor, number: float) -> Tensor:
-    return x.repeat_interleave(2, -1).reshape(*x.shape, 2).mean(-1) + x.repeat(2, *[1] * (x.dim() - 1))[: x.shape[0]]
+    return (
+        x.repeat_interleave(2, -1).reshape(*x.shape, 2).mean(-1)
+        + x.repeat(2, *[1] * (x.dim() - 1))[: x.shape[0]]
+    )
 
 
 @formula()
@@ -133,7 +136,11 @@ def pad_and_cut(x: Tensor, number: float) -> Tensor:
 
 @formula(SEQUENCE, IMAGE)
 def pad_reflecting(x: Tensor, number: float) -> Tensor:
-    y = F.pad(x, (1, 1), mode="reflect") + F.pad(x, (1, 1), mode="replicate") + F.pad(x, (1, 1), mode="circular")
+    y = (
+        F.pad(x, (1, 1), mode="reflect")
+        + F.pad(x, (1, 1), mode="replicate")
+        + F.pad(x, (1, 1), mode="circular")
+    )
     return y[..., 2:] - y[..., :-2]
 
 
@@ -174,7 +181,9 @@ def resize_nearest(x: Tensor, number: float) -> Tensor:
 @formula(IMAGE)
 def resize_bilinear(x: Tensor, number: float) -> Tensor:
     y = F.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=number > 0.5)
-    return x + F.interpolate(y, size=x.shape[-2:], mode="bicubic" if number > 0.3 else "bilinear", align_corners=False)
+    return x + F.interpolate(
+        y, size=x.shape[-2:], mode="bicubic" if number > 0.3 else "bilinear", align_corners=False
+    )
 
 
 @formula(SEQUENCE)

@@ -27,7 +27,11 @@ class OddDropout(nn.Module):
 
     def __init__(self, form: Form, draw: random.Random) -> None:
         super().__init__()
-        kinds = [nn.AlphaDropout, nn.FeatureAlphaDropout, nn.Dropout1d if form.kind == SEQUENCE else nn.AlphaDropout]
+        kinds = [
+            nn.AlphaDropout,
+            nn.FeatureAlphaDropout,
+            nn.Dropout1d if form.kind == SEQUENCE else nn.AlphaDropout,
+        ]
         self.drop = draw.choice([*kinds, nn.Dropout2d] if form.kind == IMAGE else kinds)(0.2)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -16,7 +16,11 @@ class Recurrent(nn.Module):
 
     def __init__(self, form: Form, draw: random.Random) -> None:
         super().__init__()
-        layer, layers, both = draw.choice((nn.RNN, nn.LSTM, nn.GRU)), draw.choice((1, 2, 3)), draw.random() < 0.3
+        layer, layers, both = (
+            draw.choice((nn.RNN, nn.LSTM, nn.GRU)),
+            draw.choice((1, 2, 3)),
+            draw.random() < 0.3,
+        )
         self.layer = layer(
             form.width, form.width // (2 if both else 1), layers, batch_first=draw.random() < 0.7,
             dropout=draw.choice((0.0, 0.2, 0.5)) if layers > 1 else 0.0, bidirectional=both,

@@ -173,6 +173,6 @@ class Broadcast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = x.unflatten(-1, (4, -1)).unsqueeze(-2) @ self.weight
-        return torch.baddbmm(self.bias.expand(1, 1, -1), torch.ones(1, 1, 1), torch.ones(1, 1, x.shape[-1])).squeeze(
-            0
-        ) + y.squeeze(-2).flatten(-2)
+        return torch.baddbmm(
+            self.bias.expand(1, 1, -1), torch.ones(1, 1, 1), torch.ones(1, 1, x.shape[-1])
+        ).squeeze(0) + y.squeeze(-2).flatten(-2)
