@@ -1,0 +1,59 @@
+"""Situations from public reports (`benchmarks/situations`), the quick ones: equal under the budget, or refused."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "situations"
+FILES = ("buffers", "randomness", "recurrent", "gradients", "loops", "details")
+#: All actions at the tightest budget, recomputation alone at a middle one.
+PLANS = ((("swap", "recompute", "encode"), 0.0), (("recompute",), 0.2))
+QUICK = (
+    "queue_of_keys", "codes_move_after_the_look_up", "spectral_norm_by_parametrization", "running_normalizer",
+    "history_of_maxima", "argument_changed_in_place", "average_moves_before_the_backward",
+    "dropouts_recomputed", "two_draws_of_which_one_is_read", "dropped_result_that_nobody_reads", "seeded_inside",
+    "python_random_number", "lstm_with_dropout", "truncated_backpropagation", "memory_of_the_segment_before",
+    "heads_by_turns", "a_head_that_is_never_trained", "gradient_penalty", "projected_gradients", "gradient_reversal",
+    "triplets", "sharpness_aware", "gradients_switched_on_and_off", "adapter_set_after_two_steps",
+    "averaged_weights_swapped_in", "scaler_that_skips_a_step", "float32_island_under_autocast",
+    "weight_used_twice_under_autocast", "hook_that_comes_later_and_goes", "batch_of_one", "tied_embeddings",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def harness() -> Iterator[object]:
+    """The folder's modules, by the names under which they know each other."""
+    sys.path.insert(0, str(FOLDER))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        made = importlib.import_module("harness")
+        for name in FILES:
+            importlib.import_module(name)
+        yield made
+    finally:
+        torch.set_num_threads(threads)
+        sys.path.remove(str(FOLDER))
+        for name in ("harness", *FILES):
+            sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_equal_or_refused(harness, name: str) -> None:
+    torch._dynamo.reset()
+    found = list(harness.tried(harness.SITUATIONS[name], PLANS))
+    assert [f for f in found if f.verdict not in ("equal", "refused")] == []
+    # A refusal at capture names the user's line; a budget that is too small names one that is not.
+    assert [f for f in found if f.verdict == "refused" and not f.line and "BudgetError" not in f.detail] == []
+
+
+def test_there_are_sixty_and_each_names_its_report(harness) -> None:
+    assert len(harness.SITUATIONS) >= 60
+    assert {s.name for s in harness.SITUATIONS.values() if "/" not in s.public} == set()
+    assert set(QUICK) <= set(harness.SITUATIONS)
