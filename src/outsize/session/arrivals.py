@@ -8,6 +8,7 @@ gradient if it ever got one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -40,9 +41,10 @@ class Arrivals:
         """A plan was made for those that are expected now."""
         self._planned = self.absent
 
-    def saw(self, missing: frozenset[int]) -> None:
-        """A backward ran in which these were missing."""
-        self._seen = (self._seen or frozenset()) | (self._all - missing)
+    def saw(self, tangents: Sequence[object]) -> None:
+        """A backward runs with these; those that did not come are None."""
+        came = frozenset(i for i, tangent in enumerate(tangents) if tangent is not None)
+        self._seen = (self._seen or frozenset()) | came
 
 
 def _read_only(step: CapturedStep) -> frozenset[int]:

@@ -16,13 +16,13 @@ def owned(module: torch.nn.Module | None) -> Iterator[torch.Tensor]:
         yield parameter
         if parameter.grad is not None:
             yield parameter.grad
-    yield from (buffer for _, buffer in buffers(module))
+    yield from module.buffers() if module is not None else ()
 
 
-def buffers(module: torch.nn.Module | None) -> Iterator[tuple[str, torch.Tensor]]:
-    """Its buffers by name."""
-    if module is not None:
-        yield from module.named_buffers()
+def buffers(module: torch.nn.Module | None) -> dict[int, str]:
+    """What to call its buffers, by storage."""
+    named = module.named_buffers() if module is not None else ()
+    return {buffer.untyped_storage()._cdata: f"the buffer {name!r}" for name, buffer in named}
 
 
 def shapes(args: Iterable[Any], module: torch.nn.Module | None) -> str:

@@ -207,7 +207,7 @@ class Session(Host, Updating):
         call = self._waiting.of(frame)
         if call is None:
             return frame, keep
-        call.track.arrivals.saw(frozenset(i for i, tangent in enumerate(tangents) if tangent is None))
+        call.track.arrivals.saw(tangents)
         under_way = self._joined(call)
         self._segment("outside")
         if under_way.recorder is not None:
@@ -347,9 +347,8 @@ class Session(Host, Updating):
 
     def make_room(self, growth: int) -> None:
         """Another module's step begins and takes so many bytes. Once that was seen, the plans have room for it."""
-        if self._round is not None and any(
-            call.track.outside is None for _, call in self._waiting.untouched()
-        ):
+        unseen = any(call.track.outside is None for _, call in self._waiting.untouched())
+        if self._round is not None and unseen:
             self._give_up(self._round.now + growth - self.budget_bytes)
 
     def _give_up(self, needed: int, *, but: Frame | None = None) -> int:
@@ -379,7 +378,7 @@ class Session(Host, Updating):
     # What is resident.
 
     def buffers(self) -> dict[int, str]:
-        return {b.untyped_storage()._cdata: f"the buffer {name!r}" for name, b in buffers(self._module())}
+        return buffers(self._module())
 
     def resident_bytes(self, args: Iterable[Any]) -> int:
         """Bytes of the module, its gradients, the optimizer's state and the inputs, each storage once."""
@@ -398,6 +397,5 @@ class Session(Host, Updating):
         """The figures so far, or None before the first step."""
         if self._latest is None or self._latest.prepared is None:
             return None
-        return run_record(
-            self.plans, self._latest, self._latest.prepared, self.measured, self.notes, self.capture_seconds
-        )
+        made = self._latest.prepared
+        return run_record(self.plans, self._latest, made, self.measured, self.notes, self.capture_seconds)
