@@ -121,6 +121,7 @@ static void *run_sampler(void *unused) {
     (void)unused;
     pthread_mutex_lock(&meter.lock);
     while (meter.active > 0) {
+        outsize_arena_give_way(); /* a limit on the address space may come in the middle of a step */
         sample(0);
         int64_t pause = meter.cost * meter.rest > meter.interval ? meter.cost * meter.rest : meter.interval;
         int64_t until = now_ns() + pause;

@@ -192,13 +192,16 @@ class Engine:
         """The error that a caller sees, with the numbers against it."""
         if isinstance(error, TierError):
             return error.with_traceback(None)
-        facts = self.file.facts()
-        where = f"{facts.get('directory')} ({facts.get('file_system')})"
+        where, free = "its directory", "an unknown number of bytes"
+        with suppress(OSError):  # a disk that fails may not tell
+            facts = self.file.facts()
+            where = f"{facts.get('directory')} ({facts.get('file_system')})"
+            free = format_bytes(self.file.free_bytes())
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         reason = (isinstance(error, OSError) and error.strerror) or repr(error)
         return (TierFullError if full else TierError)(
             f"the disk tier at {where} cannot {what}: {reason}; the swap file has {format_bytes(self.space.size)}, "
-            f"the file system {format_bytes(self.file.free_bytes())} free: name another directory with disk=DIR"
+            f"the file system {free} free: name another directory with disk=DIR"
         )
 
     # -- writing
