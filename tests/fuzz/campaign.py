@@ -110,7 +110,11 @@ def _one(subject: Any, path: Path, report: Report, untouched: Any) -> str:
                 found = subject.read(path)
             except subject.errors as error:
                 report.refused += 1
-                return "" if _says_enough(str(error), path) else f"the error does not name the file: {error}"
+                return (
+                    ""
+                    if _says_enough(str(error), path, subject)
+                    else f"an error without the file, or too long: {error}"
+                )
             if untouched is not None and (path.suffix != ".json" or found != untouched):
                 return "the damage went unnoticed under a checksum"
             subject.use(found)
@@ -124,8 +128,8 @@ def _one(subject: Any, path: Path, report: Report, untouched: Any) -> str:
     return ""
 
 
-def _says_enough(message: str, path: Path) -> bool:
-    return (str(path) in message or path.suffix == ".py") and len(message) < 1500
+def _says_enough(message: str, path: Path, subject: Any) -> bool:
+    return (str(path) in message or path.suffix == ".py") and len(message) < subject.longest_error
 
 
 def _resident() -> int:
