@@ -7,6 +7,7 @@ would hurt. A subject's `errors` are what may be raised: by the reader about the
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import io
 import json
 import random
@@ -42,32 +43,7 @@ from tests.plan.graphs import chain
 from tests.report.sample import record
 
 from .mutate import bytes_changed, json_changed, numbers_changed, sealed_changed, value_changed
-
-Change = Callable[[bytes, random.Random], bytes]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Subject:
-    """One reader.
-
-    Attributes:
-        file: name of its file.
-        make: writes a sound one.
-        read: reads it.
-        use: does something with what was read.
-        errors: of the reader; it names the file.
-        change: damages that know the format, besides those of any bytes.
-        sealed: it has a checksum, so every change of its bytes that is not sealed again is noticed.
-    """
-
-    file: str
-    make: Callable[[Path], None]
-    read: Callable[[Path], Any]
-    use: Callable[[Any], Any]
-    errors: type[OutsizeError] = OutsizeError
-    change: Change | None = None
-    sealed: bool = False
-
+from .subject import Subject
 
 CODE = """
 class Stack:
@@ -309,6 +285,13 @@ SUBJECTS: dict[str, Subject] = {
     "scanned code": Subject(
         file="code.py", make=lambda p: p.write_text(CODE) and None, read=_read_code, use=_use_code, errors=TreesError),
 }  # fmt: skip
+
+
+# What the readers of programs let through before they were written anew ended in the C machine's heap.
+if importlib.util.find_spec("outsize.programs.npi.weights_file"):
+    from .npi_subjects import SUBJECTS as OF_PROGRAMS
+
+    SUBJECTS |= OF_PROGRAMS
 
 
 def mutant(data: bytes, subject: Subject, rng: random.Random) -> tuple[bytes, bool]:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from .subjects import SUBJECTS
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 NATIVE = ROOT / "src" / "outsize" / "native"
@@ -22,7 +24,9 @@ FLAGS = (
     f"-I{sysconfig.get_paths()['include']}",
 )  # fmt: skip
 #: Subjects whose values reach C.
-REACH_C = ("forest", "functions", "detector", "matcher")
+REACH_C = tuple(
+    name for name in ("forest", "functions", "detector", "matcher", "npi weights") if name in SUBJECTS
+)
 CASES = 60
 
 
