@@ -1,7 +1,9 @@
 """What a program may not say is refused before it runs: each was, or could have been, proved as something else."""
 
+import builtins
 import functools
 import random
+from types import FunctionType
 
 import pytest
 
@@ -71,6 +73,32 @@ def test_text_that_is_not_what_runs_is_refused(tmp_path, monkeypatch):
     path.write_text("def edited(p, q):\n    q.write(2)  # longer\n")
     with pytest.raises(NpiError, match="not what runs"):
         learn(edited_program.edited)
+
+
+def takes_the_least(p, q):
+    q.write(min(p.read(), q.read()))
+
+
+@pytest.mark.parametrize("other", [max, lambda x, y: 3])
+def test_a_replaced_builtin_is_refused(other):
+    learn(takes_the_least)
+    around = {**globals(), "__builtins__": {**vars(builtins), "min": other}}
+    with pytest.raises(NpiError, match="min, which was replaced"):
+        learn(FunctionType(takes_the_least.__code__, around))
+
+
+def test_the_code_of_a_function_is_what_counts():
+    """Another function's code under its name."""
+
+    def loops(p, q):
+        while not p.at_end():
+            p.move(1)
+
+    def renamed(p, q):
+        q.write(1)
+
+    renamed.__code__ = loops.__code__
+    assert [r.program for r in learn(renamed).closure.rows] == ["renamed", "loops_while1", "loops_while1"]
 
 
 def test_a_program_without_source_is_refused():

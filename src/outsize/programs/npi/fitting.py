@@ -154,12 +154,14 @@ def train_primitive(
         kept = kept[~torch.isin(kept, held)]
     ranges = [(int(c.min()), int(c.max())) if d is None else None for c, d in zip(inputs.T, domains)]
     hidden = settings.hidden * (4 if len(data) > 4096 and len(classes) > 2 else 1)
+    width = 1 + sum(Primitive.width(d, settings.one_hot_limit) for d in domains)
+    weights = hidden * (width + hidden + len(classes))
+    steps = _steps(name, len(kept), len(classes), weights, settings)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Primitive(
             name, domains, classes, ranges=ranges, hidden=hidden, one_hot_limit=settings.one_hot_limit
         )
-    steps = _steps(model, len(kept), settings)
     _fit(model, inputs[kept], wanted[kept], settings, steps, generator)
     return model, check_primitive(model, inputs, wanted, held, exhaustive)
 
@@ -186,17 +188,17 @@ def check_primitive(
     )
 
 
-def _steps(model: Primitive, pairs: int, settings: PrimitiveSettings) -> int:
-    """Steps that the work limit allows.
+def _steps(name: str, pairs: int, classes: int, weights: int, settings: PrimitiveSettings) -> int:
+    """Steps that the work limit allows, before anything is allocated.
 
     Raises:
         NpiError: too few to learn anything.
     """
     rows = min(pairs, settings.batch)
-    allowed = int(settings.work_limit / (rows * sum(p.numel() for p in model.parameters())))
-    if len(model.classes) > 1 and allowed < settings.least_steps:
+    allowed = int(settings.work_limit / (rows * weights))
+    if classes > 1 and allowed < settings.least_steps:
         raise NpiError(
-            f"primitive {model.name} has {pairs} pairs and {len(model.classes)} different answers, and a network for "
+            f"primitive {name} has {pairs} pairs and {classes} different answers, and a network for "
             f"them gets {allowed} steps out of PrimitiveSettings.work_limit = {settings.work_limit:.0e}; "
             f"{settings.least_steps} is the least: let it answer digit by digit, or give fewer pairs"
         )

@@ -314,6 +314,10 @@ class _Check:
         if name not in self.names.outer:
             return
         value: Any = self.names.outer[name]
+        if name in self.names.replaced and value is not MISSING:
+            self.refuse(
+                node, f"{name}, which was replaced among the builtins", "give the function another name"
+            )
         builtin = name in BUILTINS and value is BUILTINS[name]
         if builtin and name in _BUILTINS:
             return

@@ -17,7 +17,7 @@ from typing import Any, final
 
 from .parsed import tree_of
 
-__all__ = ["BUILTINS", "MISSING", "Names", "constant", "digest", "frozen"]
+__all__ = ["BUILTINS", "MISSING", "Names", "builtins_of", "constant", "digest", "frozen"]
 
 #: The builtins as they were when this module was loaded: a name that stands for another object was replaced.
 BUILTINS = {name: getattr(builtins, name) for name in dir(builtins) if not name.startswith("_")}
@@ -48,14 +48,14 @@ class Names:
     Attributes:
         outer: what its code and the code inside of it look up around it, by name (`MISSING` where there is nothing).
         assigned: outer names that it assigns or deletes.
-        imports: whether it imports.
+        replaced: names of builtins that stand for something else than Python's own.
     """
 
     def __init__(self, function: FunctionType) -> None:
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
         self.outer: dict[str, Any] = {}
         self.assigned: set[str] = set()
-        self.imports = False
+        self.replaced: set[str] = set()
         for name, cell in cells.items():
             try:
                 self.outer[name] = cell.cell_contents
@@ -65,18 +65,23 @@ class Names:
             for step in dis.get_instructions(code):
                 name = str(step.argval)
                 if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-                    self.outer[name] = function.__globals__.get(name, _builtin(function, name))
+                    self.outer[name] = function.__globals__.get(
+                        name, builtins_of(function).get(name, MISSING)
+                    )
                 elif step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_NAME", "DELETE_NAME") or (
                     step.opname in ("STORE_DEREF", "DELETE_DEREF") and name in cells
                 ):
                     self.assigned.add(name)
-                elif step.opname == "IMPORT_NAME":
-                    self.imports = True
+        for name, value in self.outer.items():
+            around = name in cells or name in function.__globals__
+            if not around and value is not BUILTINS.get(name, MISSING):
+                self.replaced.add(name)
 
 
-def _builtin(function: FunctionType, name: str) -> Any:
-    found = function.__globals__.get("__builtins__", builtins)
-    return (found if isinstance(found, dict) else vars(found)).get(name, MISSING)
+def builtins_of(function: FunctionType) -> dict[str, Any]:
+    """The builtins that a function was made with, which are what it looks up."""
+    found: dict[str, Any] = function.__builtins__  # type: ignore[attr-defined]
+    return found
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -17,7 +17,7 @@ from typing import Any, Protocol, final
 from ...errors import NpiError
 from .language import check_program, passable
 from .lifting import AGAIN, compile_bodies, lift
-from .names import Names, digest
+from .names import Names, builtins_of, digest
 from .parsed import place
 from .pure import check_data
 from .tape import Pointer
@@ -82,7 +82,7 @@ class Linker:
             return self._names[function]
         tree = check_program(function)
         name = self._names[function] = self._fresh(function.__name__)
-        names = dict(function.__globals__)
+        names = {**function.__globals__, "__builtins__": builtins_of(function)}
         names.update((n, v) for n, v in Names(function).outer.items() if n in function.__code__.co_freevars)
         lifted = lift(tree) if self._lifts else None
         if lifted is None:

@@ -34,11 +34,13 @@ class Termination:
         proved: whether every execution that stays on its tapes ends.
         measures: for each recursive call, the measures that shrink.
         open: cycles for which none was found.
+        assumes: what it is proved under; `run` checks it.
     """
 
     proved: bool
     measures: tuple[str, ...]
     open: tuple[str, ...]
+    assumes: tuple[str, ...] = ()
 
 
 def prove_termination(
