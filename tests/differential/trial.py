@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import random
 import traceback
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 import outsize
+from outsize import decide
 
 from ..api.training import rebudget
 from .case import Case
@@ -84,6 +86,19 @@ def plans_of(case: Case, number: int, fresh: float = 0.0) -> list[Planned]:
         share, planner, own = draw.choice(SHARES), draw.choice(planners), draw.random() < fresh
         made.append(Planned(actions=actions, share=share, planner=planner, fresh=own))
     return made
+
+
+@contextlib.contextmanager
+def hurried() -> Iterator[None]:
+    """A search that looks at a tenth of what it usually does: plans get slower, and must be as right."""
+    usual = decide.PlanSettings
+    decide.PlanSettings = functools.partial(  # type: ignore[misc,assignment]
+        usual, walks=30, walked_ops=4_000, polished_ops=4_000, exchanged_ops=40_000, polish_tries=2, frontier_ops=0
+    )
+    try:
+        yield
+    finally:
+        decide.PlanSettings = usual  # type: ignore[misc]
 
 
 @contextlib.contextmanager

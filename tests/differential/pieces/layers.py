@@ -87,7 +87,7 @@ class BatchNorm(nn.Module):
     def __init__(self, form: Form, draw: random.Random) -> None:
         super().__init__()
         settings = {
-            "momentum": draw.choice((0.1, 0.5, None)),
+            "momentum": draw.choice((0.1, 0.1, 0.5, None)),
             "affine": draw.random() < 0.7,
             "track_running_stats": draw.random() < 0.8,
         }
