@@ -75,8 +75,8 @@ class Backend:
         self._programs: dict[int, Program] = {}
         #: Of the functions that Dynamo compiles with this backend: it keeps all that it knows on them.
         self.codes: list[CodeType] = []
-        #: Numbers of the graphs whose text torch keeps.
-        self.sources: list[int] = []
+        #: Names of the graphs whose text torch keeps.
+        self.sources: list[str] = []
         self.graphs = 0
 
     def __call__(self, module: GraphModule, example_inputs: Sequence[Any], **_: Any) -> Callable[..., Any]:
@@ -110,6 +110,7 @@ class Backend:
         return _boxed(program.forward)
 
     def _backward(self, module: GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
+        self.sources.append(module.forward.__code__.co_filename)  # it is compiled when it first runs
         program = self._programs[module.meta["outsize"]]
 
         def run(args: list[Any]) -> list[Any]:
