@@ -13,16 +13,18 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch._dynamo.utils import set_compilation_metrics_limit
 from torch.optim import optimizer as hooks
 
 import outsize
 from outsize.device.memory import bytes_in_use
 
 BATCH, WIDTH = 1024, 64
+WAYS = ("drop", "release", "plan", "twice")
 
 
 def network() -> nn.Module:
-    return nn.Sequential(*[layer for _ in range(6) for layer in (nn.Linear(WIDTH, WIDTH), nn.GELU())])
+    return nn.Sequential(*[layer for _ in range(3) for layer in (nn.Linear(WIDTH, WIDTH), nn.GELU())])
 
 
 def swap_bytes() -> int:
@@ -63,15 +65,23 @@ def one(x: torch.Tensor, budget: int, way: str) -> weakref.ref[nn.Module]:
         assert outsize.report(module, timelines=False).swapped_in_bytes
     if way == "release":
         outsize.release(module)
+    if way == "twice":
+        outsize.compile(module, budget, optimizer=optimizer)
     return weakref.ref(module)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=1000)
-    parser.add_argument("--way", choices=["drop", "release", "plan"], default="drop")
+    parser.add_argument("--way", choices=[*WAYS, "mixed"], default="drop")
     parser.add_argument("--every", type=int, default=50)
+    parser.add_argument(
+        "--out", type=Path, default=None, help="where the counts go; beside this file unless given"
+    )
     asked = parser.parse_args()
+    out = asked.out or Path(__file__).with_name(f"result-{asked.way}.json")
+    # Torch keeps records of the latest compilations, some 30 KB each: 64 unless told, so that growth would end late.
+    set_compilation_metrics_limit(4)
     torch.set_num_threads(1)
     x = torch.randn(BATCH, WIDTH)
     meter = outsize.meter(network())
@@ -80,15 +90,13 @@ def main() -> None:
     del meter
     start, series = time.perf_counter(), []
     for done in range(1, asked.rounds + 1):
-        alive = one(x, budget, asked.way)
+        alive = one(x, budget, WAYS[done % len(WAYS)] if asked.way == "mixed" else asked.way)
         if done % asked.every == 0:
             assert alive() is None, "the module is alive after it was dropped"
             series.append({"rounds": done} | counts())
             print(f"{time.perf_counter() - start:.0f} s", series[-1], flush=True)
             result = {"way": asked.way, "budget_bytes": budget, "series": series, "torch": torch.__version__}
-            Path(__file__).with_name(f"result-{asked.way}.json").write_text(
-                json.dumps(result, indent=1) + "\n"
-            )
+            out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

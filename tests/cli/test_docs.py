@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 from outsize.cli.main import app
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/tour.md", "docs/example.md", "docs/vocabulary.md")
+DOCUMENTS = (
+    "README.md", "CONTRIBUTING.md", "docs/tour.md", "docs/training.md", "docs/example.md", "docs/vocabulary.md",
+)  # fmt: skip
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: What makes a command quick. The 3D U-Net needs 32 voxels a side for a budget below its plain peak to bind.
 SMALL = {"train": ["--tiny", "--steps", "2"], "plan": ["--tiny"], "report": [], "trees": [], "npi": []}

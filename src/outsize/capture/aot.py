@@ -79,8 +79,8 @@ class Backend:
         self._programs: dict[int, Program] = {}
         #: Of the functions that Dynamo compiles with this backend: it keeps all that it knows on them.
         self.codes: list[CodeType] = []
-        #: Numbers of the graphs whose text torch keeps.
-        self.sources: list[int] = []
+        #: Names of the graphs whose text torch keeps.
+        self.sources: list[str] = []
         #: By graph: an operator of its backward that an autocast around it would cast, and where it runs.
         self._inside: dict[int, tuple[str, torch.device]] = {}
         self.graphs = 0
@@ -133,6 +133,7 @@ class Backend:
         return _boxed(program.forward)
 
     def _backward(self, module: GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
+        self.sources.append(module.forward.__code__.co_filename)  # it is compiled when it first runs
         program = self._programs[module.meta["outsize"]]
 
         def run(args: list[Any]) -> list[Any]:

@@ -5,6 +5,7 @@ a module that was compiled would hold its graphs until the process ends.
 
 Private names used: `torch._dynamo` (eval_frame.cached_backends, exc.FailOnRecompileLimitHit,
 guards.CheckFunctionManager,
+utils.get_metrics_context,
 utils.guard_failures), `torch._C._dynamo.eval_frame.reset_code`, `torch.fx.graph_module._loader`, and `_registry` of
 Python's `weakref.finalize`.
 """
@@ -22,7 +23,7 @@ from typing import Any
 from torch._C._dynamo.eval_frame import reset_code
 from torch._dynamo import eval_frame, exc
 from torch._dynamo.guards import CheckFunctionManager
-from torch._dynamo.utils import guard_failures
+from torch._dynamo.utils import get_metrics_context, guard_failures
 from torch.fx.graph_module import _loader
 
 from ..errors import CaptureError
@@ -83,8 +84,9 @@ def forget(backend: Backend) -> None:
         reset_code(code)
     backend.codes.clear()
     _drop_dead_guards()
-    for number in backend.sources:
-        name = f"<eval_with_key>.{number}"
+    if not (records := get_metrics_context()).in_progress():
+        records._edits.clear()  # where each record of a compilation was written, which nobody empties
+    for name in backend.sources:
         _loader.eval_cache.pop(name, None)
         linecache.cache.pop(name, None)
     backend.sources.clear()
@@ -118,4 +120,4 @@ def sources_of(backend: Backend) -> Iterator[None]:
     try:
         yield
     finally:
-        backend.sources += range(first, _loader.next_id)
+        backend.sources += [f"<eval_with_key>.{number}" for number in range(first, _loader.next_id)]
