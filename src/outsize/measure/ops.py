@@ -174,7 +174,55 @@ def _measure(
         seconds, workspace = min(seconds, took), max(workspace, peak - before - made)
     if device.type == "cuda" and seconds < settings.long_seconds:
         seconds = min(seconds, _in_a_row(lambda: target(*args, **kwargs), device))
-    return OpCost(seconds=seconds, workspace_bytes=max(0, workspace), surplus_bytes=max(0, surplus))
+    workspace = max(0, workspace, _over_values(node, meter, device))
+    return OpCost(seconds=seconds, workspace_bytes=workspace, surplus_bytes=max(0, surplus))
+
+
+def _over_values(node: Node, meter: PeakMeter, device: torch.device) -> int:
+    """The most temporary bytes over patterns of whole numbers and masks.
+
+    What an operator that scatters, counts or sorts takes for a moment depends on which indices meet: none twice, all the
+    same, or as it happens.
+    """
+    given = [v for v in (n.meta.get("val") for n in node.all_input_nodes) if isinstance(v, torch.Tensor)]
+    if all(v.dtype.is_floating_point or v.dtype.is_complex for v in given):
+        return 0
+    below, worst = _least_extent(node, given), 0
+    target: Callable[..., Any] = node.target  # type: ignore[assignment]
+    for pattern in _PATTERNS:
+
+        def example(n: Node, pattern: Callable[[int, int], torch.Tensor] = pattern) -> Any:
+            value = _example(n)
+            if not isinstance(value, torch.Tensor) or value.dtype.is_floating_point or value.dtype.is_complex:
+                return value
+            flat = pattern(value.numel(), 2 if value.dtype == torch.bool else below)
+            return value.copy_(flat.view(value.shape)) if value.numel() else value
+
+        with suppress(RuntimeError, ValueError, IndexError, TypeError):
+            args, kwargs = map_nodes(node.args, example), map_nodes(node.kwargs, example)
+            before = bytes_in_use(device)
+            meter.reset()
+            result = target(*args, **kwargs)
+            now(device)  # an accelerator has done it by then
+            worst = max(worst, meter.peak() - before - _storages(result))
+            del result
+    return worst
+
+
+#: Count and exclusive upper limit → whole numbers: each as often as any other, in order; drawn; all the highest.
+_PATTERNS: tuple[Callable[[int, int], torch.Tensor], ...] = (
+    lambda count, below: torch.arange(count) % below,
+    lambda count, below: torch.randint(below, (count,)),
+    lambda count, below: torch.full((count,), below - 1),
+)
+
+
+def _least_extent(node: Node, given: Sequence[torch.Tensor]) -> int:
+    """A number below which every value is a valid index, whichever dimension it goes into."""
+    sizes = [n for v in given if v.dtype.is_floating_point or v.dtype.is_complex for n in v.shape if n > 1]
+    counts = [a for a in (*node.args, *node.kwargs.values()) if type(a) is int and a > 1]
+    lists = [n for a in node.args if isinstance(a, (list, tuple)) for n in a if type(n) is int and n > 1]
+    return max(1, min([*sizes, *counts, *lists], default=2))
 
 
 def _storages(values: Any, others: Any = ()) -> int:

@@ -25,8 +25,8 @@ from ..files import Door, seal_text
 from ..values import OpCost, build
 
 #: Counted up when older figures are not to be used any more: before 2, workspace could include a block counted twice;
-#: before 3, there was no surplus; before 4, no checksum.
-_FORM = 4
+#: before 3, there was no surplus; before 4, no checksum; before 5, indices were zeros only.
+_FORM = 5
 _DOOR = Door(kind="measurements of operators", remedy="they are measured again and the file is replaced")
 #: What this process has measured, by file.
 _SEEN: dict[Path, dict[str, OpCost]] = {}

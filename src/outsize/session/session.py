@@ -265,13 +265,15 @@ class Session(Host, Updating):
         """The forward of a call runs again, under a plan for what is alive beside it now."""
         assert self._round is not None
         assert frame.again is not None
-        args, incoming = frame.again.args(), storage_bytes(tangents)
-        resident = max(0, self._round.now - incoming)
-        with self._aside():
+        args, made = frame.again.args(), None
+        while made is None:
+            resident = max(0, self._round.now - storage_bytes(tangents))
             try:
-                made = self.plans.again(call.step, call.track, resident)
+                with self._aside():
+                    made = self.plans.again(call.step, call.track, resident)
             except BudgetError as error:
-                raise no_room_beside(error, self.budget_bytes, len(self._waiting)) from None
+                if not self._give_up(error.smallest_feasible_bytes - self.budget_bytes, but=frame):
+                    raise no_room_beside(error, self.budget_bytes, len(self._waiting)) from None
         call.reran = True
         with frame.again.replayed():
             return repeat_forward(call.step, made.rewritten, self._tiers, args)
