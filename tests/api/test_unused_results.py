@@ -15,6 +15,8 @@ from outsize.errors import BudgetError
 from .eager import differing, run
 
 ROWS, WIDTH = 512, 32
+#: Dynamo instantiates a user's autograd function while it traces it.
+pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 
 
 class Heads(nn.Module):
@@ -67,7 +69,9 @@ class Branches(nn.Module):
         )  # fmt: skip
 
 
-def _compile(budget: int, actions: tuple[str, ...], module: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:
+def _compile(
+    budget: int, actions: tuple[str, ...], module: nn.Module, optimizer: torch.optim.Optimizer
+) -> nn.Module:
     return outsize.compile(module, budget, optimizer=optimizer, actions=actions)
 
 
@@ -101,8 +105,14 @@ def test_heads_that_are_trained_by_turns(kind: str) -> None:
     assert differing(plain, metered) == []
 
 
-@pytest.mark.parametrize("actions", [("swap",), ("recompute",), ("swap", "recompute", "encode")])
-@pytest.mark.parametrize("used", [((5,), (8, 12, 3), (1,)), ((11,), (6, 2), (10, 4)), ((9, 0), (7,), (11, 5))])
+@pytest.mark.parametrize(
+    ("actions", "used"),
+    [
+        (("swap",), ((5,), (8, 12, 3), (1,))),
+        (("recompute",), ((11,), (6, 2), (10, 4))),
+        (("swap", "recompute", "encode"), ((9, 0), (7,), (11, 5))),
+    ],
+)
 def test_any_results_under_a_plan(actions: tuple[str, ...], used: tuple[tuple[int, ...], ...]) -> None:
     def step(module: nn.Module, number: int) -> Tensor:
         results = module(torch.randn(ROWS, WIDTH))
@@ -128,7 +138,9 @@ def test_hooks_of_parameters_without_a_gradient_do_not_run() -> None:
         if number == 0:
             for name, parameter in module.named_parameters():
                 parameter.register_hook(lambda g, name=name: called.append(f"{name} {g.shape}"))
-                parameter.register_post_accumulate_grad_hook(lambda p, name=name: called.append(f"{name} after"))
+                parameter.register_post_accumulate_grad_hook(
+                    lambda p, name=name: called.append(f"{name} after")
+                )
         loss: Tensor = module(torch.randn(ROWS, WIDTH))[number].square().mean()
         return loss
 
