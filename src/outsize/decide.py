@@ -180,6 +180,8 @@ def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:
         rewritten, plain = compile_step(rewritten, sizes), without
         without = lambda missing: compile_graph(plain(missing), sizes)  # noqa: E731
     rewritten = replace(rewritten, without=functools.cache(without))
+    if learned.absent and rewritten.without is not None:
+        rewritten.without(learned.absent)  # made now, so that it does not count in the step
     return Prepared(
         graph=made.graph,
         profile=made.profile,

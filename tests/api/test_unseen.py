@@ -106,7 +106,7 @@ def test_a_mask_whose_kind_torch_looks_for_is_to_be_named() -> None:
     with pytest.raises(CaptureError, match="is_causal") as caught:
         outsize.compile(module, "1 GiB")(x, mask)
     assert not any(word in str(caught.value) for word in ("TORCH_LOGS", "TORCHDYNAMO", "from user code"))
-    assert str(caught.value).count("multi_head_attention_forward(") == 1
+    assert str(caught.value).count(f'File "{__file__}"') == 1  # all other frames are torch's
     torch._dynamo.reset()
     outsize.compile(copy.deepcopy(module), "1 GiB")(x, mask, is_causal=True).sum().backward()
 
