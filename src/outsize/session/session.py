@@ -166,10 +166,8 @@ class Session(Host, Updating):
             )
             if self.recording:
                 self.recording, meter = False, self._round.meter
-                names = [s.name for s in step.graph.storages]
-                self._round.recorder = Recorder(
-                    names, self._tiers.values(), lambda: meter.offset, self.device
-                )
+                names, tiers = [s.name for s in step.graph.storages], self._tiers.values()
+                self._round.recorder = Recorder(names, tiers, lambda: meter.offset, self.device)
         else:
             self._segment("outside")
             self._round.meter.count(max(0, known - self._round.now))
@@ -374,8 +372,7 @@ class Session(Host, Updating):
         for tier in () if self._waiting else self._tiers.values():
             tier.close()
         self.plans.close()
-        self._round = self._latest = None
-        self._tiers = {}
+        self._round, self._latest, self._tiers = None, None, {}
 
     # What is resident.
 
