@@ -73,9 +73,7 @@ def _build(kind: Any, data: Any, path: str) -> Any:
     if origin is tuple and isinstance(data, list):
         return _build_tuple(args, data, path)
     if origin is dict and isinstance(data, dict):
-        return {
-            _key(args[0], key, path): _build(args[1], item, f"{path}.{key}") for key, item in data.items()
-        }
+        return {_key(args[0], key, path): _build(args[1], item, _at(path, key)) for key, item in data.items()}
     if origin in (typing.Union, types.UnionType):
         return None if data is None else _build(next(a for a in args if a is not type(None)), data, path)
     if origin is typing.Literal and isinstance(data, str) and data in args:
@@ -150,6 +148,11 @@ def _text(data: str, path: str) -> str:
     except UnicodeEncodeError as error:
         raise ValueError(f"{path} is {shown(data)}, which is not Unicode text") from error
     return data
+
+
+def _at(path: str, key: str) -> str:
+    """The place of one entry of a table, whose key comes from the file."""
+    return f"{path}.{key if key.isidentifier() and key.isascii() and len(key) < 40 else shown(key)}"
 
 
 def _key(kind: Any, key: str, path: str) -> Any:
