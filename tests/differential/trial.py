@@ -93,7 +93,13 @@ def hurried() -> Iterator[None]:
     """A search that looks at a tenth of what it usually does: plans get slower, and must be as right."""
     usual = decide.PlanSettings
     decide.PlanSettings = functools.partial(  # type: ignore[misc,assignment]
-        usual, walks=30, walked_ops=4_000, polished_ops=4_000, exchanged_ops=40_000, polish_tries=2, frontier_ops=0
+        usual,
+        walks=30,
+        walked_ops=4_000,
+        polished_ops=4_000,
+        exchanged_ops=40_000,
+        polish_tries=2,
+        frontier_ops=0,
     )
     try:
         yield
