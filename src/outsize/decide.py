@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .fx import CapturedStep
-from .links import disk_link, host_link
+from .links import MOST_MEASURED, disk_link, host_link
 from .measure import Hardware, MeasureSettings, default_cache, estimate, measure_ops, storage_rates
 from .plan import PlanSettings, check, lower, make_plan, simulate
 from .plan.phases import phase_peaks
@@ -152,16 +152,16 @@ def _profile(
     profile = replace(profile, ops=tuple(costs))
     fits = max(graph.plain_residency(profile.workspace)) <= options.budget_bytes
     if options.hardware is None and not fits and "swap" in options.actions:
-        most = sum(s.nbytes for s in graph.candidates())
-        profile = replace(profile, links=_links(step.device, options, most))
+        most = min(options.disk_budget or 2**62, sum(s.nbytes for s in graph.candidates()))
+        profile = replace(profile, links=_links(step.device, replace(options, disk_budget=most)))
     return profile
 
 
-def _links(device: torch.device, options: Options, most_bytes: int) -> dict[str, LinkRate]:
-    """An accelerator swaps to the host's memory, the processor to disk."""
+def _links(device: torch.device, options: Options) -> dict[str, LinkRate]:
+    """An accelerator swaps to the host's memory, the processor to disk, measured with what it may come to hold at most."""
     if device.type == "cuda":
         return {"host": host_link(device)}
-    return {"disk": disk_link(options.disk, most_bytes)}
+    return {"disk": disk_link(options.disk, options.disk_budget or MOST_MEASURED)}
 
 
 def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:

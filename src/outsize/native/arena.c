@@ -401,7 +401,7 @@ static int make_shadow(void) {
     return arena.shadow != NULL;
 }
 
-/* arena_reserve(bytes, threshold, slack in thousandths, floor bytes, huge, shadow) -> bool: whether the range is there. */
+/* arena_reserve(bytes, threshold, slack in thousandths, floor bytes, huge, shadow) -> bool: whether it is there. */
 static PyObject *arena_reserve(PyObject *self, PyObject *args) {
     unsigned long long bytes, threshold, floor_bytes;
     unsigned int slack;

@@ -120,8 +120,8 @@ static int same_object(void *one, void *other) {
     return one && other && dladdr(one, &a) && dladdr(other, &b) && a.dli_fbase == b.dli_fbase;
 }
 
-/* Whether `new` is libstdc++'s own, over malloc, or comes with the allocator that serves malloc: then a block of malloc()
- * may stand for one of `new`. */
+/* Whether `new` is libstdc++'s own, over malloc, or comes with the allocator that serves malloc: then a block of
+ * malloc() may stand for one of `new`. */
 static int find_new(void) {
     void *library = dlopen("libstdc++.so.6", RTLD_LAZY | RTLD_NOLOAD);
     if (library == NULL) return 0;
