@@ -99,7 +99,13 @@ def _share_room(under_way: Round, plans: Plans) -> None:
     calls = [c for c in under_way.calls if c.end]
     for index, call in enumerate(calls):
         track, later = call.track, calls[index + 1 :]
-        if not call.given_up or track.room or not call.done or call.split:
+        if track.room or not call.done or call.split:
+            continue
+        if not call.given_up:
+            if (
+                len(calls) > 1 and track.stale
+            ):  # what it needs outside are other calls: it may give up instead
+                track.room = (track.outside or 0,)
             continue
         if not later:  # another module's steps ran meanwhile, under a budget of their own
             track.room = (track.outside or 0,)
