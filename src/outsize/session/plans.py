@@ -251,18 +251,18 @@ class Plans:
         graph = replace(made.graph, extra_resident_bytes=made.graph.extra_resident_bytes + more)
         fitting = self.figured(made, graph, step.boundary)
         if fitting is not None:
-            track.prepared, track.resident, track.kept_peak = fitting, resident, None
+            track.prepared, track.resident, track.kept_peak, track.steps = fitting, resident, None, 0
         return fitting
 
     def figured(
         self, made: Prepared, graph: StepGraph, boundary: int, outside: int | None = None
     ) -> Prepared | None:
         """The figures of a plan in force with other resident bytes or other bytes outside; None if it does not fit."""
-        profile = made.profile
+        costs = list(made.profile.ops)
+        costs[-1] = replace(costs[-1], workspace_bytes=self.optimizers.workspace)
         if outside is not None:
-            costs = list(profile.ops)
             costs[boundary] = replace(costs[boundary], workspace_bytes=outside)
-            profile = replace(profile, ops=tuple(costs))
+        profile = replace(made.profile, ops=tuple(costs))
         schedule = lower(graph, made.plan)
         try:
             check(graph, profile, schedule, self.budget_bytes)

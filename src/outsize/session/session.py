@@ -251,15 +251,16 @@ class Session(Host, Updating):
         assert self._round is not None
         made, boundary = call.made, call.step.boundary
         alive = made.phase_peaks["outside"] - made.profile.ops[boundary].workspace_bytes
-        call.extra = max(call.extra, self._round.now - alive)
+        more = self._round.now - self.optimizers.beside - alive
+        call.extra = max(call.extra, more)
         peak = self.plans.kept_peak(call.track, made) if keep else made.phase_peaks.get("backward", 0)
-        over = peak + max(0, self._round.now - alive) - self.budget_bytes - OBJECT_SPREAD
+        over = peak + max(0, more) - self.budget_bytes - OBJECT_SPREAD
         if over <= 0 or self._give_up(over, but=frame):
             return True
         if self._waiting.may_give_up(frame):
             return False
         if keep and not call.done:
-            raise no_room_kept(call, self.budget_bytes, peak + max(0, self._round.now - alive), self.plans)
+            raise no_room_kept(call, self.budget_bytes, peak + max(0, more), self.plans)
         return True
 
     def _again(self, frame: Frame, call: Call, tangents: list[Any]) -> Frame:
@@ -268,7 +269,7 @@ class Session(Host, Updating):
         assert frame.again is not None
         args, made = frame.again.args(), None
         while made is None:
-            resident = max(0, self._round.now - storage_bytes(tangents))
+            resident = max(0, self._round.now - self.optimizers.beside - storage_bytes(tangents))
             try:
                 with self._aside():
                     made = self.plans.again(call.step, call.track, resident)
