@@ -84,6 +84,7 @@ def rebudget(
     session.budget_bytes = plans.budget_bytes = budget
     plans.prepare = functools.partial(prepare.func, options)
     plans.tracks.clear()
+    plans.losses = type(plans.losses)()
     session.notes.clear()
     session.measured = type(session.measured)()
 

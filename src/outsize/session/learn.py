@@ -80,7 +80,7 @@ def learn_outside(call: Call, under_way: Round, plans: Plans) -> None:
     plans.losses.saw(call.step, track.place, track.outside)
     more = track.outside - guess
     worth = LOSS_WORTH_A_PLAN * min(plans.budget_bytes, made.plan.predicted_peak_bytes)
-    if track.prepared is not made or abs(more) <= worth:
+    if track.prepared is not made or -worth <= more <= max(worth, OBJECT_SPREAD):
         return
     # A plan without decisions, or with room for more, serves as it is: only its figures change.
     if more > 0 or not made.plan.decisions:
@@ -99,7 +99,13 @@ def _share_room(under_way: Round, plans: Plans) -> None:
     calls = [c for c in under_way.calls if c.end]
     for index, call in enumerate(calls):
         track, later = call.track, calls[index + 1 :]
-        if not call.given_up or track.room or not call.done or call.split:
+        if track.room or not call.done or call.split:
+            continue
+        if not call.given_up:
+            if (
+                len(calls) > 1 and track.stale
+            ):  # what it needs outside are other calls: it may give up instead
+                track.room = (track.outside or 0,)
             continue
         if not later:  # another module's steps ran meanwhile, under a budget of their own
             track.room = (track.outside or 0,)
@@ -132,10 +138,13 @@ def _beside(calls: list[Call], plans: Plans, *, least: bool) -> int:
 def _warn(under_way: Round, plans: Plans) -> None:
     """Once a plan: its step went over the budget."""
     worst = max((c for c in under_way.calls if c.peaks), key=lambda c: max(c.peaks.values()), default=None)
-    if worst is None or (peak := max(worst.peaks.values())) <= plans.budget_bytes or worst.track.warned:
+    limit = plans.budget_bytes + plans.optimizers.beside
+    if worst is None or (peak := max(worst.peaks.values())) <= limit or worst.track.warned:
         return
     worst.track.warned = True
     phase = max(worst.peaks, key=lambda p: worst.peaks[p])
+    if phase == "update" and plans.optimizers.late:
+        return  # of an optimizer that was not given, which is said by itself
     made = worst.made
     warnings.warn(
         BudgetWarning(

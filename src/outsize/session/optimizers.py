@@ -69,6 +69,11 @@ class Optimizers:
         self._found.add(optimizer)
         self._add(optimizer)
 
+    @property
+    def late(self) -> bool:
+        """Whether some were not given, but found."""
+        return bool(len(self._found))
+
     def leave_out(self) -> bool:
         """Plan without the state of those that were found. False where there is none, or it is left out already."""
         if self._left_out or not len(self._found):

@@ -49,6 +49,7 @@ class Plans:
         budget_bytes: of the module.
         optimizers: what updates the module.
         notes: for the report.
+        repeats: whether a forward may run again.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class Plans:
         budget_bytes: int,
         optimizers: Optimizers,
         notes: list[str],
+        *,
+        repeats: bool,
     ) -> None:
-        self.prepare, self.budget_bytes = prepare, budget_bytes
+        self.prepare, self.budget_bytes, self.repeats = prepare, budget_bytes, repeats
         self.tracks: weakref.WeakKeyDictionary[CapturedStep, dict[int, Track]] = weakref.WeakKeyDictionary()
         self.losses = LossSizes()
         self.optimizers = optimizers
@@ -138,7 +141,7 @@ class Plans:
         if track.room:
             return self._shared_out(step, track, learned)
         try:
-            return self.prepare(step, learned)
+            return self._beside_others(step, track, learned)
         except BudgetError as error:
             if type(error) is not BudgetError or track.outside is not None:
                 raise
@@ -154,17 +157,27 @@ class Plans:
                 return prepared
             raise
 
+    def _beside_others(self, step: CapturedStep, track: Track, learned: Learned) -> Prepared:
+        """With room in the backward for what other calls hold by then; without it, where no plan has that much: the
+        forward runs again when the backward comes, under a plan for what is alive then."""
+        try:
+            return self.prepare(step, learned)
+        except BudgetError:
+            if not learned.later or track.repeats.refused or not self.repeats:
+                raise
+            return self.prepare(step, replace(learned, later=0))
+
     def _shared_out(self, step: CapturedStep, track: Track, learned: Learned) -> Prepared:
         """Other calls run while this one waits: with what they were allotted, else with the least that they can do
         with; where even that does not fit, what the forward saves is given up and it runs again."""
         for outside in track.room:
             try:
-                prepared = self.prepare(step, replace(learned, outside=outside))
+                prepared = self._beside_others(step, track, replace(learned, outside=outside))
             except BudgetError:
                 continue
             track.outside, track.gives_up = outside, False
             return prepared
-        if track.repeats.refused:
+        if track.repeats.refused or not self.repeats:
             return self.prepare(step, replace(learned, outside=track.room[-1]))
         track.gives_up = True
         return self.prepare(step, replace(learned, outside=0, later=0))
@@ -241,18 +254,18 @@ class Plans:
         graph = replace(made.graph, extra_resident_bytes=made.graph.extra_resident_bytes + more)
         fitting = self.figured(made, graph, step.boundary)
         if fitting is not None:
-            track.prepared, track.resident, track.kept_peak = fitting, resident, None
+            track.prepared, track.resident, track.kept_peak, track.steps = fitting, resident, None, 0
         return fitting
 
     def figured(
         self, made: Prepared, graph: StepGraph, boundary: int, outside: int | None = None
     ) -> Prepared | None:
         """The figures of a plan in force with other resident bytes or other bytes outside; None if it does not fit."""
-        profile = made.profile
+        costs = list(made.profile.ops)
+        costs[-1] = replace(costs[-1], workspace_bytes=self.optimizers.workspace)
         if outside is not None:
-            costs = list(profile.ops)
             costs[boundary] = replace(costs[boundary], workspace_bytes=outside)
-            profile = replace(profile, ops=tuple(costs))
+        profile = replace(made.profile, ops=tuple(costs))
         schedule = lower(graph, made.plan)
         try:
             check(graph, profile, schedule, self.budget_bytes)

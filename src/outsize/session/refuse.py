@@ -31,6 +31,8 @@ def beside_waiting(
     since a larger budget lets them. The backward of each meets the gradients of those before it. As many calls again as
     wait now have room, so that a loop of several does not hear of them one by one.
     """
+    if not waiting:
+        return error
     smallest, results = error.smallest_feasible_bytes, least_held(step.graph, step.boundary)
     gradients = sum(s.nbytes for s in step.graph.storages if s.kind == "gradient")
     again = 0
@@ -106,12 +108,10 @@ def check_loss(call: Call, under_way: Round, plans: Plans) -> None:
         BudgetError: none has.
     """
     track = call.track
-    if (
-        track.outside is not None
-        or call.split
-        or track.arrivals.changed
-        or call.peaks.get("outside", 0) <= plans.budget_bytes
-    ):
+    if call is not under_way.calls[-1]:
+        return  # what ran meanwhile are calls of the module itself, which the next round's plans have room for
+    known = track.outside is not None or call.split or track.arrivals.changed
+    if known or call.peaks.get("outside", 0) <= plans.budget_bytes:
         return
     learn_outside(call, under_way, plans)
     track.outside = (track.outside or 0) + OBJECT_SPREAD

@@ -64,7 +64,7 @@ class Session(Host, Updating):
         self.optimizers = Optimizers(optimizer, device)
         self._tiers, self.budget_bytes = tiers, budget_bytes
         self.notes: list[str] = []
-        self.plans = Plans(prepare, tiers, budget_bytes, self.optimizers, self.notes)
+        self.plans = Plans(prepare, tiers, budget_bytes, self.optimizers, self.notes, repeats=repeats)
         self._latest: Track | None = None
         self._round: Round | None = None
         self._paused: tuple[StepMeter, ...] = ()
@@ -88,13 +88,12 @@ class Session(Host, Updating):
     @property
     def recorder(self) -> Recorder | None:
         """Records the first call of a round."""
-        under_way = self._round
-        return under_way.recorder if under_way is not None and len(under_way.calls) == 1 else None
+        return self._round.recorder if self._round and len(self._round.calls) == 1 else None
 
     @property
     def prepared(self) -> Prepared | None:
-        """What the latest step ran with; None before the first."""
-        return self._latest.prepared if self._latest is not None else None
+        """What the latest step ran with."""
+        return self._latest.prepared if self._latest else None
 
     # The step, phase by phase.
 
@@ -142,7 +141,10 @@ class Session(Host, Updating):
                 if self._give_up(error.smallest_feasible_bytes - self.budget_bytes):
                     continue
                 if not self.optimizers.leave_out():
-                    raise self._refusal(error, step, self._resident(args)) from None
+                    resident = self._resident(args)
+                    raise beside_waiting(
+                        error, self._waiting.untouched(), step, resident, self.plans
+                    ) from None
                 warned = self.measured.peak > self.budget_bytes  # of its first update
                 self.notes.append(left_out(self.optimizers.beside, error, warn=not warned))
 
@@ -248,15 +250,16 @@ class Session(Host, Updating):
         assert self._round is not None
         made, boundary = call.made, call.step.boundary
         alive = made.phase_peaks["outside"] - made.profile.ops[boundary].workspace_bytes
-        call.extra = max(call.extra, self._round.now - alive)
+        more = self._round.now - self.optimizers.beside - alive
+        call.extra = max(call.extra, more)
         peak = self.plans.kept_peak(call.track, made) if keep else made.phase_peaks.get("backward", 0)
-        over = peak + max(0, self._round.now - alive) - self.budget_bytes - OBJECT_SPREAD
+        over = peak + max(0, more) - self.budget_bytes - OBJECT_SPREAD
         if over <= 0 or self._give_up(over, but=frame):
             return True
         if self._waiting.may_give_up(frame):
             return False
         if keep and not call.done:
-            raise no_room_kept(call, self.budget_bytes, peak + max(0, self._round.now - alive), self.plans)
+            raise no_room_kept(call, self.budget_bytes, peak + max(0, more), self.plans)
         return True
 
     def _again(self, frame: Frame, call: Call, tangents: list[Any]) -> Frame:
@@ -265,7 +268,7 @@ class Session(Host, Updating):
         assert frame.again is not None
         args, made = frame.again.args(), None
         while made is None:
-            resident = max(0, self._round.now - storage_bytes(tangents))
+            resident = max(0, self._round.now - self.optimizers.beside - storage_bytes(tangents))
             try:
                 with self._aside():
                     made = self.plans.again(call.step, call.track, resident)
@@ -277,9 +280,7 @@ class Session(Host, Updating):
             return repeat_forward(call.step, made.rewritten, self._tiers, args)
 
     def backward_done(self, frame: Frame, *, kept: bool) -> None:
-        call = self._waiting.of(frame)
-        if not kept:
-            self._waiting.gone(frame)
+        call = self._waiting.of(frame) if kept else self._waiting.gone(frame)
         if call is None or self._round is None:
             return
         if not frame.reported:  # another backward of the same step shows nothing new
@@ -359,11 +360,6 @@ class Session(Host, Updating):
         if paused:
             self.called()
         return freed
-
-    def _refusal(self, error: BudgetError, step: CapturedStep, resident: int) -> BudgetError:
-        """The error for a call that does not fit, with the budget that holds what waits beside it as well."""
-        waiting = self._waiting.untouched()
-        return beside_waiting(error, waiting, step, resident, self.plans) if waiting else error
 
     def close(self) -> None:
         """Let go of plans, graphs and tiers. A step whose backward is yet to come keeps what it needs."""

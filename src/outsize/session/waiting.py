@@ -36,9 +36,9 @@ class Waiting:
         """The call of a frame."""
         return self._calls.get(frame)
 
-    def gone(self, frame: Frame) -> None:
-        """Its last backward has ended."""
-        self._calls.pop(frame, None)
+    def gone(self, frame: Frame) -> Call | None:
+        """Its last backward has ended. The call of the frame."""
+        return self._calls.pop(frame, None)
 
     def untouched(self) -> list[tuple[Frame, Call]]:
         """Those that had no backward yet."""
