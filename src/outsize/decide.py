@@ -137,7 +137,7 @@ def _profile(
 
 
 def _links(device: torch.device, options: Options) -> dict[str, LinkRate]:
-    """An accelerator swaps to the host's memory, the processor to disk, measured with what it may come to hold at most."""
+    """An accelerator swaps to the host's memory, the processor to disk, measured with what that may hold at most."""
     if device.type == "cuda":
         return {"host": host_link(device)}
     return {"disk": disk_link(options.disk, options.disk_budget or MOST_MEASURED)}
