@@ -6,17 +6,22 @@ python benchmarks/situations/run.py [NAME …] [--processes 2] [--quick]
 import argparse
 import collections
 import json
+import multiprocessing
 import os
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
-from harness import PLANS, SITUATIONS, as_json, tried
+from harness import PLANS, SITUATIONS, Found, as_json, tried
 
+#: Situations of one set of processes: what is compiled stays in a process.
+CHUNK = 30
 for name in ("buffers", "randomness", "recurrent", "gradients", "loops", "details"):
     __import__(name)
 
@@ -29,6 +34,18 @@ def rows_of(name: str, quick: bool) -> list[dict]:
     return [{"situation": name, "public": what.public, **as_json(f)} for f in found]
 
 
+def some(names: list[str], asked: argparse.Namespace) -> Iterator[dict]:
+    """In processes of their own; one that ends in the middle is a row."""
+    with ProcessPoolExecutor(asked.processes, multiprocessing.get_context("spawn")) as pool:
+        jobs = {pool.submit(rows_of, name, asked.quick): name for name in names}
+        for job in as_completed(jobs):
+            try:
+                yield from job.result()
+            except BrokenProcessPool as error:
+                crashed = Found(verdict="crashed", detail=str(error))
+                yield {"situation": jobs[job], "public": SITUATIONS[jobs[job]].public, **as_json(crashed)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
@@ -36,21 +53,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one plan of each in place of nine")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "result.json")
     asked = parser.parse_args()
-    rows = []
-    with ProcessPoolExecutor(asked.processes, max_tasks_per_child=30) as pool:
-        jobs = {pool.submit(rows_of, name, asked.quick): name for name in asked.names or SITUATIONS}
-        for job in as_completed(jobs):
-            rows += job.result()
-            for row in job.result():
-                if row["verdict"] != "equal":
-                    print(
-                        row["situation"],
-                        row["verdict"],
-                        row["actions"],
-                        row["share"],
-                        row["detail"][:300],
-                        flush=True,
-                    )
+    names, rows = list(asked.names or SITUATIONS), []
+    for start in range(0, len(names), CHUNK):
+        for row in some(names[start : start + CHUNK], asked):
+            rows.append(row)
+            if row["verdict"] != "equal":
+                told = row["detail"][:300].replace("\n", " ")
+                print(row["situation"], row["verdict"], row["actions"], row["share"], told, flush=True)
     counts = collections.Counter(row["verdict"] for row in rows)
     refused = [row for row in rows if row["verdict"] == "refused"]
     summary = {

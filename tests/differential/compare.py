@@ -14,11 +14,11 @@ def same(a: Any, b: Any) -> bool:
         return type(a) is type(b) and a == b
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
-    if torch.equal(a, b):  # quick; it takes -0.0 for 0.0
-        return a.is_complex() or not a.is_floating_point() or torch.equal(a.signbit(), b.signbit())
     if a.is_complex():
         return same(torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj()))
-    return a.is_floating_point() and bool(((a == b) | (a.isnan() & b.isnan())).all())
+    if not a.is_floating_point():
+        return torch.equal(a, b)
+    return bool((((a == b) & (a.signbit() == b.signbit())) | (a.isnan() & b.isnan())).all())
 
 
 def difference(a: Any, b: Any) -> str:
