@@ -86,7 +86,7 @@ def test_it_is_planned_for_where_a_plan_has_room() -> None:
         module = net()
         optimizer = torch.optim.AdamW(module.parameters())
         budget = 44 * 2**20
-        outsize.compile(module, budget, optimizer=optimizer if given else None)
+        outsize.compile(module, budget, optimizer=optimizer if given else None, planner="slack")
         for _ in range(3):
             module(wide).square().mean().backward()
             optimizer.step()
@@ -169,3 +169,13 @@ def test_an_optimizer_of_other_parameters_is_left_alone() -> None:
         warnings.simplefilter("error")
         torch.optim.AdamW(other.parameters()).step()
     assert not outsize.report(module, timelines=False).notes
+
+
+def test_a_wrapper_of_the_given_one_is_no_other_optimizer() -> None:
+    module = net()
+    optimizer = sam(module)
+    outsize.compile(module, "1 GiB", optimizer=optimizer.base_optimizer)
+    train(module, [optimizer])
+    report = outsize.report(module, timelines=False)
+    assert not report.notes
+    assert 3 * 4 * LAYER <= report.resident_bytes - X.nbytes < 4 * 4 * LAYER

@@ -3,11 +3,9 @@
 Dynamo keeps what it compiled on code objects and in tables of the process, where the garbage collector does not look, so
 a module that was compiled would hold its graphs until the process ends.
 
-Private names used: `torch._dynamo` (eval_frame.cached_backends, exc.FailOnRecompileLimitHit,
-guards.CheckFunctionManager,
-utils.get_metrics_context,
-utils.guard_failures), `torch._C._dynamo.eval_frame.reset_code`, `torch.fx.graph_module._loader`, and `_registry` of
-Python's `weakref.finalize`.
+Private names used: `torch._dynamo` (convert_frame.input_codes and output_codes, eval_frame.cached_backends,
+exc.FailOnRecompileLimitHit, guards.CheckFunctionManager, utils.get_metrics_context and guard_failures),
+`torch._C._dynamo.eval_frame.reset_code`, `torch.fx.graph_module._loader`, and `_registry` of Python's `weakref.finalize`.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from typing import Any
 
 from torch._C._dynamo.eval_frame import reset_code
 from torch._dynamo import eval_frame, exc
+from torch._dynamo.convert_frame import input_codes, output_codes
 from torch._dynamo.guards import CheckFunctionManager
 from torch._dynamo.utils import get_metrics_context, guard_failures
 from torch.fx.graph_module import _loader
@@ -86,6 +85,8 @@ def forget(backend: Backend) -> None:
     _drop_dead_guards()
     if not (records := get_metrics_context()).in_progress():
         records._edits.clear()  # where each record of a compilation was written, which nobody empties
+    for codes in (input_codes, output_codes):
+        codes.seen[:] = [code for code in codes.seen if code() is not None]
     for name in backend.sources:
         _loader.eval_cache.pop(name, None)
         linecache.cache.pop(name, None)

@@ -101,7 +101,8 @@ def optimizers_in(value: Any) -> tuple[torch.optim.Optimizer, ...]:
         seen.add(id(one))
         if isinstance(one, torch.optim.Optimizer):
             found.append(one)
-        waiting += [v for v in _values(_attributes(one), _DEPTH) if hasattr(type(v), "step")]
+        held = {name: v for name, v in _attributes(one).items() if name != "state"}
+        waiting += [v for v in _values(held, _DEPTH) if hasattr(type(v), "step")]
     own = _parameters(value)
     return tuple(o for o in found if not own or own & _parameters(o))
 

@@ -51,7 +51,7 @@ def install(module: torch.nn.Module, session: Session) -> torch.nn.Module:
     """Run the module under a session from now on, in place of the one before."""
     check_version()
     refuse_foreign(module)
-    release(module)
+    _release(module)
     call = Call(module, session)
     # Around it, another torch.compile stops here, and goes on after the step.
     module._compiled_call_impl = torch.compiler.disable(call.run, reason="outsize.compile runs the module")
@@ -61,15 +61,19 @@ def install(module: torch.nn.Module, session: Session) -> torch.nn.Module:
 
 
 def release(module: torch.nn.Module) -> torch.nn.Module:
-    """Give the plain module back, whatever state it is in."""
-    for one in (module, getattr(module, "module", None)):
-        if isinstance(one, torch.nn.Module):
-            SESSIONS.pop(one, None)
-            if (found := forget_module(one)) is not None and isinstance(call := found.installed, Call):
-                if found.in_place(one):
-                    del one._compiled_call_impl
-                call.close()
+    """Give the plain module back, whatever state it is in: also of one that is wrapped, as by `distribute`."""
+    _release(module)
+    if isinstance(inner := getattr(module, "module", None), torch.nn.Module):
+        _release(inner)
     return module
+
+
+def _release(module: torch.nn.Module) -> None:
+    SESSIONS.pop(module, None)
+    if (found := forget_module(module)) is not None and isinstance(call := found.installed, Call):
+        if found.in_place(module):
+            del module._compiled_call_impl
+        call.close()
 
 
 @final

@@ -50,6 +50,8 @@ class Optimizers:
         return [optimizer for root in self._live() for optimizer in optimizers_in(root)]
 
     def _add(self, root: Any) -> None:
+        inner = optimizers_in(root)
+        self._roots = [r for r in self._roots if not any(r() is one for one in inner)]  # those it wraps
         try:
             self._roots.append(weakref.ref(root))
         except TypeError:  # a wrapper with slots
@@ -62,7 +64,13 @@ class Optimizers:
 
     def knows(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether it was given or found before, by itself or inside another."""
-        return any(optimizer is one for one in self._all())
+        known = self._all()
+        if any(optimizer is one for one in known):
+            return True
+        if not any(inner is one for inner in optimizers_in(optimizer) for one in known):
+            return False
+        self._add(optimizer)  # a wrapper of one of them, which may have state of its own
+        return True
 
     def found(self, optimizer: torch.optim.Optimizer) -> None:
         """It updates the module and was not known."""

@@ -132,7 +132,7 @@ class Updates(Updated):
         )
         session.notes.append(note)
         if over:
-            warnings.warn(note, RuntimeWarning, stacklevel=7)
+            warnings.warn(note, RuntimeWarning, stacklevel=8)
 
 
 def left_out(state: int, error: BudgetError, *, warn: bool) -> str:
