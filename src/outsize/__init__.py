@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, final
 
-from .errors import BudgetError, OutsizeError
+from .errors import BudgetError, BudgetWarning, OutsizeError
 
 if TYPE_CHECKING:
     from .api import compile, meter, plan, record, release, report
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BudgetError",
+    "BudgetWarning",
     "OutsizeError",
     "__version__",
     "compile",

@@ -15,12 +15,13 @@ from ..fx import CapturedStep
 from ..plan import check, lower, simulate
 from ..plan.kept import kept_peak
 from ..plan.phases import phase_peaks
-from ..prepared import Learned, Prepare, Prepared, guessed_outside, released
+from ..prepared import Learned, Prepare, Prepared, released
 from ..runtime.tiers import Tier
 from ..values import StepGraph
 from .again import repeat_facts
 from .arrivals import Arrivals
 from .density import DensityWatch
+from .guess import prepare_first
 from .losses import LossSizes
 from .optimizers import Optimizers
 from .state import Track
@@ -32,8 +33,6 @@ ROOM_WORTH_A_PLAN = 0.02
 #: Bytes of objects by which steps differ: the budget that an error names has room for them, and one step that is over
 #: by no more is no reason to plan again (a process's table that doubles in the middle of it); a second one is.
 OBJECT_SPREAD = 2**16
-#: Shares of the guess for a loss not seen yet that are tried where the whole of it does not fit.
-SMALLER_GUESSES = (2 / 3, 1 / 3, 0.0)
 #: Places of a round that have plans of their own; a cell that is called a hundred times before its backward has one
 #: plan from the eighth call on, made for the most that was resident then.
 MOST_PLACES = 8
@@ -140,22 +139,13 @@ class Plans:
         learned = self.learned(step, track, resident)
         if track.room:
             return self._shared_out(step, track, learned)
-        try:
-            return self._beside_others(step, track, learned)
-        except BudgetError as error:
-            if type(error) is not BudgetError or track.outside is not None:
-                raise
-            whole = guessed_outside(step, learned.absent) if learned.outside is None else learned.outside
-            for guess in (int(share * whole) for share in SMALLER_GUESSES):
-                if error.smallest_feasible_bytes - (whole - guess) > self.budget_bytes:
-                    continue  # no position needs less by more than that
-                try:
-                    prepared = self.prepare(step, replace(learned, outside=guess))
-                except BudgetError:
-                    continue
-                track.tight = True
-                return prepared
-            raise
+        return prepare_first(
+            lambda step, learned: self._beside_others(step, track, learned),
+            step,
+            learned,
+            track,
+            self.budget_bytes,
+        )
 
     def _beside_others(self, step: CapturedStep, track: Track, learned: Learned) -> Prepared:
         """With room in the backward for what other calls hold by then; without it, where no plan has that much: the
