@@ -83,7 +83,11 @@ def rebudget(
     options = replace(prepare.args[0], budget_bytes=budget, planner=planner, actions=actions)
     session.budget_bytes = plans.budget_bytes = budget
     plans.prepare = functools.partial(prepare.func, options)
+    plans.repeats = "recompute" in actions
     plans.tracks.clear()
+    if session._round is not None:
+        session._round.close()
+        session._round = None
     plans.losses = type(plans.losses)()
     session.notes.clear()
     session.measured = type(session.measured)()

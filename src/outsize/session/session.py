@@ -74,7 +74,7 @@ class Session(Host, Updating):
         self.capture_seconds = 0.0
         #: Steps that began under plan.
         self.calls = self.backwards = 0
-        self._waiting = Waiting(repeats=repeats)
+        self._waiting = Waiting(self.plans)
         self._all.add(self)
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import final
 
 from ..runtime.frame import Frame
-from .plans import least_held
+from .plans import Plans, least_held
 from .state import Call, Round
 
 __all__ = ["Waiting"]
@@ -18,11 +18,11 @@ class Waiting:
     """By frame, weakly: a result that is dropped takes its frame along.
 
     Args:
-        repeats: whether a forward may run again.
+        plans: of the session.
     """
 
-    def __init__(self, *, repeats: bool) -> None:
-        self._repeats = repeats
+    def __init__(self, plans: Plans) -> None:
+        self._plans = plans
         self._calls: weakref.WeakKeyDictionary[Frame, Call] = weakref.WeakKeyDictionary()
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class Waiting:
     def may_give_up(self, frame: Frame) -> bool:
         """Whether a frame's forward could run again with the same bits."""
         again = frame.again
-        return self._repeats and not frame.given_up and again is not None and not again.obstacle()
+        return self._plans.repeats and not frame.given_up and again is not None and not again.obstacle()
 
     def let_go(self, frame: Frame, call: Call) -> int:
         """A frame gives up what it saved. The bytes that come free."""
