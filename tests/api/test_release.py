@@ -39,6 +39,10 @@ def counts() -> dict[str, int]:
     }
 
 
+def disk_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "outsize-disk"}
+
+
 @pytest.fixture(scope="module")
 def budget() -> int:
     """One that takes swapping."""
@@ -72,11 +76,11 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
 
 
 def test_a_module_goes_at_once(budget: int) -> None:
-    module, optimizer = trained(budget)
+    others, (module, optimizer) = disk_threads(), trained(budget)
     alive = weakref.ref(module)
     del module
     assert alive() is None
-    assert not [t for t in threading.enumerate() if t.name == "outsize-disk"]
+    assert not disk_threads() - others
     del optimizer
 
 
@@ -109,7 +113,7 @@ def test_release_works_after_an_error() -> None:
 @pytest.mark.parametrize("way", ["release", "drop", "again"])
 @pytest.mark.parametrize("seen", [False, True], ids=["first backward", "later backward"])
 def test_a_backward_that_is_yet_to_come_still_runs(budget: int, way: str, seen: bool) -> None:
-    plain = network()
+    others, plain = disk_threads(), network()
     plain(X).square().mean().backward()
     module = outsize.compile(network(), budget, actions=("swap",))
     if seen:
@@ -126,7 +130,7 @@ def test_a_backward_that_is_yet_to_come_still_runs(budget: int, way: str, seen: 
     assert all(torch.equal(p.grad, q.grad) for p, q in zip(parameters, plain.parameters()))
     del loss, parameters
     gc.collect()
-    assert not [t for t in threading.enumerate() if t.name == "outsize-disk"]
+    assert not disk_threads() - others
 
 
 def test_a_call_that_somebody_else_put_there_stays() -> None:
