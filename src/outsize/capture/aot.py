@@ -192,7 +192,9 @@ def _eager_kernels() -> Iterator[None]:
     """
     aten = torch.ops.aten
     lifted: list[tuple[Any, Any, Any]] = []
-    for name in torch._decomp.decomposition_table:
+    # Torch's table lacks some that have stand-ins all the same.
+    others = (aten.matmul.default, aten.unsafe_chunk.default, aten.upsample_linear1d.vec)
+    for name in dict.fromkeys((*torch._decomp.decomposition_table, *others)):
         kernels = getattr(name, "py_kernels", {})
         if str(name).startswith(tuple(f"aten.{prefix}" for prefix in _STAND_INS)):
             lifted += [(name, key, kernels.pop(key)) for key in _STAND_IN_KEYS if key in kernels]
