@@ -198,3 +198,23 @@ def test_a_step_over_its_budget_says_so_once() -> None:
     step()
     (warning,) = [w.message for w in caught if isinstance(w.message, BudgetWarning)]
     assert warning.peak_bytes > warning.budget_bytes == budget
+
+
+class Twice(nn.Module):
+    """A weight that a call uses twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(32, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(torch.tanh(self.layer(x)))
+
+
+def test_another_order_of_sums_is_said() -> None:
+    module = outsize.compile(Twice(), 2**40)
+    x = torch.randn(8, 32)
+    module(x).sum().backward()
+    with pytest.warns(RuntimeWarning, match=r"used 2 times in a call \(2 such weights\)"):
+        loss = module(x).sum() + module(-x).sum()
+    loss.backward()

@@ -25,6 +25,7 @@ from .guess import prepare_first
 from .losses import LossSizes
 from .optimizers import Optimizers
 from .state import Track
+from .sums import say_order_of_sums
 
 __all__ = ["MOST_PLACES", "OBJECT_SPREAD", "Plans", "least_held"]
 
@@ -78,6 +79,8 @@ class Plans:
         places = self.tracks.setdefault(step, {})
         place = min(place, MOST_PLACES - 1)
         if place not in places:
+            if place == 1:
+                say_order_of_sums(step)
             watch = DensityWatch(step.graph, self._shown)
             facts = next((t.repeats for t in places.values()), None) or repeat_facts(step)
             places[place] = Track(place=place, densities=watch, arrivals=Arrivals(step), repeats=facts)
