@@ -12,17 +12,17 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 from ...errors import NpiError, OutsizeError
 from .calls import COPY, Action, Row, Step, fold, observation
 from .slots import Answer, Site, Slots
-from .source import Linker, Program
+from .source import Kind, Linker, Program, Reconsider
 from .tape import Head, Pointer, cell_value
 from .value import Value, evaluate, registers
 from .where import caller, unrecordable
 
-__all__ = ["Frame", "Probe", "Recorder", "Session"]
+__all__ = ["Frame", "Outcome", "Probe", "Recorder", "Session"]
 
 #: A call that issues more system calls than this without returning is taken to loop. The longest call of the
 #: library has 16 after normalisation.
@@ -36,9 +36,17 @@ _PYTHON_STACK = 20_000
 _numbers = itertools.count()
 
 
+class Outcome(NamedTuple):
+    """What a call comes back with: the observation, and the value (None while explored) where it returns one."""
+
+    kind: Kind
+    yes: bool = False
+    number: int | None = None
+
+
 @dataclass(eq=False)
 class Frame:
-    """One call in progress: its registers and its log."""
+    """One call in progress: its registers and its log. `returned` is the register of the last call's value."""
 
     program: str
     pointers: dict[int, str]
@@ -48,6 +56,7 @@ class Frame:
     numbers: list[int | None] = field(default_factory=list)
     domains: list[Sequence[int] | None] = field(default_factory=list)
     serial: int = field(default_factory=_numbers.__next__)
+    returned: int = -1
 
 
 @final
@@ -57,7 +66,7 @@ class Tail:
 
     name: str
     function: Program
-    arguments: tuple[Pointer, ...]
+    arguments: tuple[Pointer | Value, ...]
 
 
 class Session(ABC):
@@ -72,36 +81,93 @@ class Session(ABC):
         """The answer of a test: the one computed on data, or one of the options when there is no data."""
 
     @abstractmethod
-    def call(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> bool | None:
+    def call(self, name: str, function: Program, arguments: tuple[Pointer | Value, ...]) -> Any:
         """A program calls another one; its answer."""
 
-    def again(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> Any:
+    def again(self, name: str, function: Program, arguments: tuple[Pointer | Value, ...]) -> Any:
         """A loop goes on to its next round, with which this call ends."""
+        self.linker.returns.join(self.frame.program, name)
         return self.call(name, function, arguments)
 
     @property
     def frame(self) -> Frame:
         return self.frames[-1]
 
-    def open(self, name: str, arguments: tuple[Pointer, ...]) -> Frame:
+    def open(self, name: str, arguments: tuple[Pointer | Value, ...]) -> tuple[Pointer | Value, ...]:
+        """A new frame; its arguments as they are called in it."""
         probes = [a for a in arguments if isinstance(a, Probe)]
         frame = Frame(name, {id(p): f"p{i}" for i, p in enumerate(probes)}, probes)
-        if len(frame.pointers) < len(arguments):
+        if len(frame.pointers) < len(probes):
             raise NpiError(f"{name} is called with the same pointer twice; pass a copy() for one of them")
         self.frames.append(frame)
-        return frame
+        return tuple(
+            self.new_value(a.number, a.line) if isinstance(a, Value) else a for a in arguments
+        )
 
-    def close(self, result: object) -> tuple[Row, bool | None]:
-        if isinstance(result, Value) and result.is_comparison:
-            result = self.test(result, "its return")
-        if result is not None and not isinstance(result, bool):
+    def new_value(self, number: int | None, line: str, domain: tuple[int, ...] | None = None) -> Value:
+        """A new value register of the current frame."""
+        frame = self.frame
+        frame.numbers.append(number)
+        frame.domains.append(domain)
+        return Value(("v", len(frame.numbers) - 1), number, frame.serial, line, self.test)
+
+    def keep(self, value: Value | int, label: str = "") -> Value:
+        """A value in a register: as it was read, or computed by a primitive of its own."""
+        if not isinstance(value, Value):
+            value = Value(("c", int(value)), int(value), self.frame.serial, "kept", self.test)
+        self.own(value)
+        if value.expr[0] == "v":
+            return value
+        site = self.site("compute", value, None, label=label)
+        number = self.answer(site, value)
+        self.emit(Action("compute", tuple(f"v{r}" for r in registers(value.expr)), site.name), None)
+        if number is not None and not -(1 << 63) < number < 1 << 63:
+            raise NpiError(f"an integer of more than 64 bits is kept at {caller()}; cells have 64")
+        return self.new_value(number, f"kept at {caller()}")
+
+    def close(self, result: object) -> tuple[Row, Outcome]:
+        frame = self.frame
+        bit = isinstance(result, bool) or (isinstance(result, Value) and result.is_comparison)
+        if result is not None and not isinstance(result, bool | int | Value):
             raise NpiError(
-                f"{self.frame.program} returns {type(result).__name__}: a program returns nothing, True or "
-                "False; return bool(…) of a test, leave data on a tape and positions in a pointer that was passed in"
+                f"{frame.program} returns {type(result).__name__}: a program returns nothing, True or "
+                "False, or a value; leave positions in a pointer that was passed in"
             )
-        self.emit(Action({None: "return", False: "return no", True: "return yes"}[result]), None)
-        frame = self.frames.pop()
-        return Row(frame.program, fold(frame.steps)), result
+        kind = self.linker.returns.add(
+            frame.program, "nothing" if result is None else "bit" if bit else "value"
+        )
+        outcome, passes_on = Outcome(kind), False
+        if kind == "value":
+            if not isinstance(result, int | Value):
+                raise ValueError(f"{frame.program} returns no value here, and one elsewhere")
+            value = self.keep(result, frame.program)
+            passes_on = value.expr[1] == frame.returned
+            self.emit(Action("return value", (f"v{value.expr[1]}",)), None)
+            outcome = Outcome(kind, number=value.number)
+        else:
+            # A path that returns nothing answers no where others answer: None is false.
+            yes = self.test(result, "its return") if isinstance(result, Value) else bool(result)
+            self.emit(Action("return" if kind == "nothing" else f"return {'yes' if yes else 'no'}"), None)
+            outcome = Outcome(kind, yes=yes)
+        self.frames.pop()
+        return Row(frame.program, fold(frame.steps, passes_on)), outcome
+
+    def result(self, action: Action, outcome: Outcome, none: bool) -> Any:
+        """Log a call that came back; what the caller gets."""
+        bit = None if outcome.kind != "bit" else outcome.yes
+        self.emit(action, bit)
+        if outcome.kind == "value":
+            value = self.new_value(outcome.number, f"returned by {action.key.partition(' ')[2]}")
+            self.frame.returned = value.expr[1]
+            return value
+        return None if none and not bit else bit
+
+    def operands(self, arguments: tuple[Pointer | Value, ...]) -> tuple[str, ...]:
+        """Registers of a call's arguments, pointers first."""
+        pointers = [self.register(a) for a in arguments if isinstance(a, Probe)]
+        for value in (a for a in arguments if isinstance(a, Value)):
+            self.own(value)
+        return (*pointers, *(f"v{a.expr[1]}" for a in arguments if isinstance(a, Value)))
 
     def emit(self, action: Action, answer: bool | None) -> None:
         frame = self.frame
@@ -144,10 +210,12 @@ class Session(ABC):
         self.emit(Action("test", operands, site.name), result)
         return bool(result)
 
-    def site(self, kind: str, value: Value, target: Probe | None, where: str = "") -> Site:
+    def site(
+        self, kind: str, value: Value, target: Probe | None, where: str = "", label: str = ""
+    ) -> Site:
         where = where or caller()
         used = registers(value.expr)
-        label = "" if target is None else self.parameter(target)
+        label = label if target is None else self.parameter(target)
         site = self.slots.site(kind, self.frame.program, where, value.expr, label)
         if target is not None and target.head is not None:
             site.widen_target(target.head.tape.domain)
@@ -158,7 +226,9 @@ class Session(ABC):
         return site
 
     def parameter(self, probe: Probe) -> str:
-        names = self.linker.parameters[self.frame.program]
+        name = self.frame.program
+        kinds = self.linker.kinds.get(name, "p" * len(self.linker.parameters[name]))
+        names = [n for n, kind in zip(self.linker.parameters[name], kinds) if kind == "p"]
         index = int(self.register(probe)[1:])
         return names[index] if index < len(names) else f"copy{index}"
 
@@ -184,6 +254,7 @@ class Recorder(Session):
     Args:
         answers: trained primitives by slot name. Where given, they compute what is written and tested.
         limit: system calls in one call before it is taken to loop.
+        steps: system calls of an execution before it is given up; None: any number.
     """
 
     def __init__(
@@ -192,9 +263,11 @@ class Recorder(Session):
         slots: Slots,
         answers: Mapping[str, Answer] | None = None,
         limit: int = CALL_LIMIT,
+        steps: int | None = None,
     ) -> None:
         super().__init__(linker, slots, limit)
         self.answers = answers or {}
+        self.steps, self.count = steps, 0
         self.rows: list[Row] = []
         self.calls = 0
 
@@ -208,17 +281,25 @@ class Recorder(Session):
         inputs = tuple(self.frame.numbers[r] for r in registers(value.expr))
         return model(tuple(n for n in inputs if n is not None))
 
-    def call(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> bool | None:
-        operands = tuple(self.register(a) for a in arguments if isinstance(a, Probe))
-        result = self.enter(name, function, arguments)
-        self.emit(Action(f"call {name}", operands), result)
-        return result
+    def emit(self, action: Action, answer: bool | None) -> None:
+        self.count += 1
+        if self.steps is not None and self.count > self.steps:
+            raise NpiError(f"{self.linker.name} is still running after {self.steps} system calls")
+        super().emit(action, answer)
 
-    def again(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> Any:
+    def call(self, name: str, function: Program, arguments: tuple[Pointer | Value, ...]) -> Any:
+        action = Action(f"call {name}", self.operands(arguments))
+        outcome, none = self.enter(name, function, arguments)
+        return self.result(action, outcome, none)
+
+    def again(self, name: str, function: Program, arguments: tuple[Pointer | Value, ...]) -> Any:
+        self.linker.returns.join(self.frame.program, name)
         return Tail(name, function, arguments)
 
-    def enter(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> bool | None:
-        """Make a call and the rounds that follow it, one after the other: a loop may have any number."""
+    def enter(
+        self, name: str, function: Program, arguments: tuple[Pointer | Value, ...]
+    ) -> tuple[Outcome, bool]:
+        """What comes back, and whether Python got None. Makes a call and the rounds that follow it, one after the other: a loop may have any number."""
         if len(self.frames) >= NESTING_LIMIT:
             raise NpiError(
                 f"an example of {self.linker.name} nests {len(self.frames)} calls ({name}, {self.linker.places[name]}): "
@@ -232,14 +313,12 @@ class Recorder(Session):
                     f"({self.linker.places[name]}): "
                     "does that loop move a pointer on every way? If it ends, trace a smaller example"
                 )
-            self.open(name, arguments)
-            result = function(*arguments)
+            result = function(*self.open(name, arguments))
             if not isinstance(result, Tail):
-                row, answer = self.close(result)
+                row, outcome = self.close(result)
                 self.rows.append(row)
-                return answer
-            operands = tuple(self.register(a) for a in result.arguments if isinstance(a, Probe))
-            self.emit(Action(f"tail {result.name}", operands), None)
+                return outcome, result is None
+            self.emit(Action(f"tail {result.name}", self.operands(result.arguments)), None)
             frame = self.frames.pop()
             self.rows.append(Row(frame.program, fold(frame.steps)))
             name, function, arguments = result.name, result.function, result.arguments
@@ -258,7 +337,7 @@ class Recorder(Session):
         sys.setrecursionlimit(max(limit, _PYTHON_STACK))
         try:
             self.enter(name, self.linker.functions[name], tuple(Probe(self, h) for h in heads))
-        except OutsizeError:
+        except (OutsizeError, Reconsider):
             raise
         except Exception as error:
             raise unrecordable(name, error) from error
@@ -285,14 +364,11 @@ class Probe(Pointer):
 
     def read(self) -> Value:
         self._tell("read")
-        frame, number = self.session.frame, None if self.head is None else self.head.read()
+        number = None if self.head is None else self.head.read()
         domain = None if self.head is None else self.head.tape.domain
         if domain is not None and number is not None and number not in domain:
             raise NpiError(f"{number} is read at {caller()}, outside of the tape's domain {_brief(domain)}")
-        frame.numbers.append(number)
-        frame.domains.append(domain)
-        expr = ("v", len(frame.numbers) - 1)
-        return Value(expr, number, frame.serial, f"read at {caller()}", self.session.test)
+        return self.session.new_value(number, f"read at {caller()}", domain)
 
     def write(self, value: int | Value) -> None:
         session = self.session
@@ -354,11 +430,7 @@ class Probe(Pointer):
         return self.session.new_pointer(None if self.head is None else self.head.middle(_bare(other)))
 
     def seek(self, value: int | Value) -> None:
-        if not isinstance(value, Value) or value.expr[0] != "v":
-            raise NpiError(
-                f"seek at {caller()} takes a value just as it was read; write a computed one to a cell first"
-            )
-        self.session.own(value)
+        value = self.session.keep(value, "position")
         self._tell("seek", f"v{value.expr[1]}")
         if self.head is not None and value.number is not None:
             self.head.seek(value.number)

@@ -1,9 +1,9 @@
 """Re-link an ordinary function so that its calls can be heard.
 
 Nothing is asked of the user: functions are found through the names that the program uses, when they are first
-called with pointers, and the copies live in a namespace of their own. Their `while` loops become calls
-(`lifting.py`). Constants and functions among the arguments of a call make a program of their own, since a
-call passes pointers only: `apply(xs, square)` is the program `apply_square` on `xs`.
+called with pointers, and the copies live in a namespace of their own. Their loops become calls (`lifting.py`).
+Constants and functions among the arguments of a call make a program of their own, since a call passes pointers
+and values only: `apply(xs, square)` is the program `apply_square` on `xs`.
 """
 
 from __future__ import annotations
@@ -12,31 +12,39 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from types import CellType, FunctionType
-from typing import Any, Protocol, final
+from typing import Any, Literal, Protocol, final
 
 from ...errors import NpiError
 from .language import check_program, passable
-from .lifting import AGAIN, compile_bodies, lift
+from .lifting import AGAIN, KEEP, Unset, compile_bodies, lift
 from .names import Names, builtins_of, digest
 from .parsed import place
 from .pure import check_data
 from .tape import Pointer
 from .value import Value
 
-__all__ = ["Linker", "Listener", "Program"]
+__all__ = ["Kind", "Linker", "Listener", "Program", "Reconsider"]
 
 Program = Callable[..., Any]
+#: What a function returns: nothing, a yes or no that its caller observes, or a value that its caller keeps.
+Kind = Literal["nothing", "bit", "value"]
 
 #: Programs that one function may become by its constants. A recursion that counts in an argument makes no end of them.
 _SPECIAL_LIMIT = 64
 
 
+class Reconsider(Exception):
+    """A function was found to return otherwise than it was taken to: what was recorded until now is void."""
+
+
 class Listener(Protocol):
     """Who hears the calls: a recorder of one execution, or an explorer of all of them."""
 
-    def call(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> bool | None: ...
+    def call(self, name: str, function: Program, arguments: tuple[Pointer | Value, ...]) -> Any: ...
 
-    def again(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> Any: ...
+    def again(self, name: str, function: Program, arguments: tuple[Pointer | Value, ...]) -> Any: ...
+
+    def keep(self, value: Value | int, label: str = "") -> Value: ...
 
     def compute(self, name: str, function: Program, arguments: tuple[Any, ...]) -> Any: ...
 
@@ -50,8 +58,8 @@ class Linker:
 
     Attributes:
         name: the entry's.
-        functions: programs by name; each takes pointers only.
-        parameters: names of their pointers.
+        functions: programs by name; each takes pointers and values only.
+        parameters: names of their parameters.
         places: file and line of each.
     """
 
@@ -63,6 +71,9 @@ class Linker:
         self.functions: dict[str, Program] = {}
         self.parameters: dict[str, tuple[str, ...]] = {}
         self.places: dict[str, str] = {}
+        self.returns = Returns()
+        self.kinds: dict[str, str] = {}
+        self._loops: set[FunctionType] = set()
         self._names: dict[FunctionType, str] = {}
         self._wrappers: dict[FunctionType, Program] = {}
         self._raw: dict[Program, FunctionType] = {}
@@ -75,6 +86,22 @@ class Linker:
     def digest(self) -> str:
         """SHA-256 of the program's text and of everything that it uses, as it is now."""
         return digest(self.entry)
+
+    def takes(self, name: str, arguments: tuple[Pointer | Value, ...]) -> None:
+        """Learn which parameters of a program are pointers and which are values.
+
+        Raises:
+            NpiError: another call passes otherwise.
+        """
+        kinds = "".join("v" if isinstance(a, Value) else "p" for a in arguments)
+        if self.kinds.setdefault(name, kinds) != kinds:
+            raise NpiError(
+                f"{name} is called with pointers and values in different places: write two functions"
+            )
+
+    def arity(self, name: str) -> int:
+        """Pointers that a program takes."""
+        return self.kinds[name].count("p") if name in self.kinds else len(self.parameters[name])
 
     def _link(self, function: FunctionType) -> str:
         """The program's name; its copies are made at the first call."""
@@ -90,7 +117,7 @@ class Linker:
             bodies = {name: FunctionType(function.__code__, names, name, None, closure)}
         else:
             bodies = compile_bodies(lifted, function, names)
-            names[AGAIN] = self._again
+            names[AGAIN], names[KEEP] = self._again, self._keep
         for i, (name_, body) in enumerate(bodies.items()):
             if i:  # a loop of its own: the program calls it by the name that `lift` gave it
                 self._names[body] = self._fresh(name_)
@@ -100,7 +127,7 @@ class Linker:
         bodies[name].__defaults__ = function.__defaults__
         for name_, body in bodies.items():
             for n, found in Names(body).outer.items():
-                if n in names and found not in self._raw and n != AGAIN:
+                if n in names and isinstance(found, FunctionType | tuple) and found not in self._raw:
                     names[n] = self._relink(n, found)
             self.functions[name_], self.parameters[name_] = body, tuple(inspect.signature(body).parameters)
         return name
@@ -149,15 +176,22 @@ class Linker:
         bound = inspect.signature(body).bind(*arguments, **named)
         bound.apply_defaults()
         passed = bound.args
-        if crossing := [a for a in passed if isinstance(a, Value)]:
-            _refuse_crossing(name, crossing[0])
-        constants = {i: self._relink("", a) for i, a in enumerate(passed) if not isinstance(a, Pointer)}
-        if not all(passable(self._bare(c)) for c in constants.values()):
+        constants = {i: self._relink("", a) for i, a in enumerate(passed) if not isinstance(a, Pointer | Value)}
+        if not all(isinstance(c, Unset) or passable(self._bare(c)) for c in constants.values()):
             return body(*passed)
         if constants:
             name = self._specialise(name, constants)
-        pointers = tuple(a for a in passed if isinstance(a, Pointer))
-        return (listener.again if again else listener.call)(name, self.functions[name], pointers)
+        rest = [a for a in passed if isinstance(a, Pointer | Value)]
+        names = self.parameters[name]
+        kept = tuple(listener.keep(a, n) if isinstance(a, Value) else a for a, n in zip(rest, names))
+        self.takes(name, kept)
+        return (listener.again if again else listener.call)(name, self.functions[name], kept)
+
+    def _keep(self, held: Any, name: str) -> Any:
+        """What a variable that a loop assigns holds, as a value; pointers stay what they are."""
+        if self.listener is not None and isinstance(held, int | Value):
+            return self.listener.keep(held, name)
+        return held
 
     def _bare(self, value: Any) -> Any:
         """A function as its user wrote it."""
@@ -211,14 +245,14 @@ class Linker:
         if sum(known[0] == name for known in self._special) >= _SPECIAL_LIMIT:
             raise NpiError(
                 f"{name} is called with more than {_SPECIAL_LIMIT} different constants; what one call leaves to the "
-                "next lives on a tape (`write`) or in a pointer's position (`move`, `goto`)"
+                "next is a value (in a loop's variable, or read from a tape) or a pointer's position"
             )
         words = (getattr(c, "__name__", str(c)) for c in constants.values())
         special = self._special[key] = self._fresh(re.sub(r"\W+", "_", "_".join([name, *words])))
         body, names = self.functions[name], self.parameters[name]
 
-        def program(*pointers: Pointer) -> Any:
-            rest = iter(pointers)
+        def program(*arguments: Any) -> Any:
+            rest = iter(arguments)
             return body(*(constants[i] if i in constants else next(rest) for i in range(len(names))))
 
         self.functions[special], self.places[special] = program, self.places[name]
@@ -226,13 +260,41 @@ class Linker:
         return special
 
 
-def _refuse_crossing(name: str, value: Value) -> None:
-    if "_while" in name:
-        raise NpiError(
-            f"a loop of {name.partition('_while')[0]} uses a value {value.line}, before it: a value lives in one round; "
-            "read it again inside, or write it to a tape cell and read that"
-        )
-    raise NpiError(
-        f"{name} is called with a pointer and a value ({value.line}): a call passes pointers only; write the value to "
-        "a tape cell and pass a pointer to it"
-    )
+@final
+class Returns:
+    """The kinds of return of each program. A program that ends by calling another returns what that one does."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, set[Kind]] = {}
+
+    def __getitem__(self, name: str) -> set[Kind]:
+        return self._kinds.setdefault(name, set())
+
+    def add(self, name: str, kind: Kind) -> Kind:
+        """How a return is to be recorded: as a value if any path returns one, else as a bit if any does.
+
+        Raises:
+            Reconsider: earlier returns of this program were recorded otherwise.
+        """
+        known = self[name]
+        if kind not in known:
+            known.add(kind)
+            if len(known) > 1:
+                raise Reconsider
+        return "value" if "value" in known else "bit" if "bit" in known else "nothing"
+
+    def join(self, name: str, other: str) -> None:
+        """Learn that a program ends by calling another.
+
+        Raises:
+            Reconsider: they were taken to return differently.
+        """
+        one, two = self[name], self[other]
+        if one is two:
+            return
+        differ = bool(one and two and one != two)
+        one |= two
+        for known in [n for n, kinds in self._kinds.items() if kinds is two]:
+            self._kinds[known] = one
+        if differ:
+            raise Reconsider
