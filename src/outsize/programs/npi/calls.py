@@ -12,7 +12,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["COPY", "NOTHING", "OBSERVATIONS", "RETURNS", "Action", "Row", "Step", "fold", "observation", "valued"]
+__all__ = [
+    "COPY",
+    "NOTHING",
+    "OBSERVATIONS",
+    "RETURNS",
+    "Action",
+    "Row",
+    "Step",
+    "fold",
+    "observation",
+    "valued",
+]
 
 #: What the controller is told after an action: nothing, no, or yes.
 OBSERVATIONS = ("nothing", "no", "yes")

@@ -63,7 +63,9 @@ class _No:
         return False
 
     def _refuse(self, *_: object) -> NoReturn:
-        raise NpiError("a function returns True on some paths and nothing on others; only its truth can be used")
+        raise NpiError(
+            "a function returns True on some paths and nothing on others; only its truth can be used"
+        )
 
     __int__ = __index__ = __eq__ = __ne__ = __add__ = __radd__ = __hash__ = _refuse  # type: ignore[assignment]
 

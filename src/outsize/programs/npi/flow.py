@@ -7,13 +7,13 @@ what the tapes may hold, and a primitive has no answer beyond, so that running o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, final
 
 from .calls import Row
 from .paths import Call, Path, Shape, shapes, walk
 from .slots import Site
-from .symbols import Base, Domain, Meaning, Symbol, feasible, gap, image
+from .symbols import Base, Domain, Meaning, Node, Symbol, feasible, gap, image
 
 __all__ = ["Change", "Flow"]
 
@@ -22,6 +22,12 @@ Change = tuple[tuple[str, int], tuple[str, int], int, int]
 
 #: Sweeps before what still grows is capped: a loop of up to this many rounds is followed value by value.
 _PATIENCE = 64
+#: Sweeps after widening: what a test bounds settles in a few.
+_AFTER = 16
+#: Rounds of capping: each caps what the ones before did not.
+_CAPPINGS = 4
+#: What a count that no test bounds may hold, at least.
+_COUNT = 256
 #: A tape whose domain has holes is filled up to this size when it caps a count.
 _CAP_LIMIT = 1 << 16
 
@@ -50,7 +56,6 @@ class Flow:
         self.shapes: dict[str, Shape] = shapes(arities, rows)
         self.paths: list[Path] = [walk(self.shapes, row, i, layout) for i, row in enumerate(rows)]
         self.entry = next(iter(arities))
-        self.capped: Domain = None
         self.fresh: dict[tuple[Any, ...], Domain] | None = None
         self.caps: dict[str, Domain] = {}
         expressions = {s.name: s.expression for s in sites.values()}
@@ -74,15 +79,23 @@ class Flow:
     # -- the fixed point
 
     def _solve(self) -> None:
+        """Follow values one by one; what still grows is widened, for a test may bound it; what grows beyond is capped."""
         self._start()
-        if not self._settle(_PATIENCE):
-            self._cap()
-            self._start()
-            for cap in (self.capped, self.capped, None, None, None):
-                if self._settle(_PATIENCE):
-                    break
-                self._widen(cap)
-            self._narrow()
+        settled = self._settle(_PATIENCE)
+        for _ in range(_CAPPINGS):
+            if settled:
+                break
+            self._widen(self._hull())
+            settled = self._settle(_AFTER)
+            if not settled and not self._cap():
+                break
+            if not settled:
+                self._start()
+                settled = self._settle(_AFTER)
+        while not settled:  # nothing bounds it: any integer
+            self._widen(None)
+            settled = self._settle(_PATIENCE)
+        self._narrow()
 
     def _start(self) -> None:
         #: Domains of values, cells and results by name; absent: not reached.
@@ -146,15 +159,35 @@ class Flow:
 
     # -- what has no fixed point
 
-    def _cap(self) -> None:
-        """Let every computed value be what a tape may hold."""
+    def _hull(self) -> Domain:
+        """What a count may hold that no test bounds: what the tapes hold, and a byte at least."""
         finite = [d for d in self.tapes if d]
         if not finite:
-            return
-        low, high = min(d[0] for d in finite), max(d[-1] for d in finite)
-        whole = tuple(range(low, high + 1)) if high - low < _CAP_LIMIT else _union(finite)
-        self.capped = whole
-        self.caps = {s.name: whole for s in self.sites.values() if s.kind == "compute"}
+            return None
+        grown = [d[0] for key in self.growing & self.held.keys() if (d := self.held[key])]
+        low = min(0, *(d[0] for d in finite), *(-_COUNT for v in grown if v < 0))
+        high = max(_COUNT - 1, *(d[-1] for d in finite))
+        return tuple(range(low, high + 1)) if high - low < _CAP_LIMIT else _union(finite)
+
+    def _cap(self) -> bool:
+        """Cap what is computed for the values that still grow; whether that is anything new."""
+        hull = self._hull()
+        slots = {
+            value.slot
+            for path in self.paths
+            for key, value in self._passed(path)
+            if key in self.growing and isinstance(value, Node)
+        }
+        new = slots - self.caps.keys() if hull is not None else set()
+        self.caps |= dict.fromkeys(new, hull)
+        return bool(new)
+
+    def _passed(self, path: Path) -> Iterator[tuple[tuple[Any, ...], Symbol]]:
+        for call in path.calls:
+            yield from ((("value", call.callee, i), value) for i, value in enumerate(call.values))
+            yield from ((("cell", call.callee, k), c) for k, c in enumerate(call.contents) if c is not None)
+        if path.returned is not None:
+            yield ("result", path.row.program), path.returned
 
     def _widen(self, cap: Domain) -> None:
         for key in self.growing & self.held.keys():
@@ -222,4 +255,3 @@ def _union(domains: Sequence[Domain]) -> Domain:
     if None in domains:
         return None
     return tuple(sorted({v for d in domains for v in d or ()}))
-

@@ -215,7 +215,11 @@ class _Lifter:
         for body in self._branches(s):
             for i, inner in enumerate(body):
                 after = live_in(body[i + 1 :], live, exits)
-                if self._takes_along(inner, after) if self.is_loop(inner) else self._inside(inner, after, exits):
+                if (
+                    self._takes_along(inner, after)
+                    if self.is_loop(inner)
+                    else self._inside(inner, after, exits)
+                ):
                     return True
         return False
 

@@ -72,9 +72,7 @@ def _least_arity(tree: Tree) -> int:
     return most
 
 
-def _emit(
-    tree: Tree, out: list[str], depth: int, pointers: int, values: int, valued: set[str]
-) -> None:
+def _emit(tree: Tree, out: list[str], depth: int, pointers: int, values: int, valued: set[str]) -> None:
     action, branches = tree
     pad, (key, operands, slot) = "    " * depth, action
     inputs = ", ".join(operands if key in ("test", "compute") else operands[1:])

@@ -100,9 +100,7 @@ class Session(ABC):
         if len(frame.pointers) < len(probes):
             raise NpiError(f"{name} is called with the same pointer twice; pass a copy() for one of them")
         self.frames.append(frame)
-        return tuple(
-            self.new_value(a.number, a.line) if isinstance(a, Value) else a for a in arguments
-        )
+        return tuple(self.new_value(a.number, a.line) if isinstance(a, Value) else a for a in arguments)
 
     def new_value(self, number: int | None, line: str, domain: tuple[int, ...] | None = None) -> Value:
         """A new value register of the current frame."""
@@ -210,9 +208,7 @@ class Session(ABC):
         self.emit(Action("test", operands, site.name), result)
         return bool(result)
 
-    def site(
-        self, kind: str, value: Value, target: Probe | None, where: str = "", label: str = ""
-    ) -> Site:
+    def site(self, kind: str, value: Value, target: Probe | None, where: str = "", label: str = "") -> Site:
         where = where or caller()
         used = registers(value.expr)
         label = label if target is None else self.parameter(target)

@@ -45,6 +45,7 @@ class Site:
         self.domains: list[set[int] | None] = [set() for _ in range(self.arity)]
         self.target: set[int] | None = None
         self._target_known = False
+        self.declared = False
 
     def __call__(self, inputs: tuple[int, ...]) -> int:
         """The program's own answer."""
@@ -66,7 +67,7 @@ class Site:
         pair = tuple(n for n in inputs if n is not None)
         if pair not in self.seen:
             self.seen[pair] = self(pair)
-        for i, domain in enumerate(domains):
+        for i, domain in enumerate(() if self.declared else domains):
             known = self.domains[i]
             self.domains[i] = None if known is None or domain is None else known | set(domain)
 
@@ -131,7 +132,9 @@ class Slots:
         return self._sites[key]
 
     def declare(
-        self, inputs: Mapping[str, Sequence[tuple[int, ...] | None]], caps: Mapping[str, tuple[int, ...] | None]
+        self,
+        inputs: Mapping[str, Sequence[tuple[int, ...] | None]],
+        caps: Mapping[str, tuple[int, ...] | None],
     ) -> None:
         """Learn the domain of every input; sites that cannot be reached go.
 
@@ -142,7 +145,7 @@ class Slots:
             if site.name not in inputs:
                 del self._sites[key]
                 continue
-            site.domains = [None if d is None else set(d) for d in inputs[site.name]]
+            site.domains, site.declared = [None if d is None else set(d) for d in inputs[site.name]], True
             if caps.get(site.name) is not None:
                 site.widen_target(caps[site.name])
             if None in site.domains and not site.seen:

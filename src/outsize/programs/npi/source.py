@@ -176,7 +176,9 @@ class Linker:
         bound = inspect.signature(body).bind(*arguments, **named)
         bound.apply_defaults()
         passed = bound.args
-        constants = {i: self._relink("", a) for i, a in enumerate(passed) if not isinstance(a, Pointer | Value)}
+        constants = {
+            i: self._relink("", a) for i, a in enumerate(passed) if not isinstance(a, Pointer | Value)
+        }
         if not all(isinstance(c, Unset) or passable(self._bare(c)) for c in constants.values()):
             return body(*passed)
         if constants:

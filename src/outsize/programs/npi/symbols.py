@@ -8,7 +8,7 @@ this one take where these tests came out so; is it always smaller than that one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, NamedTuple
 
@@ -77,6 +77,23 @@ def bases(symbol: Symbol) -> dict[Base, None]:
 def _finite(meaning: Meaning, found: Sequence[Base]) -> bool:
     domains = [meaning.domain(b) for b in found]
     return prod(len(d) for d in domains if d is not None) <= GRID_LIMIT and None not in domains
+
+
+def _narrowed(meaning: Meaning, tests: Sequence[Test]) -> Meaning:
+    """Each base cut down to what every test by itself lets through, so that all of them together fit a grid."""
+    cut: dict[Base, Domain] = {}
+
+    def domain(base: Base) -> Domain:
+        return cut[base] if base in cut else meaning.domain(base)
+
+    narrow = replace(meaning, domain=domain)
+    for test in tests:
+        found = bases(test.node)
+        if len(found) > 1 and _finite(narrow, [*found]):
+            grid = _Grid(narrow, [test.node], [test])
+            for base in found:
+                cut[base] = tuple(sorted(set(grid.over(base).tolist())))
+    return narrow
 
 
 def _relevant(meaning: Meaning, wanted: dict[Base, None], tests: Sequence[Test]) -> list[Test]:
@@ -191,7 +208,7 @@ def _each(
 
 def feasible(meaning: Meaning, tests: Sequence[Test]) -> bool:
     """Whether some values let all the tests come out so, as far as enumeration can tell."""
-    left = list(tests)
+    meaning, left = _narrowed(meaning, tests), list(tests)
     while left:
         first = left.pop(0)
         if not _finite(meaning, [*bases(first.node)]):
@@ -205,6 +222,7 @@ def feasible(meaning: Meaning, tests: Sequence[Test]) -> bool:
 
 def image(meaning: Meaning, symbol: Symbol, tests: Sequence[Test]) -> Domain:
     """The values that a symbol can take; None where there is no telling."""
+    meaning = _narrowed(meaning, tests)
     if not _finite(meaning, [*bases(symbol)]):
         cap = meaning.cap(symbol.slot) if isinstance(symbol, Node) else None
         return cap
@@ -214,6 +232,7 @@ def image(meaning: Meaning, symbol: Symbol, tests: Sequence[Test]) -> Domain:
 
 def gap(meaning: Meaning, new: Symbol, old: Symbol, tests: Sequence[Test]) -> tuple[int, int] | None:
     """The least and the largest value of `new - old`; None where there is no telling, or no such call."""
+    meaning = _narrowed(meaning, tests)
     if not _finite(meaning, [*(bases(new) | bases(old))]):
         return (0, 0) if new == old else None
     grid = _Grid(meaning, [new, old], tests)

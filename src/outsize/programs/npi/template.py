@@ -201,9 +201,7 @@ def _record(linker: Linker, examples: tuple[Example, ...], digest: str) -> Trace
         try:
             slots = Slots()
             executions = tuple(_execute(linker, slots, e, {}) for e in examples)
-            return Traces(
-                linker=linker, slots=slots, examples=examples, executions=executions, digest=digest
-            )
+            return Traces(linker=linker, slots=slots, examples=examples, executions=executions, digest=digest)
         except Reconsider:
             continue  # once for each function that returns in more than one way
 
