@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Tasks on lists, as one would write them who has read docs/npi.md once."""
 
 import itertools
@@ -231,8 +232,7 @@ def second(values):
 
 
 def dedup_oracle(xs):
-    kept = list(dict.fromkeys(xs))
-    return kept
+    return list(dict.fromkeys(xs))
 
 
 TASKS = [

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Tasks on numbers: values, digits, bits."""
 
 import math

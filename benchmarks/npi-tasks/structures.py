@@ -1,3 +1,4 @@
+# ruff: noqa: E501, SIM113
 """Tasks with structure: sorting, stacks, queues, graphs, strings."""
 
 import heapq

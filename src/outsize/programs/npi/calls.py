@@ -3,8 +3,8 @@
 An `Action` is one normalised system call: what to do, with which primitive, on which registers. It never
 holds a datum (C3.2): `slot` names a primitive and `operands` name registers of the current call, `p0, p1, …`
 for pointers (the parameters first, then the copies in the order of their making) and `v0, v1, …` for values
-(the parameters first, then what was read, computed or returned by a call, in that order). A `Row` is everything that happens in one call: which observation came in, which
-action went out.
+(the parameters first, then what was read, computed or returned by a call, in that order). A `Row` is
+everything that happens in one call: which observation came in, which action went out.
 """
 
 from __future__ import annotations

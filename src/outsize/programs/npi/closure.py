@@ -16,7 +16,7 @@ from typing import Any, NoReturn, final
 
 from ...errors import NpiError
 from .calls import Action, Row
-from .record import Outcome, Probe, Session
+from .session import Outcome, Probe, Session
 from .slots import Slots
 from .source import Linker, Program, Reconsider
 from .tape import Pointer

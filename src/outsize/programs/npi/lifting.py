@@ -35,7 +35,7 @@ def compile_bodies(
 ) -> dict[str, FunctionType]:
     """The lifted functions by name, over the globals `names`; line numbers stay those of the user's file."""
     module = ast.fix_missing_locations(ast.Module(body=list(lifted), type_ignores=[]))
-    names[_UNSET] = Unset()
+    names[_UNSET] = Unset
     code = compile(module, function.__code__.co_filename, "exec", dont_inherit=True)
     codes = [c for c in code.co_consts if isinstance(c, CodeType)]
     called = [function.__name__, *(_plain(c.co_name) for c in codes[1:])]
@@ -74,10 +74,16 @@ class Unset:
 
     __name__ = "unset"
 
-    def _refuse(self, *_: object) -> NoReturn:
-        raise ValueError("a name is used before it is assigned")
+    def __init__(self, name: str) -> None:
+        self._unset = name
 
-    __bool__ = __int__ = __index__ = __call__ = _refuse
+    def __repr__(self) -> str:
+        return f"unset {self._unset}"
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise ValueError(f"the program uses {self._unset} before it is assigned")
+
+    __bool__ = __int__ = __index__ = __call__ = __getattr__ = _refuse
     __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __abs__ = __invert__ = _refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = _refuse
     __mod__ = __rmod__ = __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = _refuse
@@ -145,7 +151,8 @@ class _Lifter:
         unset = live_in(body, frozenset(), Exits()) & (set(self.order) - set(self.given))
         self.tree.body = self._block(body, _Next([], frozenset(), end=True), _Loop())
         for name in sorted(unset):
-            assign = ast.Assign([ast.Name(name, ast.Store())], ast.Name(_UNSET, ast.Load()))
+            unknown = ast.Call(ast.Name(_UNSET, ast.Load()), [ast.Constant(name)], [])
+            assign = ast.Assign([ast.Name(name, ast.Store())], unknown)
             self.tree.body.insert(0, ast.copy_location(assign, self.tree.body[0]))
         return [self.tree, *self.helpers]
 

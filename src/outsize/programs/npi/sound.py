@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...errors import NpiError
-from .calls import COPY, RETURNS, Action
+from .calls import COPY, Action
 from .tables import Tables
 
 __all__ = ["POINTERS", "Registers", "check_decisions"]

@@ -224,8 +224,7 @@ def image(meaning: Meaning, symbol: Symbol, tests: Sequence[Test]) -> Domain:
     """The values that a symbol can take; None where there is no telling."""
     meaning = _narrowed(meaning, tests)
     if not _finite(meaning, [*bases(symbol)]):
-        cap = meaning.cap(symbol.slot) if isinstance(symbol, Node) else None
-        return cap
+        return meaning.cap(symbol.slot) if isinstance(symbol, Node) else None
     values = _Grid(meaning, [symbol], tests).over(symbol)
     return tuple(int(v) for v in sorted(set(values.tolist())))
 

@@ -17,7 +17,7 @@ import torch
 from ...errors import NpiError
 from .calls import NOTHING, RETURNS, Action, Row
 from .controller import Controller
-from .record import CALL_LIMIT
+from .session import CALL_LIMIT
 
 __all__ = ["Tables", "Tree", "compile_tables", "forest"]
 

@@ -19,7 +19,8 @@ from .flow import Change, Flow
 
 __all__ = ["Termination", "prove_termination"]
 
-#: A measure: ("right", i) · ("left", i) · ("span", i, j) · ("marks", tape, values) · ("value" or "cell", i, "down" or "up")
+#: A measure: ("right", i) · ("left", i) · ("span", i, j) · ("marks", tape, values) · ("value" or "cell", i, "down" or
+#: "up")
 Measure = tuple[object, ...]
 #: Arcs from the caller's measures to the callee's; True: strictly smaller.
 Graph = frozenset[tuple[Measure, Measure, bool]]
