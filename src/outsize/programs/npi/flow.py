@@ -42,6 +42,7 @@ class Flow:
         sites: primitives by slot.
         layout: which of the entry's pointers share a tape (equal numbers).
         tapes: what may stand under each of the entry's pointers.
+        caps: beyond which a slot has no answer; None: found here.
     """
 
     def __init__(
@@ -51,13 +52,14 @@ class Flow:
         sites: Mapping[str, Site],
         layout: Sequence[int],
         tapes: Sequence[Domain],
+        caps: Mapping[str, Domain] | None = None,
     ) -> None:
         self.sites, self.tapes = sites, tapes
         self.shapes: dict[str, Shape] = shapes(arities, rows)
         self.paths: list[Path] = [walk(self.shapes, row, i, layout) for i, row in enumerate(rows)]
         self.entry = next(iter(arities))
         self.fresh: dict[tuple[Any, ...], Domain] | None = None
-        self.caps: dict[str, Domain] = {}
+        self.caps, self.given = dict(caps or {}), caps is not None
         expressions = {s.name: s.expression for s in sites.values()}
         self.meaning = Meaning(self.domain, expressions, lambda slot: self.caps.get(slot))
         self._solve()
@@ -171,7 +173,7 @@ class Flow:
 
     def _cap(self) -> bool:
         """Cap what is computed for the values that still grow; whether that is anything new."""
-        hull = self._hull()
+        hull = None if self.given else self._hull()
         slots = {
             value.slot
             for path in self.paths

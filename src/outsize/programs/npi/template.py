@@ -116,7 +116,12 @@ class Template:
 
     def flow(self, layout: Sequence[int]) -> Flow:
         """The values that can occur where the entry's pointers share tapes so (equal numbers)."""
-        return Flow(self.arities, self.closure.rows, self.sites, layout, _domains(self.traces))
+        caps = {
+            s.name: tuple(sorted(s.target))
+            for s in self.sites.values()
+            if s.kind == "compute" and s.target is not None
+        }
+        return Flow(self.arities, self.closure.rows, self.sites, layout, _domains(self.traces), caps)
 
     @property
     def layouts(self) -> tuple[tuple[int, ...], ...]:
