@@ -16,6 +16,9 @@ import lists as LISTS
 import numbers_ as NUMBERS
 import structures as STRUCTURES
 
+sys.path.insert(0, str(Path(__file__).parents[3] / "examples"))
+import npi_notebook as NOTEBOOK
+
 DIGITS, BITS = range(10), range(2)
 ENGINES = ("network", "tables", "native") if available() else ("network", "tables")
 TASKS = {task.name: task for task in (*LISTS.TASKS, *NUMBERS.TASKS, *STRUCTURES.TASKS)}
@@ -293,3 +296,11 @@ def test_decisions_print_with_their_values():
         biggest_of_rest(*plain)
         names["biggest_of_rest"](*heads)
         assert heads[1].tape.cells == plain[1].tape.cells
+
+
+def test_the_notebook_goes_from_a_trace_to_a_certificate_to_a_swap(capsys):
+    NOTEBOOK.main()
+    said = capsys.readouterr().out
+    assert "test better(v1, v0); [yes]" in said
+    assert "so the model equals best_of on inputs of every length" in said
+    assert said.rstrip().splitlines()[-1].endswith(": 3")
