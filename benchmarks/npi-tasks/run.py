@@ -11,6 +11,7 @@ import traceback
 import warnings
 from pathlib import Path
 
+import graphs
 import lists
 import numbers_
 import structures
@@ -19,7 +20,7 @@ from tasks import Task
 from outsize.errors import NpiError
 from outsize.programs import npi
 
-TASKS = [*lists.TASKS, *numbers_.TASKS, *structures.TASKS]
+TASKS = [*lists.TASKS, *numbers_.TASKS, *structures.TASKS, *graphs.TASKS]
 PROBLEMS = 100
 
 

@@ -16,9 +16,10 @@ from typing import Any, NoReturn, final
 
 from ...errors import NpiError
 from .calls import Action, Row
+from .returns import Reconsider
 from .session import Outcome, Probe, Session
 from .slots import Slots
-from .source import Linker, Program, Reconsider
+from .source import Linker, Program
 from .tape import Pointer
 from .value import Value
 from .where import unrecordable

@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterable, Sequence
 from ...errors import NpiError
 from .calls import Row
 from .record import Recorder
+from .returns import Reconsider
 from .slots import Slots
-from .source import Linker, Reconsider
+from .source import Linker
+from .symbols import Domain
 from .tape import Head, Tape
 
-__all__ = ["find_examples"]
+__all__ = ["find_examples", "standing"]
 
-#: Inputs that are tried; an execution of a changed example takes about a millisecond.
-TRIES = 400
+#: Inputs that are tried, and those in a row that show nothing new; an execution takes about a millisecond.
+TRIES, IDLE = 400, 150
 #: System calls of an input that is tried: nothing says that it ends.
 _STEPS = 20_000
 
@@ -30,10 +32,11 @@ def find_examples(
     linker: Linker, slots: Slots, examples: Sequence[Callable[[], Sequence[Head]]], missing: Iterable[Row]
 ) -> Found:
     """Examples whose executions show rows that are missing, with what they show."""
-    source, left, found = random.Random(0), set(missing), []
+    source, left, found, idle = random.Random(0), set(missing), [], 0
     for attempt in range(TRIES):
-        if not left:
+        if not left or idle >= IDLE:
             break
+        idle += 1
         make = _changed(examples[attempt % len(examples)], source.getrandbits(32))
         recorder = Recorder(linker, slots, steps=_STEPS)
         try:
@@ -43,6 +46,7 @@ def find_examples(
         if left & set(recorder.rows):
             left -= set(recorder.rows)
             found.append((make, tuple(recorder.rows)))
+            idle = 0
     return found
 
 
@@ -74,3 +78,15 @@ def _moved(head: Head, length: int) -> int:
     from_end = head.position - old
     position = head.position if head.position <= 0 or -from_end > head.position + 1 else length + from_end
     return min(max(position, -1), length)
+
+
+def standing(examples: Sequence[Callable[[], Sequence[Head]]]) -> list[Domain]:
+    """What may stand under each of the entry's pointers, over all examples."""
+    found: list[Domain] = []
+    for example in examples:
+        heads = tuple(example())
+        found = found or [()] * len(heads)
+        for i, head in enumerate(heads):
+            known, more = found[i], head.tape.domain
+            found[i] = None if known is None or more is None else tuple(sorted({*known, *more}))
+    return found

@@ -12,9 +12,10 @@ from typing import Any, final
 
 from ...errors import NpiError, OutsizeError
 from .calls import Action, Row, fold
+from .returns import Reconsider
 from .session import CALL_LIMIT, Outcome, Probe, Session, Tail
 from .slots import Answer, Site, Slots
-from .source import Linker, Program, Reconsider
+from .source import Linker, Program
 from .tape import Head, Pointer
 from .value import Value, registers
 from .where import unrecordable

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, final
 
 from ...errors import NpiError
 from .calls import COPY, Action, Row, Step, fold, observation
+from .returns import Kind
 from .slots import Site, Slots
-from .source import Kind, Linker, Program
+from .source import Linker, Program
 from .tape import Head, Pointer, cell_value
 from .value import Value, evaluate, registers
 from .where import caller
@@ -94,7 +95,7 @@ class Session(ABC):
         self.frames.append(frame)
         return tuple(self.new_value(a.number, a.line) if isinstance(a, Value) else a for a in arguments)
 
-    def new_value(self, number: int | None, line: str, domain: tuple[int, ...] | None = None) -> Value:
+    def new_value(self, number: int | None, line: str, domain: Sequence[int] | None = None) -> Value:
         """A new value register of the current frame."""
         frame = self.frame
         frame.numbers.append(number)

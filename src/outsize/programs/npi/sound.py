@@ -50,7 +50,8 @@ def check_decisions(tables: Tables, pointers: int, slots: Mapping[str, int]) -> 
     takes, valued = {tables.programs[0]: (pointers, 0)}, returning(tables)
     for action in tables.actions:
         verb, _, called = action.key.partition(" ")
-        passed = tuple(sum(o[:1] == kind for o in action.operands) for kind in "pv")
+        given = sum(o[:1] == "p" for o in action.operands)
+        passed = (given, len(action.operands) - given)
         if verb in ("call", "tail") and takes.setdefault(called, passed) != passed:
             _refuse(
                 called, action, f"{called} takes {takes[called][0]} pointers and {takes[called][1]} values"

@@ -12,7 +12,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from types import CellType, FunctionType
-from typing import Any, Literal, Protocol, final
+from typing import Any, Protocol, final
 
 from ...errors import NpiError
 from .language import check_program, passable
@@ -20,21 +20,16 @@ from .lifting import AGAIN, KEEP, Unset, compile_bodies, lift
 from .names import Names, builtins_of, digest
 from .parsed import place
 from .pure import check_data
+from .returns import Returns
 from .tape import Pointer
 from .value import Value
 
-__all__ = ["Kind", "Linker", "Listener", "Program", "Reconsider"]
+__all__ = ["Linker", "Listener", "Program"]
 
 Program = Callable[..., Any]
-#: What a function returns: nothing, a yes or no that its caller observes, or a value that its caller keeps.
-Kind = Literal["nothing", "bit", "value"]
 
 #: Programs that one function may become by its constants. A recursion that counts in an argument makes no end of them.
 _SPECIAL_LIMIT = 64
-
-
-class Reconsider(Exception):
-    """A function was found to return otherwise than it was taken to: what was recorded until now is void."""
 
 
 class Listener(Protocol):
@@ -80,7 +75,6 @@ class Linker:
         self._special: dict[tuple[Any, ...], str] = {}
         self._adapted: dict[tuple[Any, ...], Program] = {}
         self._checked: set[FunctionType] = set()
-        self._loops: set[FunctionType] = set()  # functions that `lift` made: programs, even without pointers
         self.name = self._link(program)
 
     def digest(self) -> str:
@@ -260,43 +254,3 @@ class Linker:
         self.functions[special], self.places[special] = program, self.places[name]
         self.parameters[special] = tuple(n for i, n in enumerate(names) if i not in constants)
         return special
-
-
-@final
-class Returns:
-    """The kinds of return of each program. A program that ends by calling another returns what that one does."""
-
-    def __init__(self) -> None:
-        self._kinds: dict[str, set[Kind]] = {}
-
-    def __getitem__(self, name: str) -> set[Kind]:
-        return self._kinds.setdefault(name, set())
-
-    def add(self, name: str, kind: Kind) -> Kind:
-        """How a return is to be recorded: as a value if any path returns one, else as a bit if any does.
-
-        Raises:
-            Reconsider: earlier returns of this program were recorded otherwise.
-        """
-        known = self[name]
-        if kind not in known:
-            known.add(kind)
-            if len(known) > 1:
-                raise Reconsider
-        return "value" if "value" in known else "bit" if "bit" in known else "nothing"
-
-    def join(self, name: str, other: str) -> None:
-        """Learn that a program ends by calling another.
-
-        Raises:
-            Reconsider: they were taken to return differently.
-        """
-        one, two = self[name], self[other]
-        if one is two:
-            return
-        differ = bool(one and two and one != two)
-        one |= two
-        for known in [n for n, kinds in self._kinds.items() if kinds is two]:
-            self._kinds[known] = one
-        if differ:
-            raise Reconsider

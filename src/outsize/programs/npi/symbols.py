@@ -98,7 +98,8 @@ def _narrowed(meaning: Meaning, tests: Sequence[Test]) -> Meaning:
 
 def _relevant(meaning: Meaning, wanted: dict[Base, None], tests: Sequence[Test]) -> list[Test]:
     """Tests that can be enumerated with `wanted`: those connected with it first, as many as fit."""
-    found, kept, left = dict(wanted), [], list(tests)
+    kept: list[Test] = []
+    found, left = dict(wanted), list(tests)
     while True:
         near = [t for t in left if bases(t.node).keys() & found.keys() or not bases(t.node)]
         near = [t for t in near if _finite(meaning, [*{**found, **bases(t.node)}])]

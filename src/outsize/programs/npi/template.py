@@ -17,12 +17,12 @@ from typing import final
 from ...errors import NpiError
 from .calls import COPY, Action, Row
 from .closure import Closure, check_consistent, close
-from .examples import find_examples
+from .examples import find_examples, standing
 from .flow import Flow
 from .record import Recorder
+from .returns import Reconsider
 from .slots import Answer, Site, Slots
-from .source import Linker, Program, Reconsider
-from .symbols import Domain
+from .source import Linker, Program
 from .tape import Head, Tape
 
 __all__ = ["Example", "Template", "Traces", "Vocabulary", "parameterize", "retrace", "trace"]
@@ -121,7 +121,7 @@ class Template:
             for s in self.sites.values()
             if s.kind == "compute" and s.target is not None
         }
-        return Flow(self.arities, self.closure.rows, self.sites, layout, _domains(self.traces), caps)
+        return Flow(self.arities, self.closure.rows, self.sites, layout, standing(self.traces.examples), caps)
 
     @property
     def layouts(self) -> tuple[tuple[int, ...], ...]:
@@ -268,7 +268,7 @@ def parameterize(traces: Traces) -> Template:
     arities = {p: linker.arity(p) for p in dict.fromkeys([linker.name, *(r.program for r in closure.rows)])}
     # What can occur if all pointers are on one tape can occur anyhow.
     together = [0] * arities[linker.name]
-    flow = Flow(arities, closure.rows, slots.by_name(), together, _domains(traces))
+    flow = Flow(arities, closure.rows, slots.by_name(), together, standing(traces.examples))
     closure = closure.without(flow.impossible())
     shown = set(traces.rows)
     more = find_examples(linker, slots, traces.examples, [r for r in closure.rows if r not in shown])
@@ -288,15 +288,3 @@ def parameterize(traces: Traces) -> Template:
         sites=slots.by_name(),
         traces=traces,
     )
-
-
-def _domains(traces: Traces) -> list[Domain]:
-    """What may stand under each of the entry's pointers, over all examples."""
-    found: list[Domain] = []
-    for example in traces.examples:
-        heads = tuple(example())
-        found = found or [()] * len(heads)
-        for i, head in enumerate(heads):
-            known, more = found[i], head.tape.domain
-            found[i] = None if known is None or more is None else tuple(sorted({*known, *more}))
-    return found

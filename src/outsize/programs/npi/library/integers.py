@@ -183,7 +183,8 @@ def spelled(number: int) -> list[int]:
 
 def _digits(numbers: list[int]) -> tuple[list[int], Tape]:
     """Where each number begins, and the tape of their digits."""
-    starts, cells = [], []
+    starts: list[int] = []
+    cells: list[int] = []
     for number in numbers:
         starts.append(len(cells))
         cells += spelled(number)
@@ -192,7 +193,8 @@ def _digits(numbers: list[int]) -> tuple[list[int], Tape]:
 
 def _number(cells: list[int], start: int) -> int:
     stop = cells.index(END, start + 1)
-    return (2 * cells[start] - 1) * sum(d * BASE**i for i, d in enumerate(cells[start + 1 : stop]))
+    value: int = sum(d * BASE**i for i, d in enumerate(cells[start + 1 : stop]))
+    return (2 * cells[start] - 1) * value
 
 
 def _decoded(which: int, pointer: int = -1) -> Any:
