@@ -57,7 +57,8 @@ def test_list():
     assert [row["name"] for row in rows] == list(LIBRARY)
     assert {"addition", "subtraction", "multiplication", "map", "zip_with", "filter", "fold", "scan", "take_while",
             "bubble_sort", "insertion_sort", "merge_sort", "quick_sort", "binary_search", "topological_sort",
-            "breadth_first_search", "reverse", "match", "merge"} == set(LIBRARY)  # fmt: skip
+            "breadth_first_search", "reverse", "match", "merge", "bubble_sort_integers", "insertion_sort_integers",
+            "merge_sort_integers", "quick_sort_integers", "merge_integers", "binary_search_integers"} == set(LIBRARY)  # fmt: skip
 
 
 def test_trace_says_which_network_answered():
