@@ -26,7 +26,7 @@ def say_order_of_sums(step: CapturedStep) -> None:
     uses, count = _uses(step, several[0]), len(several)
     warnings.warn(
         f"the module is called again before the backward of an earlier call, and a weight of shape {shape} is used "
-        f"{uses} times in a call ({count} such weights). Eager PyTorch adds up the gradients of all uses one by one; here "
+        f"{uses} times in a call ({count} such weights). Eager PyTorch adds the gradients of all uses one by one; here "
         "each call adds up its own first, so gradients may differ from an eager step's in their last bits. For the same "
         "bits, call backward() after each call, or give one call all inputs",
         RuntimeWarning,
