@@ -182,9 +182,9 @@ def test_a_gradient_that_was_not_expected_is_computed_all_the_same() -> None:
     def make() -> nn.Module:
         return Language(logits=True)
 
-    budget = _smallest(make, lambda m: m(ids)) + 2**16
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
+        budget = _smallest(make, lambda m: m(ids)) + 2**16
         planned = run(make, step, functools.partial(_compile, budget, ("swap", "recompute")))
     assert any("results that the loss uses" in str(w.message) for w in said)
     assert any(isinstance(w.message, BudgetWarning) for w in said)

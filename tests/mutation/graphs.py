@@ -79,6 +79,42 @@ def _repeat(step: CapturedStep) -> Schedule:
     return schedule(step, after, {use: [Entry(kind="clone", op=linear.index)]})
 
 
+class Gated(torch.nn.Module):
+    """A buffer that is read and then updated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(6, 6)
+        self.register_buffer("gate", torch.randn(4, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result = torch.tanh(self.linear(x)) * torch.sigmoid(self.gate)
+        self.gate.mul_(0.9)
+        return result
+
+
+class Normed(torch.nn.Module):
+    """Running statistics that are read for nothing but their next values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = torch.nn.Linear(6, 6), torch.nn.BatchNorm1d(6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sin(self.norm(self.linear(x))) * 2
+
+
+def _behind_the_update(target: str, step: CapturedStep) -> Schedule:
+    """An operator of the forward runs again in the backward, when the step's buffers are updated."""
+    op = find(step, target)
+    made = op.writes[0]
+    uses = step.graph.storages[made].uses
+    first, last = min(u for u in uses if u > step.boundary), max(u for u in uses if u < step.boundary)
+    return schedule(
+        step, {last: [Entry(kind="drop", storage=made)]}, {first: [Entry(kind="clone", op=op.index)]}
+    )
+
+
 def _conjugated(step: CapturedStep) -> Schedule:
     made = step.graph.storages[find(step, "sgn.").writes[0]]
     first = min(u for u in made.uses if u > step.boundary)
@@ -177,6 +213,9 @@ RIGHT: dict[str, Callable[[ModuleType], Any]] = {
     "a repeat": example(_repeat),
     "a value without a storage of its own": without_a_storage,
     "a conjugate that was swapped": example(_conjugated, kind=damages.Complex),
+    "a normalisation behind its statistics' update": example(
+        functools.partial(_behind_the_update, "batch_norm"), kind=Normed
+    ),
 }
 
 WRONG: dict[str, Callable[[ModuleType], Any]] = {
@@ -194,5 +233,6 @@ WRONG: dict[str, Callable[[ModuleType], Any]] = {
     "two that do not read one another exchanged": example(schedule, exchange_two),
     "another of the same shape read": example(schedule, read_another_of_the_same_shape),
     "an intermediate handed out": example(schedule, hand_out_an_intermediate),
+    "a buffer read behind its update": example(functools.partial(_behind_the_update, "sigmoid"), kind=Gated),
     "forget the conjugate": example(_conjugated, forget_the_conjugate, kind=damages.Complex),
 }  # fmt: skip

@@ -89,7 +89,7 @@ def _norm(entries: Callable[[int, int], Sequence[Entry]]) -> Callable[[ModuleTyp
     b = Builder()
     w = b.resident(10)
     (mean,) = b.op("statistics", [w], [10])
-    made = b.op("norm", [w, mean], [10, 2, 2], target=NORM)
+    made = b.op("norm", [w, mean], [10, 2, 2], target=NORM, any_version=(mean,))
     b.op("update", [mean], mutates=[mean])
     b.op("idle", [w])
     b.op("grad", [w, *made])
@@ -104,7 +104,7 @@ def _stale_first_run() -> Callable[[ModuleType], Any]:
     w = b.resident(10)
     (mean,) = b.op("statistics", [w], [10])
     b.op("update", [mean], mutates=[mean])
-    b.op("norm", [w, mean], [10], target=NORM)
+    b.op("norm", [w, mean], [10], target=NORM, any_version=(mean,))
     graph, profile = b.graph(), b.profile()
     old = [act("swap_out", mean), act("settle", mean)]
     entries = [op(0), *old, op(1), act("drop", mean), act("fetch", mean), act("wait", mean), op(2)]
@@ -115,7 +115,7 @@ def _fourth_result(read: bool) -> Callable[[ModuleType], Any]:
     """A normalisation that is repeated behind the update of its statistics, whose new ones are then read."""
     b = Builder()
     mean, var, x, w = b.resident(2), b.resident(2), b.resident(9), b.resident(1)
-    made = b.op("norm", [x, w, mean, var], [9, 2, 2, 2, 2], target=NORM)
+    made = b.op("norm", [x, w, mean, var], [9, 2, 2, 2, 2], target=NORM, any_version=(mean, var))
     b.op("update", [mean, made[3]], mutates=[mean])
     b.op("idle", [x])
     b.op("grad", [x, made[3]] if read else [x, made[0]])
@@ -176,9 +176,9 @@ def _unknown_statistics() -> Callable[[ModuleType], Any]:
     """A normalisation repeated on statistics that a stale repeat has made: not theirs of before or after."""
     b = Builder()
     mean, var, x, w = b.resident(2), b.resident(2), b.resident(9), b.resident(1)
-    made = b.op("norm", [x, w, mean, var], [9, 2, 2, 2, 2], target=NORM)
+    made = b.op("norm", [x, w, mean, var], [9, 2, 2, 2, 2], target=NORM, any_version=(mean, var))
     b.op("update", [mean], mutates=[mean])
-    (y,) = b.op("norm again", [w, made[3]], [10], target=NORM)
+    (y,) = b.op("norm again", [w, made[3]], [10], target=NORM, any_version=(made[3],))
     b.op("idle", [w])
     b.op("grad", [y])
     graph, profile = b.graph(), b.profile()

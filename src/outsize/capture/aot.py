@@ -17,7 +17,7 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import CodeType
 from typing import Any, final
@@ -115,10 +115,11 @@ class Backend:
     ) -> tuple[GraphModule, GraphModule]:
         split_dropouts(joint)
         correct_layouts(joint)
+        updates = _updates(joint)
         step = build_step(
-            joint, num_primals=len(inputs[0]), num_forward_outputs=num_fwd_outputs, updates=_updates(joint)
+            joint, num_primals=len(inputs[0]), num_forward_outputs=num_fwd_outputs, updates=updates
         )
-        _check_checkpoints(step)
+        _check_checkpoints(step, updates)
         step = replace(step, carrying=_carrying(joint, step.tangents))
         self.casts_weights |= self._under_autocast and casts_weights(step)
         self._inside[self.graphs] = (cast_inside(step), step.device)
@@ -145,9 +146,10 @@ class Backend:
         return _boxed(self._on_forward(module))
 
 
-def _check_checkpoints(step: CapturedStep) -> None:
+def _check_checkpoints(step: CapturedStep, updates: Iterable[int]) -> None:
     random = (n for op, n in zip(step.graph.ops, step.nodes) if op.random)
-    refuse_changes(step.updated, (n for n in random if n is not None))
+    changed = (step.forward_outputs[i] for i in updates)
+    refuse_changes((n for n in changed if isinstance(n, Node)), (n for n in random if n is not None))
 
 
 def _carrying(joint: GraphModule, tangents: Sequence[Node]) -> tuple[Node, ...]:

@@ -114,8 +114,8 @@ class _Verifier:
         return self.geometry.get(self.twin.get(node, node))
 
     def _operator(self, node: Node, original: Node) -> None:
-        op, again = self.op_of.get(original), original in self.seen
-        if again and op is not None and (op.random or op.effect):
+        op, again = self.op_of[original], original in self.seen
+        if again and (op.random or op.effect):
             raise RewriteError(
                 f"{node.name} runs twice, and it may not: it draws random numbers or has an effect"
             )
@@ -138,16 +138,16 @@ class _Verifier:
         """How often what the operator reads has been changed, input by input."""
         return tuple(self.version.get(self.step.storage.get(n, -1), 0) for n in original.all_input_nodes)
 
-    def _change(self, op: Op | None) -> None:
-        for storage in op.mutates if op is not None else ():
+    def _change(self, op: Op) -> None:
+        for storage in op.mutates:
             self.version[storage] = self.version.get(storage, 0) + 1
 
-    def _stale(self, node: Node, original: Node, op: Op | None) -> bool:
+    def _stale(self, node: Node, original: Node, op: Op) -> bool:
         """Whether a repeat reads another version of something than the first run, which only statistics may be."""
         pairs = zip(original.all_input_nodes, self._versions(original), self.seen[original])
         changed = [source for source, now, then in pairs if now != then]
         for source in changed:
-            if op is None or self.step.storage[source] not in op.any_version:
+            if self.step.storage[source] not in op.any_version:
                 raise RewriteError(f"{node.name} runs again after {source.name}, which it reads, was changed")
         return bool(changed)
 
