@@ -17,8 +17,8 @@ from .loop import train
 from .pieces.buffers import Queue
 from .trial import Outcome, Trial, hurried, plans_of
 
-#: Ten blocks of seven seeds with eight plans and the plain step in our executor: some 550 comparisons. Where the eager step
-#: itself fails, a seed has none.
+#: Ten blocks of seven seeds with eight plans and the plain step in our executor: some 550 comparisons. Where the eager
+#: step itself fails, a seed has none.
 BLOCKS, SEEDS, PLANS, FEWEST = 10, 7, 8, 45
 #: Shares of a block's planned steps that must act at all, swap, recompute and encode.
 ACTING = {"any": 0.5, "swap": 0.2, "recompute": 0.1, "encode": 0.02}
@@ -37,9 +37,15 @@ def outcomes_of(seed: int) -> tuple[Case, list[Outcome]]:
     return case, found
 
 
-def said_over(outcome: Outcome) -> bool:
-    """Whether a step went over the budget, with equal bits, and a `BudgetWarning` said so."""
-    return outcome.verdict == "over" and any("over the budget of" in said for said in outcome.warned)
+#: Differences from eager that are said when they come up: the order in which the gradients of several calls are added, a
+#: product inside of an operator that autocast does not see.
+SAID = ("adds the gradients of all uses", "F.affine_grid under autocast")
+
+
+def is_said(outcome: Outcome) -> bool:
+    """Whether a warning told of the difference, or a `BudgetWarning` of a step over its budget."""
+    kinds = {"over": ("over the budget of",), "wrong": SAID}.get(outcome.verdict, ())
+    return any(kind in said for kind in kinds for said in outcome.warned)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
@@ -52,7 +58,7 @@ def test_equal_or_refused(block: int) -> None:
             case, outcomes = outcomes_of(seed)
             found += outcomes
             failed += [
-                (case, o) for o in outcomes if o.verdict not in ("equal", "refused") and not said_over(o)
+                (case, o) for o in outcomes if o.verdict not in ("equal", "refused") and not is_said(o)
             ]
     finally:
         torch.set_num_threads(threads)

@@ -28,7 +28,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from ..errors import OutsizeError, VersionError
 from ..fx import CapturedStep, Program
-from .autocast import cast_inside, casts_once, casts_weights, refuse_inside
+from .autocast import cast_inside, casts_once, casts_weights, refuse_inside, say_casts_inside
 from .checkpoint import refuse_changes
 from .dropout import split_dropouts
 from .gradients import as_eager
@@ -122,6 +122,8 @@ class Backend:
         _check_checkpoints(step, updates)
         step = replace(step, carrying=_carrying(joint, step.tangents))
         self.casts_weights |= self._under_autocast and casts_weights(step)
+        if self._under_autocast:
+            say_casts_inside(step)
         self._inside[self.graphs] = (cast_inside(step), step.device)
         number = len(self._programs)
         self._programs[number] = self._on_step(step)

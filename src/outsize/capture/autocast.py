@@ -24,7 +24,7 @@ from torch.fx import GraphModule, Node
 
 from ..errors import CaptureError
 from ..fx import CapturedStep, node_inputs
-from .place import users_line
+from .place import line_of, users_line
 
 #: What autocast runs in low precision and a backward calls.
 _CASTING = ("mm", "bmm", "mv", "addmm", "addmv", "addbmm", "baddbmm", "dot", "vdot")
@@ -147,3 +147,16 @@ _AGAIN = (
     "an eager step's in their last bits. For the same bits, enter autocast once for each call, or have it "
     "cache_enabled=False in both"
 )
+
+
+def say_casts_inside(step: CapturedStep) -> None:
+    """Warn of an operator whose kernel calls another one that autocast runs in low precision in the eager step."""
+    found = next((n for n in step.order if n.target is torch.ops.aten.affine_grid_generator.default), None)
+    if found is not None:
+        warnings.warn(
+            "F.affine_grid under autocast multiplies in low precision in the eager step and in the precision of its theta "
+            "here, so grids differ by that rounding. For the same bits, compute the grid outside of the module and of "
+            f"autocast, and hand it over{line_of(found)}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
