@@ -154,8 +154,8 @@ def say_casts_inside(step: CapturedStep) -> None:
     found = next((n for n in step.order if n.target is torch.ops.aten.affine_grid_generator.default), None)
     if found is not None:
         warnings.warn(
-            "F.affine_grid under autocast multiplies in low precision in the eager step and in the precision of its theta "
-            "here, so grids differ by that rounding. For the same bits, compute the grid outside of the module and of "
+            "F.affine_grid under autocast multiplies in low precision in the eager step and in that of its theta here, "
+            "so grids differ by that rounding. For the same bits, compute the grid outside of the module and of "
             f"autocast, and hand it over{line_of(found)}",
             RuntimeWarning,
             stacklevel=2,
