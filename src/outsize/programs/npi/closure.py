@@ -68,7 +68,7 @@ class _No:
             "a function returns True on some paths and nothing on others; only its truth can be used"
         )
 
-    __int__ = __index__ = __eq__ = __ne__ = __add__ = __radd__ = __hash__ = _refuse  # type: ignore[assignment]
+    __int__ = __index__ = __eq__ = __ne__ = __add__ = __radd__ = __hash__ = _refuse
 
 
 @final
