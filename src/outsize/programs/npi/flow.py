@@ -59,10 +59,18 @@ class Flow:
         self.paths: list[Path] = [walk(self.shapes, row, i, layout) for i, row in enumerate(rows)]
         self.entry = next(iter(arities))
         self.fresh: dict[tuple[Any, ...], Domain] | None = None
-        self.caps, self.given = dict(caps or {}), caps is not None
+        self.caps, self.given = self._targets() if caps is None else dict(caps), caps is not None
         expressions = {s.name: s.expression for s in sites.values()}
         self.meaning = Meaning(self.domain, expressions, lambda slot: self.caps.get(slot))
         self._solve()
+
+    def _targets(self) -> dict[str, Domain]:
+        """What the tapes may hold that each slot writes to."""
+        found: dict[str, Domain] = {}
+        for use in (use for path in self.paths for use in path.uses):
+            if use.written is not None:
+                found[use.slot] = _union([found.get(use.slot, ()), self._tape(use.written)])
+        return {slot: domain for slot, domain in found.items() if domain is not None}
 
     # -- what a base can be
 
@@ -178,7 +186,7 @@ class Flow:
             value.slot
             for path in self.paths
             for key, value in self._passed(path)
-            if key in self.growing and isinstance(value, Node)
+            if key in self.growing and isinstance(value, Node) and self.sites[value.slot].kind == "compute"
         }
         new = slots - self.caps.keys() if hull is not None else set()
         self.caps |= dict.fromkeys(new, hull)

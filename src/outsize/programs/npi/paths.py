@@ -39,12 +39,15 @@ class Shape:
 
 @dataclass(frozen=True)
 class Use:
-    """A primitive's call: its inputs, the tapes that each was read from (or None), the tests before it."""
+    """A primitive's call: its inputs, the tapes that each was read from (or None), the tests before it, the tapes that
+    the answer is written to (None: it is not).
+    """
 
     slot: str
     inputs: tuple[Symbol, ...]
     read_from: tuple[frozenset[int] | None, ...]
     tests: int
+    written: frozenset[int] | None
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,7 @@ class _Walk:
                 self.place.append(-1)
                 self._put(len(self.place) - 1, self.place[p[0]] if action.key == "copy" else None)
             case "write":
-                value = self._answer(action.slot, v)
+                value = self._answer(action.slot, v, self._tapes(p[0]))
                 self._spoil(self._tapes(p[0]))
                 self.contents[self.place[p[0]]] = value
             case "compute":
@@ -196,12 +199,12 @@ class _Walk:
                 assert isinstance(node, Node)
                 self.path.tests.append(Test(node, answer == 2))
 
-    def _answer(self, slot: str, v: Sequence[int]) -> Symbol:
+    def _answer(self, slot: str, v: Sequence[int], written: frozenset[int] | None = None) -> Symbol:
         inputs = tuple(self.values[r] for r in v)
         if slot == COPY:
             return inputs[0]
         read_from = tuple(self.read_from[r] for r in v)
-        self.path.uses.append(Use(slot, inputs, read_from, len(self.path.tests)))
+        self.path.uses.append(Use(slot, inputs, read_from, len(self.path.tests), written))
         return Node(slot, inputs)
 
     def _spoil(self, tapes: frozenset[int]) -> None:

@@ -146,8 +146,9 @@ class Slots:
                 del self._sites[key]
                 continue
             site.domains, site.declared = [None if d is None else set(d) for d in inputs[site.name]], True
-            if caps.get(site.name) is not None:
-                site.widen_target(caps[site.name])
+            if site.kind != "test":
+                cap = caps.get(site.name)
+                site.target = None if cap is None else set(cap)
             if None in site.domains and not site.seen:
                 raise NpiError(
                     f"no example reaches {site.text} at {site.where} in {key[1]}: add one that does, so that the "

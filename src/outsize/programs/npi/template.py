@@ -116,11 +116,8 @@ class Template:
 
     def flow(self, layout: Sequence[int]) -> Flow:
         """The values that can occur where the entry's pointers share tapes so (equal numbers)."""
-        caps = {
-            s.name: tuple(sorted(s.target))
-            for s in self.sites.values()
-            if s.kind == "compute" and s.target is not None
-        }
+        targets = {slot: site.target for slot, site in self.sites.items()}
+        caps = {slot: tuple(sorted(target)) for slot, target in targets.items() if target is not None}
         return Flow(self.arities, self.closure.rows, self.sites, layout, standing(self.traces.examples), caps)
 
     @property
