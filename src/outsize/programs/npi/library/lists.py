@@ -319,6 +319,5 @@ ENTRIES = (
         sample=_sample_search,
         oracle=bisect.bisect_left,
         ascending=("less", (0,)),
-        wide="binary_search_integers",
     ),
 )
