@@ -1,7 +1,6 @@
 """An interrupt at every instruction of a tier's calls and at every line of a training step: nothing is lost or stuck."""
 
 import gc
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -221,32 +220,3 @@ def test_two_interrupts_in_quick_succession(swapping: tuple) -> None:
     for at in at_metering[:: max(1, len(at_metering) // 25)]:
         struck(twice, at, instructions=False)
         check_next(swapping, at)
-
-
-def test_real_signals(swapping: tuple) -> None:
-    module, x, _ = swapping
-    optimizer, begin = module.optimizer_of_the_test, time.perf_counter()
-    train(module, x, optimizer)
-    whole = time.perf_counter() - begin
-    came = 0
-    for n in range(25):
-        signal.signal(signal.SIGALRM, _raise)
-        try:
-            signal.setitimer(signal.ITIMER_REAL, max(1e-4, whole * n / 25), whole / 7)  # again and again
-            for _ in range(3):
-                train(module, x, optimizer)
-        except Struck:
-            came += 1
-        finally:
-            while True:
-                try:
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-                    break
-                except Struck:
-                    pass
-        check_next(swapping, n)
-    assert came > 12
-
-
-def _raise(*_: object) -> None:
-    raise Struck
