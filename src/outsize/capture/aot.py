@@ -6,9 +6,10 @@ the forward graph handed to AOTAutograd returns its results and one *capsule*, a
 everything that the backward needs. When autograd lets go of the capsule, swapped blocks go with it.
 
 This room alone touches torch's private API; each of its files says which names it uses. Tested with torch 2.13.0 on the
-CPU; tried with 2.11.0 on CUDA. Here: `torch._dynamo.backends.common.aot_autograd`, `torch._functorch` (config, the
-partitioner's calling convention, `desc` of a joint graph's inputs and outputs), `torch._C._autograd` (whether the running
-backward keeps its graph).
+CPU; tried with 2.11.0 on CUDA. Here: `torch._dynamo.backends.common.aot_autograd`, `torch._functorch` (config,
+`_aot_autograd.descriptors`, the partitioner's calling convention, `desc` of a joint graph's inputs and outputs),
+`torch._C._autograd` (whether the running backward keeps its graph), `torch._inductor.config`,
+`torch._decomp.decomposition_table`, and `py_kernels` and `_dispatch_cache` of an operator.
 """
 
 from __future__ import annotations

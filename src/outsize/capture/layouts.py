@@ -7,6 +7,8 @@ recorded strides, which would then read other elements. And a view that the reco
 
 So each such operator is run once, on zeros, and what follows from a result with other strides is recorded anew; a view
 that the real strides do not allow becomes a copy, which is what the eager step made there.
+
+Private names used: `_disable_current_modes` of `torch.utils._python_dispatch`.
 """
 
 from __future__ import annotations

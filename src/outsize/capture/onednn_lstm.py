@@ -3,6 +3,8 @@
 Torch's own operator keeps what its backward needs only where gradients are enabled when it runs, and a compiled forward
 runs without. And what oneDNN keeps has a size that only oneDNN knows, while a plan needs it before the step: the layer is
 run once on zeros to see it.
+
+Private names used: `torch._C._AutoDispatchBelowAutograd`, `_disable_current_modes` of `torch.utils._python_dispatch`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,10 @@ step does:
 
 Here the dropout stands between the layers, and where the eager LSTM is oneDNN's the captured one is too, forward and
 backward (`onednn_lstm.py`).
+
+Private names used: `torch._decomp.decompositions` (`_rnn_helper`, `params_hiddens`, `select_one_layer_lstm_function`,
+`one_layer_lstm`, `gru_cell`), `py_kernels` and `_dispatch_cache` of an operator, `torch._C` (`DispatchKey`,
+`_get_mkldnn_enabled`).
 """
 
 from __future__ import annotations
