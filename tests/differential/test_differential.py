@@ -87,7 +87,9 @@ def test_encoding_is_compared_too(loop: Loop) -> None:
     case = Case(seed=1, kind=ROWS, shape=(1024, 64, 1), pieces=pieces, loop=loop)
     shares = (0.0, 0.3, 0.7)
     with hurried():
-        first, *planned = Trial(case).outcomes([Planned(actions=("encode",), share=share) for share in shares])
+        first, *planned = Trial(case).outcomes(
+            [Planned(actions=("encode",), share=share) for share in shares]
+        )
     torch._dynamo.reset()
     assert first.verdict == "equal"
     assert [(o.verdict, o.acted) for o in planned] == [("equal", ("encode",))] * len(shares)

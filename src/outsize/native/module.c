@@ -11,6 +11,7 @@ PyMODINIT_FUNC PyInit__native(void) {
     PyMethodDef *tables[] = {
         outsize_memory_methods,
         outsize_arena_methods,
+        outsize_lane_methods,
         outsize_codec_methods,
         outsize_sync_methods,
         outsize_update_methods,

@@ -42,6 +42,8 @@ void outsize_small_settle(void);                /* a fork left no change under w
 int outsize_small_memalign(void **out, size_t alignment, size_t bytes);
 void outsize_small_free(void *block);
 void *outsize_small_realloc(void *block, size_t bytes);
+void outsize_lane_changed(int64_t bytes); /* lanes.c: this thread came to hold so many bytes more */
+extern PyMethodDef outsize_lane_methods[];
 int outsize_small_redirect(const char *const *prefixes, int prefix_count); /* slots, -1 after a failure */
 extern PyMethodDef outsize_codec_methods[];  /* codec_python.c: zero suppression and bit masks */
 extern PyMethodDef outsize_sync_methods[];   /* sync.c: futex waits in shared memory */

@@ -176,7 +176,7 @@ def _sweep(graph: Graph, ops: RuntimeOps) -> None:
 
 
 def _let_go(graph: Graph) -> None:
-    """What was saved for operators that are left out: generated code would hold an input that nothing reads to its end."""
+    """What was saved for operators that are left out: generated code holds an input that nothing reads to its end."""
     inputs = [n for n in graph.nodes if n.op == "placeholder"]
     if unread := [n for n in inputs if not n.users]:
         with graph.inserting_after(inputs[-1]):

@@ -107,7 +107,7 @@ class Session(Host, Updating):
         self._paused = ()
 
     @contextlib.contextmanager
-    def _aside(self) -> Iterator[None]:
+    def aside(self) -> Iterator[None]:
         """Planning in the middle of a step counts in none."""
         self.called()
         try:
@@ -213,7 +213,7 @@ class Session(Host, Updating):
         if under_way.recorder is not None:
             under_way.recorder.between("outside the module")
         if not call.done:
-            with self._aside():
+            with self.aside():
                 check_loss(call, under_way, self.plans)
         call.begun = True
         if not frame.given_up and not self._fits(frame, call, keep=keep):
@@ -270,7 +270,7 @@ class Session(Host, Updating):
         while made is None:
             resident = max(0, self._round.now - self.optimizers.beside - storage_bytes(tangents))
             try:
-                with self._aside():
+                with self.aside():
                     made = self.plans.again(call.step, call.track, resident)
             except BudgetError as error:
                 if not self._give_up(error.smallest_feasible_bytes - self.budget_bytes, but=frame):
