@@ -6,6 +6,7 @@ What fails here is made smaller by `python benchmarks/differential/run.py --shri
 from __future__ import annotations
 
 import collections
+import itertools
 import warnings
 
 import pytest
@@ -18,15 +19,12 @@ from .loop import train
 from .pieces.buffers import Queue
 from .trial import Outcome, Planned, Trial, hurried, plans_of
 
-#: Nine blocks of seven seeds with eight plans and the plain step in our executor: some 500 comparisons. Where the eager
-#: step itself fails, a seed has none.
-BLOCKS, SEEDS, PLANS, FEWEST = 9, 7, 8, 45
+#: Nine blocks of at least 56 comparisons, 504 together: eight plans of a case and the plain step in our executor.
+BLOCKS, PLANS, FEWEST = 9, 8, 56
 #: Shares of a block's planned steps that must act at all, swap and recompute. How often a plan encodes hangs on measured
 #: times: `test_encoding_is_compared_too` has plans that can do nothing else.
 ACTING = {"any": 0.5, "swap": 0.2, "recompute": 0.1}
-#: Over the budget in a step, and said so: the loss used other results than before, or a first step met more than known.
-MOST_OVER = 0.25
-#: Refused, or no trial at all because the eager step itself fails.
+#: Refused. A case whose eager step itself fails is no comparison.
 MOST_REFUSED = 0.15
 
 
@@ -39,17 +37,13 @@ def outcomes_of(seed: int) -> tuple[Case, list[Outcome]]:
     return case, found
 
 
-#: Differences from eager that are said when they come up: the order in which the gradients of several calls are added, a
-#: product inside of an operator that autocast does not see.
-SAID = ("adds the gradients of all uses", "F.affine_grid under autocast")
+#: The one difference from eager that is said and not mended: the order in which the gradients of several calls are added.
+SAID = "adds the gradients of all uses"
 
 
 def is_said(outcome: Outcome, outcomes: list[Outcome]) -> bool:
-    """Whether a warning told of the difference, when the module was captured or later, or of a step over its budget."""
-    if outcome.verdict == "over":
-        return any("over the budget of" in said for said in outcome.warned)
-    warned = [said for each in outcomes for said in each.warned]
-    return outcome.verdict == "wrong" and any(kind in said for kind in SAID for said in warned)
+    """Whether a warning told of the difference when the module was called."""
+    return outcome.verdict == "wrong" and any(SAID in said for each in outcomes for said in each.warned)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
@@ -58,7 +52,9 @@ def test_equal_or_refused(block: int) -> None:
     torch.set_num_threads(1)
     found, failed = [], []
     try:
-        for seed in range(block * SEEDS, (block + 1) * SEEDS):
+        for seed in itertools.count(block * 8):
+            if len(found) >= FEWEST:
+                break
             case, outcomes = outcomes_of(seed)
             found += outcomes
             failed += [
@@ -71,9 +67,7 @@ def test_equal_or_refused(block: int) -> None:
     told = "\n".join(f"{case}\n    {o.planned}: {o.verdict}: {o.detail}" for case, o in failed)
     assert not failed, f"{len(failed)} of {len(found)}:\n{told}"
     verdicts = collections.Counter(o.verdict for o in found)
-    assert len(found) >= FEWEST
     assert verdicts["refused"] <= MOST_REFUSED * len(found)
-    assert verdicts["over"] <= MOST_OVER * len(found)
     planned = [o for o in found if o.planned is not None and o.verdict == "equal"]
     acting = collections.Counter(action for o in planned for action in o.acted)
     acting["any"] = sum(bool(o.acted) for o in planned)
