@@ -147,10 +147,14 @@ def _lead(ground: Ground, spans: Spans, free: Ints, fetch: Ints, back: Floats, r
     if native.kernels is None:
         return _lead_here(ground, spans, free, fetch, back, room, starts, order)
     result, used = np.empty(len(order), dtype=np.int64), np.array(room, dtype=np.int64)
-    ints = [np.ascontiguousarray(a, dtype=np.int64) for a in (order, free, fetch, spans.nbytes)]
+    in_order, freed, fetched, nbytes = (
+        np.ascontiguousarray(a, dtype=np.int64) for a in (order, free, fetch, spans.nbytes)
+    )
     lengths = np.ascontiguousarray(back, dtype=np.float64)
-    places = [a.ctypes.data for a in (starts, *ints, lengths, used, result)]
-    native.kernels.plan_lead(len(order), len(starts), *places, ground.lead)
+    native.kernels.plan_lead(
+        len(order), len(starts), starts.ctypes.data, in_order.ctypes.data, freed.ctypes.data, fetched.ctypes.data,
+        nbytes.ctypes.data, lengths.ctypes.data, used.ctypes.data, result.ctypes.data, ground.lead,
+    )  # fmt: skip
     return result
 
 
