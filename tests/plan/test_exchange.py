@@ -13,9 +13,9 @@ from outsize.values import Plan, Profile, StepGraph
 from tests.plan.graphs import random_step
 
 
-def planned(graph: StepGraph, profile: Profile, share: float, exchanged_ops: int, walks: int = 6) -> Plan:
+def planned(graph: StepGraph, profile: Profile, share: float, exchanged_ops: int, moves: int = 6) -> Plan:
     slack = compute_slack(graph, profile)
-    chosen = PlanSettings(min_bytes=1, margin=0.0, walks=walks, exchanged_ops=exchanged_ops)
+    chosen = PlanSettings(min_bytes=1, margin=0.0, moves=moves, exchanged_ops=exchanged_ops)
     model = build_model(graph, profile, slack, budget_bytes=1, settings=chosen)
     floor = int(floor_curve(model).max())
     budget = int(floor + share * (model.peak - floor))
@@ -26,8 +26,8 @@ def planned(graph: StepGraph, profile: Profile, share: float, exchanged_ops: int
 
 def test_a_storage_is_made_again_while_what_it_is_made_of_is_there() -> None:
     graph, profile = random_step(1, ops=6)
-    without = planned(graph, profile, 0.35, 0, walks=300)
-    found = planned(graph, profile, 0.35, 1_000_000, walks=300)
+    without = planned(graph, profile, 0.35, 0, moves=300)
+    found = planned(graph, profile, 0.35, 1_000_000, moves=300)
     early = [d for d in found.decisions if d.action == "recompute" and d.fetch_before < d.before]
     assert early
     assert found.predicted_step_seconds <= 0.95 * without.predicted_step_seconds

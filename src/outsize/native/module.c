@@ -18,7 +18,7 @@ PyMODINIT_FUNC PyInit__native(void) {
         outsize_npi_methods,
         outsize_trees_methods,
         outsize_tree_layer_methods,
-        outsize_plan_walk_methods,
+        outsize_plan_evict_methods,
         outsize_plan_place_methods,
         outsize_plan_score_methods,
     };

@@ -23,9 +23,9 @@ extern PyMethodDef outsize_npi_methods[];    /* npi.c: programs/npi over compile
 extern PyMethodDef outsize_trees_methods[];  /* trees.c: sums over children */
 int outsize_ranges_within(const int64_t *first, const int64_t *count, int64_t rows); /* trees.c: all in 0 … rows */
 extern PyMethodDef outsize_tree_layer_methods[]; /* tree_layer.c: a rerooted layer after its products */
-extern PyMethodDef outsize_plan_walk_methods[]; /* plan_walk.c: one walk of the search */
-extern PyMethodDef outsize_plan_place_methods[]; /* plan_place.c: edges of its swaps */
-extern PyMethodDef outsize_plan_score_methods[]; /* plan_score.c: what a candidate plan costs */
+extern PyMethodDef outsize_plan_evict_methods[]; /* evict.c: one eviction pass of the search */
+extern PyMethodDef outsize_plan_place_methods[]; /* place.c: edges of its swaps */
+extern PyMethodDef outsize_plan_score_methods[]; /* score.c: what a candidate plan costs */
 
 /* arena.c: all zero while the arena is not installed. */
 size_t outsize_arena_in_use(void);    /* bytes of the blocks handed out */

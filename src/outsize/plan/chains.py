@@ -18,12 +18,12 @@ from .model import Model
 from .repeat import may_repeat, stale_reads_allowed
 
 #: Longer chains than this are not worth following: a region repeats a block, not half of the step.
-_LONGEST = 400
+LONGEST = 400
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chains:
-    """Per-op and per-storage lists that the walk reads in its inner loops.
+    """Per-op and per-storage lists that the pass reads in its inner loops.
 
     Attributes:
         repeats: op may run again at any later position.
@@ -47,7 +47,7 @@ class Chains:
     starts: list[float]
 
     def next_use(self, storage: int, position: int) -> int:
-        """First use behind the position, -1 where there is none."""
+        """First use after the position, -1 where there is none."""
         uses = self.uses[storage]
         at = bisect_right(uses, position)
         return uses[at] if at < len(uses) else -1
@@ -67,7 +67,7 @@ class Chains:
 def build_chains(model: Model) -> Chains:
     """Static facts of a step."""
     graph, storages = model.graph, model.graph.storages
-    mortal = [s.kind == "activation" and s.nbytes > 0 for s in storages]
+    transient = [s.kind == "activation" and s.nbytes > 0 for s in storages]
     changed: dict[int, int] = {}
     for op in graph.ops:
         for s in op.mutates:
@@ -87,9 +87,9 @@ def build_chains(model: Model) -> Chains:
         seconds=[cost.seconds for cost in model.profile.ops],
         workspace=[cost.workspace_bytes for cost in model.profile.ops],
         repeats=repeats,
-        inputs=[tuple(s for s in op.reads if mortal[s]) for op in graph.ops],
-        outputs=[tuple(s for s in op.writes if mortal[s]) for op in graph.ops],
-        second_copies=[sum(storages[s].nbytes for s in op.writes if not mortal[s]) for op in graph.ops],
+        inputs=[tuple(s for s in op.reads if transient[s]) for op in graph.ops],
+        outputs=[tuple(s for s in op.writes if transient[s]) for op in graph.ops],
+        second_copies=[sum(storages[s].nbytes for s in op.writes if not transient[s]) for op in graph.ops],
         producer=[s.producer for s in storages],
         last=[max(s.uses, default=s.producer) for s in storages],
         size=[s.nbytes for s in storages],
@@ -117,7 +117,7 @@ def chain_seconds(
         if op in seen:
             continue
         seen.add(op)
-        if not chains.repeats[op] or len(seen) > _LONGEST:
+        if not chains.repeats[op] or len(seen) > LONGEST:
             return inf
         total += weight * chains.seconds[op]
         for source in chains.inputs[op]:

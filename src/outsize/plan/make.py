@@ -9,18 +9,18 @@ from dataclasses import replace
 from ..errors import DiskBudgetError, HostBudgetError, PlanError
 from ..values import Decision, Plan, Profile, Refusal, Schedule, Slack, StepGraph, Storage, Timeline
 from ..values.plan import Reason
-from .check import check
-from .distance import plan_distance
-from .exact import plan_exact
-from .lower import lower_decisions
-from .masks import with_masks
 from .model import Model, build_model
+from .planners.exact import plan_exact
+from .planners.units import plan_units
 from .request import Request
-from .search import plan_search
+from .schedule.check import check
+from .schedule.lower import lower_decisions
+from .schedule.masks import with_masks
+from .schedule.simulate import simulate, tier_peaks
+from .search.search import plan_search
 from .settings import PlanSettings
-from .simulate import simulate, tier_peaks
-from .slackplan import plan_slack
-from .units import plan_units
+from .swaps.distance import plan_distance
+from .swaps.slack import plan_slack
 
 PLANNERS: dict[str, Callable[[Model, Request], list[Decision]]] = {
     "search": plan_search,
