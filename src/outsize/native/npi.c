@@ -12,7 +12,8 @@ enum { /* words of the block, in order; programs/npi/compiled.py writes them by 
     PRIMITIVE_WIDTH, MAX_STEPS, MAX_DEPTH, POINTERS, VALUES, STATES, ACTIONS, SLOTS, PROGRAMS, /* in */
     STEPS, ERROR, EXECUTION, DETAIL_A, DETAIL_B, DEEPEST, WORDS /* out */
 };
-enum { READ, WRITE, TEST, RIGHT, LEFT, AT_END, AT_START, BEFORE, MEETS, GOTO, COPY, MIDDLE, SEEK, CALL, TAIL, RETURN };
+enum { READ, WRITE, TEST, RIGHT, LEFT, AT_END, AT_START, BEFORE, MEETS, GOTO, COPY, MIDDLE, SEEK, CALL, TAIL, RETURN,
+       COMPUTE };
 enum { FINE, OFF_TAPE, OUTSIDE, TOO_LONG, TOO_DEEP, NO_ANSWER, NO_MEMORY, INTERRUPTED, UNSOUND };
 enum { MOST_OPERANDS = 56 };
 enum { CALL_EVERY = (1 << 22) - 1 }; /* steps between looks at Ctrl-C: about 0.1 s */
@@ -98,10 +99,23 @@ static int64_t *cell(machine *m, const pointer *p) {
     return (int64_t *)m->w[CELLS] + ((int64_t *)m->w[OFFSET])[p->tape] + p->position;
 }
 
-static int enter(machine *m, header **frame, int32_t program, const int32_t *operands, int count, int tail) {
+static int64_t *values_of(machine *m, header *f) { return registers(f) + m->w[POINTERS]; }
+
+/* A new value register; there is room for as many as `sound.py` found that calls use. */
+static int keep(machine *m, header *f, int64_t datum) {
+    if (f->values >= m->w[VALUES]) return fail(m, UNSOUND, f->program, f->values);
+    values_of(m, f)[f->values++] = datum;
+    return FINE;
+}
+
+/* A call: `count` pointers and then `passed` values become the callee's first registers. */
+static int enter(machine *m, header **frame, int32_t program, const int32_t *operands, int count, int passed, int tail) {
     header *f = *frame;
-    int64_t rows[MOST_OPERANDS];
-    if (program < 0 || program >= m->w[PROGRAMS] || count > m->w[POINTERS]) return fail(m, UNSOUND, program, count);
+    int64_t rows[MOST_OPERANDS], given[MOST_OPERANDS];
+    if (program < 0 || program >= m->w[PROGRAMS] || count > m->w[POINTERS] || passed < 0 || passed > m->w[VALUES] ||
+        !names(operands, count, f->pointers) || !names(operands + count, passed, f->values))
+        return fail(m, UNSOUND, program, count);
+    for (int i = 0; i < passed; i++) given[i] = values_of(m, f)[operands[count + i]];
     for (int i = 0; i < count; i++) rows[i] = registers(f)[operands[i]];
     if (tail) { /* keep the frame's own pointers that are passed on, moved down to its base */
         pointer kept[MOST_OPERANDS];
@@ -118,8 +132,9 @@ static int enter(machine *m, header **frame, int32_t program, const int32_t *ope
         f = *frame = frame_at(m, m->depth);
         f->base = m->top;
     }
-    f->program = program, f->state = -1, f->pointers = count, f->values = 0;
+    f->program = program, f->state = -1, f->pointers = count, f->values = passed;
     memcpy(registers(f), rows, (size_t)count * sizeof *rows);
+    memcpy(values_of(m, f), given, (size_t)passed * sizeof *given);
     return FINE;
 }
 
@@ -128,10 +143,10 @@ static int act(machine *m, header **frame, const int32_t *op, int *seen) {
     header *f = *frame;
     int32_t verb = op[0], slot = op[1], program = op[2], count = op[3];
     const int32_t *operands = op + 4;
-    int64_t *r = registers(f), *values = r + m->w[POINTERS], datum, *target;
+    int64_t *r = registers(f), *values = values_of(m, f), datum, *target;
     if (count < 0 || count > MOST_OPERANDS || count > m->w[OP_WIDTH] - 4) return fail(m, UNSOUND, verb, count);
     /* Of these the first operand alone, or none, is a pointer; of the others all are. */
-    int pointers = verb == TEST ? 0 : verb == WRITE || verb == SEEK ? count > 0 : count;
+    int pointers = verb == TEST || verb >= CALL ? 0 : verb == WRITE || verb == SEEK ? count > 0 : count;
     int least = verb == WRITE ? 1 : verb == SEEK || (verb >= BEFORE && verb <= GOTO) || verb == MIDDLE ? 2
               : verb == AT_END || verb == AT_START || verb == COPY ? 1 : 0;
     if (count < least || !names(operands, pointers, f->pointers)) return fail(m, UNSOUND, verb, count);
@@ -143,8 +158,7 @@ static int act(machine *m, header **frame, const int32_t *op, int *seen) {
     case READ:
         for (int i = 0; i < count; i++) {
             if ((target = cell(m, &m->pointers[r[operands[i]]])) == NULL) return OFF_TAPE;
-            if (f->values >= m->w[VALUES]) return fail(m, UNSOUND, verb, f->values);
-            values[f->values++] = *target;
+            if (keep(m, f, *target)) return UNSOUND;
         }
         return FINE;
     case WRITE:
@@ -180,13 +194,20 @@ static int act(machine *m, header **frame, const int32_t *op, int *seen) {
         return FINE;
     }
     case CALL:
-    case TAIL: return enter(m, frame, program, operands, count, verb == TAIL);
-    case RETURN: /* its observation is in `program` */
+    case TAIL:
+        if (slot < 0 || slot > count) return fail(m, UNSOUND, verb, slot);
+        return enter(m, frame, program, operands, slot, count - slot, verb == TAIL);
+    case COMPUTE:
+        if (answer(m, slot, operands, count, f, &datum)) return OUTSIDE;
+        return keep(m, f, datum);
+    case RETURN: /* its observation is in `program`, the value that it returns is its operand */
+        if (count > 1 || !names(operands, count, f->values)) return fail(m, UNSOUND, verb, count);
+        datum = count ? values[operands[0]] : 0;
         m->top = f->base;
         *seen = program;
         m->depth--;
-        *frame = m->depth >= 0 ? frame_at(m, m->depth) : NULL;
-        return FINE;
+        *frame = f = m->depth >= 0 ? frame_at(m, m->depth) : NULL;
+        return count && f != NULL ? keep(m, f, datum) : FINE;
     default: return fail(m, UNSOUND, verb, count);
     }
 }

@@ -220,7 +220,7 @@ def rows_machine(template: npi.Template) -> Machine:
             if last >= 0:
                 follow[last][seen] = states[path]
             last = states[path]
-    start = [states[p, 0] for p in programs]
+    start = [states.get((p, 0), -1) for p in programs]  # -1: no values lead to a call of it
     arrays = (np.array(a, dtype=np.int32) for a in (start, act, follow))
     tables = Tables(programs, tuple(actions), *arrays)
     slots = {name: _caller(site) for name, site in template.sites.items()}

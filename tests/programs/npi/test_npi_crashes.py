@@ -102,7 +102,7 @@ def test_a_call_of_hundreds_of_actions_is_tabulated(monkeypatch):
     controller = Controller(template.vocabulary)
     row = max(template.closure.rows, key=lambda row: len(row.steps))
     assert len(row.steps) > 300
-    monkeypatch.setattr(tables, "_forest", lambda _: {"main": chain(row)})
+    monkeypatch.setattr(tables, "forest", lambda _: {"main": chain(row)})
     assert compile_tables(controller).walk(row) == [step.action for step in row.steps]
 
 

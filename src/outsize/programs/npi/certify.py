@@ -220,6 +220,7 @@ def ends_of(
             Layout(tapes=tuple(tapes)),
             truths,  # type: ignore[arg-type]
             outputs,
+            template.flow(tapes),
         )
 
     anyhow = prove([0] * template.arities[template.name])

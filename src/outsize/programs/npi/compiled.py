@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import NpiError
 from ...native import available, kernels
-from .calls import COPY, Action
+from .calls import COPY, RETURNS, Action
 from .machine import Limits, Stats
 from .memory import Memory
 from .primitive import Primitive
@@ -26,8 +26,7 @@ __all__ = ["Compiled", "can_compile"]
 
 #: Positions match the enum in npi.c.
 _VERBS = ("read", "write", "test", "right", "left", "at end", "at start", "before", "meets", "goto", "copy", "middle",
-          "seek", "call", "tail", "return")  # fmt: skip
-_RETURNS = {"return": 0, "return no": 1, "return yes": 2}
+          "seek", "call", "tail", "return", "compute")  # fmt: skip
 _OUT = 22  # first word of the block that the machine writes
 _WORDS = 28
 _MOST_OPERANDS = 56
@@ -83,8 +82,9 @@ class Compiled:
         for row, (key, operands, slot) in zip(ops, actions):
             verb, _, called = key.partition(" ")
             verb = verb if verb in ("call", "tail", "return") else key
-            program = self.tables.programs.index(called) if verb in ("call", "tail") else _RETURNS.get(key, 0)
-            index = self.names.index(slot) if slot else 0
+            program = self.tables.programs.index(called) if verb in ("call", "tail") else RETURNS.get(key, 0)
+            # A call has no slot; how many of its operands are pointers stands there.
+            index = self.names.index(slot) if slot else sum(o[0] == "p" for o in operands)
             row[: 4 + len(operands)] = [
                 _VERBS.index(verb),
                 index,

@@ -116,12 +116,20 @@ class Memory:
             self.read_count[who] = 0
         for register in registers:
             cell, tape = self._cell(who, register)
-            k = self.read_count[who]
-            if k.max() >= self.values.shape[1]:
-                self._widen_values()
-            self.values[who, k], self.origin[who, k] = self.cells[cell], tape
-            self.read_count[who] = k + 1
+            self.keep(who, self.cells[cell], tape)
         return 0
+
+    def keep(self, who: np.ndarray, data: np.ndarray, origin: np.ndarray | int) -> int:
+        """A new value register, of values read from (or computed from what was read from) tapes `origin`."""
+        k = self.read_count[who]
+        if k.max(initial=0) >= self.values.shape[1]:
+            self._widen_values()
+        self.values[who, k], self.origin[who, k] = data, origin
+        self.read_count[who] = k + 1
+        return 0
+
+    def compute(self, who: np.ndarray, values: list[int], data: np.ndarray) -> int:
+        return self.keep(who, data, self.origin[who, values[0]] if values else 0)
 
     def write(self, who: np.ndarray, register: int, data: np.ndarray) -> int:
         self.cells[self._cell(who, register)[0]] = data
@@ -154,8 +162,11 @@ class Memory:
         self.top[who], self.used[who] = new + 1, k + 1
         return 0
 
-    def enter(self, who: np.ndarray, program: int, registers: list[int], push: bool) -> int:
+    def enter(
+        self, who: np.ndarray, program: int, registers: list[int], values: list[int], push: bool
+    ) -> int:
         rows = self.registers[who[:, None], registers]
+        passed, origin = (a[who[:, None], values] for a in (self.values, self.origin))
         if push:
             self._push(who)
             base = self.top[who]
@@ -176,8 +187,11 @@ class Memory:
             program,
             base,
             len(registers),
-            0,
+            len(values),
         )
+        while len(values) > self.values.shape[1]:
+            self._widen_values()
+        self.values[who, : len(values)], self.origin[who, : len(values)] = passed, origin
         self.state[who] = self.fresh
         return 0
 
@@ -191,15 +205,19 @@ class Memory:
         self.depth[who] = depth + 1
         self.deepest = max(self.deepest, top + 2)
 
-    def pop(self, who: np.ndarray, answer: int) -> int:
+    def pop(self, who: np.ndarray, answer: int, values: list[int]) -> int:
+        passed = [(self.values[who, v], self.origin[who, v]) for v in values]
         self.top[who] = self.base[who]
         self.depth[who] -= 1
         depth = self.depth[who]
         if (depth < 0).any():
             self.ended = True
+            passed = [(v[depth >= 0], o[depth >= 0]) for v, o in passed]
             who, depth = who[depth >= 0], depth[depth >= 0]
         for stack, current in zip(self._stack, self._frame_arrays()):
             current[who] = stack[who, depth]
+        for value, tape in passed:
+            self.keep(who, value, tape)
         return answer
 
     def _widen_values(self) -> None:
