@@ -80,7 +80,7 @@ class Names:
 
 def builtins_of(function: FunctionType) -> dict[str, Any]:
     """The builtins that a function was made with, which are what it looks up."""
-    found: dict[str, Any] = function.__builtins__
+    found: dict[str, Any] = function.__builtins__  # type: ignore[attr-defined]
     return found
 
 
