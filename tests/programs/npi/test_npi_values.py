@@ -304,3 +304,30 @@ def test_the_notebook_goes_from_a_trace_to_a_certificate_to_a_swap(capsys):
     assert "test better(v1, v0); [yes]" in said
     assert "so the model equals best_of on inputs of every length" in said
     assert said.rstrip().splitlines()[-1].endswith(": 3")
+
+
+def jumps_in_else(p, q):
+    """A `break` and a `continue` after a loop that was not left belong to the loop around it."""
+    total = 0
+    while not p.at_end():
+        r = p.copy()
+        p.move(1)
+        n = 2
+        while n > 0:
+            if r.at_end() or r.read() == 3:
+                break
+            r.move(1)
+            n -= 1
+        else:
+            total = (total + 1) % 10
+            if total > 3:
+                break
+            continue
+        total = (total + 2) % 10
+    q.write(total)
+
+
+def test_jumps_in_the_else_of_a_loop_are_those_of_the_loop_around():
+    _, model, certificate = learn(jumps_in_else, [tapes([3, 1, 4, 1], [0] * 8)])
+    assert certificate.holds, certificate.not_proved
+    agrees(jumps_in_else, model, random_tapes(12))

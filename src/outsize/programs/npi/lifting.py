@@ -167,8 +167,8 @@ class _Lifter:
                 s, before = self._plain(s)
                 done += before
                 if self._takes_along(s, live):
-                    return [*done, _again(self._loop(s, self._goto(rest, after, loop, s)))]
-                call = self._loop(s, _Next([], frozenset(), end=True))
+                    return [*done, _again(self._loop(s, self._goto(rest, after, loop, s), loop))]
+                call = self._loop(s, _Next([], frozenset(), end=True), loop)
                 done.append(_again(call) if last else ast.copy_location(ast.Expr(call), s))
             elif isinstance(s, ast.If | ast.Match):
                 if self._inside(s, live, loop.exits):
@@ -180,7 +180,7 @@ class _Lifter:
                     block[:] = self._block(block, after if last else _Next([], live), loop)
                 done.append(s)
             elif isinstance(s, ast.For):
-                done.append(self._unrolled(s, live))
+                done.append(self._unrolled(s, live, loop))
             elif isinstance(s, ast.Break) and loop.leave is not None:
                 return [*done, *copy.deepcopy(loop.leave), ast.copy_location(ast.Return(None), s)]
             elif isinstance(s, ast.Continue) and loop.again is not None:
@@ -189,7 +189,7 @@ class _Lifter:
                 done.append(s)
         return [*done, *copy.deepcopy(after.code)]
 
-    def _unrolled(self, s: ast.For, live: Names) -> ast.For:
+    def _unrolled(self, s: ast.For, live: Names, outer: _Loop) -> ast.For:
         """A `for` over a tuple or a range: done as it stands, its statements one after the other."""
         if self._inside(s, live, Exits()):
             raise NpiError(
@@ -197,10 +197,12 @@ class _Lifter:
                 "behind; move it to a function of its own"
             )
         s.body = self._block(s.body, _Next([], live | loads(s)), _Loop())
+        s.orelse = self._block(s.orelse, _Next([], live), outer)
         return s
 
     def _takes_along(self, loop: ast.stmt, live: Names) -> bool:
-        leaves = any(isinstance(n, ast.Return) for n in ast.walk(loop))
+        assert isinstance(loop, ast.While | ast.For)
+        leaves = any(isinstance(n, ast.Return) for n in ast.walk(loop)) or _jumps(loop.orelse)
         return leaves or bool(live & set(stores([loop])))
 
     def _branches(self, s: ast.stmt) -> Iterator[list[ast.stmt]]:
@@ -244,19 +246,19 @@ class _Lifter:
             self._add(name, live, at).body = self._block(rest, after, loop)
         return _Next(code, live, end=after.end and not code)
 
-    def _loop(self, s: ast.While, after: _Next) -> ast.Call:
-        """Make the loop's function; what is returned is the call of its first round."""
+    def _loop(self, s: ast.While, after: _Next, outer: _Loop) -> ast.Call:
+        """Make the loop's function; what is returned is the call of its first round. Jumps in its `else` are `outer`'s."""
         self.loops += 1
         name = f"{self.name}_while{self.loops}"
         around = ast.While(s.test, s.body, s.orelse)
-        live = live_in([around], after.live, Exits())
+        live = live_in([around], after.live, outer.exits)
         changed = live & set(stores([s]))
         call = self._call(name, live, changed, s)
         again: list[ast.stmt] = [_again(call)]
         helper = self._add(name, live, s)
         exits = Exits(leave=after.live, again=live)
         body = self._block(s.body, _Next(again, live), _Loop(after.code, again, exits))
-        otherwise = self._block(s.orelse, after, _Loop())
+        otherwise = self._block(s.orelse, after, outer)
         helper.body = [ast.copy_location(ast.If(s.test, body, otherwise), s)]
         return copy.deepcopy(call)
 
@@ -316,6 +318,19 @@ class _Lifter:
         ast.fix_missing_locations(ast.copy_location(helper, at))
         self.helpers.append(helper)
         return helper
+
+
+def _jumps(body: Sequence[ast.stmt]) -> bool:
+    """Whether statements hold a `break` or `continue` of the loop around them."""
+    for s in body:
+        if isinstance(s, ast.Break | ast.Continue):
+            return True
+        inner = [s.orelse] if isinstance(s, ast.For | ast.While) else []
+        inner += [s.body, s.orelse] if isinstance(s, ast.If) else []
+        inner += [case.body for case in s.cases] if isinstance(s, ast.Match) else []
+        if any(map(_jumps, inner)):
+            return True
+    return False
 
 
 def _again(call: ast.Call) -> ast.Return:
