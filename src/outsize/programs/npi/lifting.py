@@ -247,7 +247,7 @@ class _Lifter:
         return _Next(code, live, end=after.end and not code)
 
     def _loop(self, s: ast.While, after: _Next, outer: _Loop) -> ast.Call:
-        """Make the loop's function; what is returned is the call of its first round. Jumps in its `else` are `outer`'s."""
+        """Make the loop's function; returns the call of its first round. Jumps in its `else` are `outer`'s."""
         self.loops += 1
         name = f"{self.name}_while{self.loops}"
         around = ast.While(s.test, s.body, s.orelse)
