@@ -14,8 +14,8 @@ enum { /* words of the block, in order; programs/npi/compiled.py writes them by 
 };
 enum { READ, WRITE, TEST, RIGHT, LEFT, AT_END, AT_START, BEFORE, MEETS, GOTO, COPY, MIDDLE, SEEK, CALL, TAIL, RETURN,
        COMPUTE };
-enum { FINE, OFF_TAPE, OUTSIDE, TOO_LONG, TOO_DEEP, NO_ANSWER, NO_MEMORY, INTERRUPTED, UNSOUND };
-enum { MOST_OPERANDS = 56 };
+enum { FINE, OFF_TAPE, OUTSIDE, TOO_LONG, TOO_DEEP, NO_ANSWER, NO_MEMORY, INTERRUPTED, UNSOUND, OFF_CELLS };
+enum { MOST_OPERANDS = 250 };
 enum { CALL_EVERY = (1 << 22) - 1 }; /* steps between looks at Ctrl-C: about 0.1 s */
 
 typedef struct { int64_t tape, position; } pointer;
@@ -60,8 +60,26 @@ static int names(const int32_t *operands, int count, int32_t known) {
     return 1;
 }
 
-/* A primitive's answer from its table. Row: number of inputs (-1: the value itself), table, its length, then per input:
- * low, size, ranks, stride. */
+/* A value's rank in an input's domain, or -1. Input: low, size, ranks, stride; where the domain is too wide for an array
+ * of ranks, the size is minus the number of its values and `ranks` are these themselves, ascending. */
+static int64_t rank_of(const int64_t *input, int64_t value) {
+    if (input[1] < 0) {
+        const int64_t *values = (const int64_t *)input[2];
+        int64_t low = 0, high = -input[1];
+        while (low < high) {
+            int64_t middle = (low + high) / 2;
+            if (values[middle] < value) low = middle + 1;
+            else high = middle;
+        }
+        return low < -input[1] && values[low] == value ? low : -1;
+    }
+    /* Unsigned, so that a distance of more than 63 bits is large and not an overflow. */
+    uint64_t offset = (uint64_t)value - (uint64_t)input[0];
+    return offset < (uint64_t)input[1] ? ((const int32_t *)input[2])[offset] : -1;
+}
+
+/* A primitive's answer from its table. Row: number of inputs (-1: the value itself), table, its length, then the inputs
+ * (see `rank_of`). */
 static int answer(machine *m, int32_t slot, const int32_t *operands, int count, header *f, int64_t *out) {
     const int64_t *values = registers(f) + m->w[POINTERS];
     if (slot < 0 || slot >= m->w[SLOTS] || count < 0 || !names(operands, count, f->values))
@@ -72,10 +90,7 @@ static int answer(machine *m, int32_t slot, const int32_t *operands, int count, 
     int64_t index = 0;
     for (int i = 0; i < count; i++) {
         const int64_t *input = row + 3 + 4 * i;
-        /* Unsigned, so that a distance of more than 63 bits is large and not an overflow. */
-        uint64_t offset = (uint64_t)values[operands[i]] - (uint64_t)input[0];
-        if (offset >= (uint64_t)input[1]) return fail(m, OUTSIDE, slot, values[operands[i]]);
-        int32_t rank = ((const int32_t *)input[2])[offset];
+        int64_t rank = rank_of(input, values[operands[i]]);
         if (rank < 0) return fail(m, OUTSIDE, slot, values[operands[i]]);
         index += rank * input[3];
     }
@@ -93,7 +108,7 @@ static int place(machine *m, pointer *p, int64_t position) {
 
 static int64_t *cell(machine *m, const pointer *p) {
     if (p->position < 0 || p->position >= ((int64_t *)m->w[LENGTH])[p->tape]) {
-        fail(m, OFF_TAPE, p->position, ((int64_t *)m->w[LENGTH])[p->tape] - 1);
+        fail(m, OFF_CELLS, p->position, ((int64_t *)m->w[LENGTH])[p->tape] - 1);
         return NULL;
     }
     return (int64_t *)m->w[CELLS] + ((int64_t *)m->w[OFFSET])[p->tape] + p->position;

@@ -18,10 +18,13 @@ __all__ = [
     "OBSERVATIONS",
     "RETURNS",
     "Action",
+    "Places",
     "Row",
     "Step",
     "fold",
     "observation",
+    "tail_calls",
+    "tailed",
     "valued",
 ]
 
@@ -84,12 +87,16 @@ def valued(rows: Sequence[Row]) -> set[str]:
 
 _TUPLED = {"read", "right", "left"}
 
+#: Places in programs: a program, and what was observed in it up to there.
+Places = frozenset[tuple[str, tuple[int, ...]]]
+
 
 def fold(steps: Sequence[Step], passes_on: bool = False) -> tuple[Step, ...]:
-    """Normalise a call's log (claim 5) and mark its tail call.
+    """Normalise a call's log (claim 5).
 
-    Neighbouring reads, and neighbouring moves in one direction, become one action on a tuple of pointers. A
-    call whose answer is returned at once becomes a `tail` call, which the machine runs in the caller's frame.
+    Neighbouring reads, and neighbouring moves in one direction, become one action on a tuple of pointers. A last call
+    whose value, or whose end, is returned at once becomes a `tail` call, which the machine runs in the caller's frame. Of
+    a call that answers yes or no, other ways through the program decide: see `tail_calls`.
 
     Args:
         steps: the log.
@@ -103,11 +110,32 @@ def fold(steps: Sequence[Step], passes_on: bool = False) -> tuple[Step, ...]:
         else:
             out.append(step)
     called = len(out) > 1 and out[-2].action.key.startswith("call ")
-    if called and (passes_on or _returns(out[-1]) == out[-1].seen):
-        call = out[-2].action
-        out[-2:] = [Step(out[-2].seen, call._replace(key="tail " + call.key.removeprefix("call ")))]
+    if called and (passes_on or (out[-1].action.key == "return" and out[-1].seen == NOTHING)):
+        out[-2:] = [_tail(out[-2])]
     return tuple(out)
 
 
-def _returns(step: Step) -> int:
-    return RETURNS.get(step.action.key, -1) if step.action.key != "return value" else -1
+def _tail(step: Step) -> Step:
+    call = step.action
+    return Step(step.seen, call._replace(key="tail " + call.key.removeprefix("call ")))
+
+
+def tail_calls(rows: Sequence[Row]) -> Places:
+    """The calls after which every way through the program returns what the call answered."""
+    found: dict[tuple[str, tuple[int, ...]], bool] = {}
+    for row in rows:
+        seen: tuple[int, ...] = ()
+        for i, step in enumerate(row.steps):
+            seen += (step.seen,)
+            if step.action.key.startswith("call "):
+                last = row.steps[i + 1]
+                passes = RETURNS.get(last.action.key) == last.seen and last.action.key != "return value"
+                found[row.program, seen] = found.get((row.program, seen), True) and passes
+    return frozenset(place for place, passes in found.items() if passes)
+
+
+def tailed(row: Row, places: Places) -> Row:
+    """A row whose last call is a `tail` call if it stands at one of the places."""
+    if len(row.steps) < 2 or (row.program, tuple(s.seen for s in row.steps[:-1])) not in places:
+        return row
+    return Row(row.program, (*row.steps[:-2], _tail(row.steps[-2])))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, final
 
 from ...errors import NpiError
-from .calls import Action, Row
+from .calls import Action, Row, tail_calls, tailed
 from .returns import Reconsider
 from .session import Outcome, Probe, Session
 from .slots import Slots
@@ -121,6 +121,7 @@ class Explorer(Session):
 def close(linker: Linker, slots: Slots) -> Closure:
     """The verification set of a program, to a fixed point over functions and over what they return."""
     returns: dict[str, set[Outcome]] = {}
+    linker.tails = frozenset()
     while True:
         before = {name: set(found) for name, found in returns.items()}
         closure = _sweep(linker, slots, returns)
@@ -129,7 +130,9 @@ def close(linker: Linker, slots: Slots) -> Closure:
                 raise NpiError(
                     f"no path through {', '.join(endless)} ever returns: give the recursion an end"
                 )
-            return closure
+            linker.tails = tail_calls(closure.rows)
+            rows = tuple(dict.fromkeys(tailed(row, linker.tails) for row in closure.rows))
+            return Closure(rows=rows, prefixes=_prefixes(rows))
 
 
 def _sweep(linker: Linker, slots: Slots, returns: dict[str, set[Outcome]]) -> Closure:

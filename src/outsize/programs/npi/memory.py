@@ -91,7 +91,7 @@ class Memory:
         row = self.registers[who, register]
         bad = (position < -1) | (position > self.length[self.tape[who, row]])
         if bad.any():
-            self._off(position[bad][0], int(self.length[self.tape[who, row]][bad][0]))
+            self._off(who[bad], position[bad], -1, self.length[self.tape[who, row]][bad])
         self.position[who, row] = position
         return 0
 
@@ -105,11 +105,13 @@ class Memory:
         tape, position = self.tape[who, row], self.position[who, row]
         bad = (position < 0) | (position >= self.length[tape])
         if bad.any():
-            self._off(position[bad][0], int(self.length[tape][bad][0]) - 1)
+            self._off(who[bad], position[bad], 0, self.length[tape][bad] - 1)
         return self.offset[tape] + position, tape
 
-    def _off(self, position: int, high: int) -> None:
-        raise NpiError(f"an execution goes to position {position}, off a tape whose last one here is {high}")
+    def _off(self, who: np.ndarray, position: np.ndarray, low: int, high: np.ndarray) -> None:
+        """The error of the first execution that goes astray, in the words of a plain pointer."""
+        which = f" (execution {who[0]})" if len(self.program) > 1 else ""
+        raise NpiError(f"position {position[0]} is off the tape: {low}..{high[0]} are allowed here{which}")
 
     def read(self, who: np.ndarray, registers: list[int], flat: bool) -> int:
         if flat:
@@ -151,7 +153,7 @@ class Memory:
             position = (position + self.positions(who, other)) // 2
             length = self.length[self.tape[who, row]]
             if (bad := position > length).any():
-                self._off(position[bad][0], int(length[bad][0]))
+                self._off(who[bad], position[bad], -1, length[bad])
         if new.max() >= self.tape.shape[1]:
             self.tape, self.position = (_widened(a, 1) for a in (self.tape, self.position))
         if k.max() >= self.registers.shape[1]:

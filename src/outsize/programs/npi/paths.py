@@ -69,6 +69,8 @@ class Path:
     row: Row
     tests: list[Test] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
+    #: Values moved unchanged: the tapes that each was read from (None: it was not), and those it is written to.
+    moved: list[tuple[frozenset[int] | None, frozenset[int]]] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     returned: Symbol | None = None
 
@@ -202,6 +204,7 @@ class _Walk:
     def _answer(self, slot: str, v: Sequence[int], written: frozenset[int] | None = None) -> Symbol:
         inputs = tuple(self.values[r] for r in v)
         if slot == COPY:
+            self.path.moved.append((self.read_from[v[0]], written or frozenset()))
             return inputs[0]
         read_from = tuple(self.read_from[r] for r in v)
         self.path.uses.append(Use(slot, inputs, read_from, len(self.path.tests), written))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, final
 
 from ...errors import NpiError
-from .calls import COPY, Action, Row, Step, fold, observation
+from .calls import COPY, Action, Row, Step, fold, observation, tailed
 from .returns import Kind
 from .slots import Site, Slots
 from .source import Linker, Program
@@ -141,7 +141,8 @@ class Session(ABC):
             self.emit(Action("return" if kind == "nothing" else f"return {'yes' if yes else 'no'}"), None)
             outcome = Outcome(kind, yes=yes)
         self.frames.pop()
-        return Row(frame.program, fold(frame.steps, passes_on)), outcome
+        row = Row(frame.program, fold(frame.steps, passes_on))
+        return tailed(row, self.linker.tails), outcome
 
     def result(self, action: Action, outcome: Outcome, none: bool) -> Any:
         """Log a call that came back; what the caller gets."""

@@ -15,6 +15,7 @@ from types import CellType, FunctionType
 from typing import Any, Protocol, final
 
 from ...errors import NpiError
+from .calls import Places
 from .language import check_program, passable
 from .lifting import AGAIN, KEEP, Unset, compile_bodies, lift
 from .names import Names, builtins_of, digest
@@ -67,6 +68,7 @@ class Linker:
         self.parameters: dict[str, tuple[str, ...]] = {}
         self.places: dict[str, str] = {}
         self.returns = Returns()
+        self.tails: Places = frozenset()  # known when all ways through the program are
         self.kinds: dict[str, str] = {}
         self._loops: set[FunctionType] = set()
         self._names: dict[FunctionType, str] = {}

@@ -16,7 +16,7 @@ import numpy as np
 
 from .value import BINARY, Expr
 
-__all__ = ["Base", "Domain", "Node", "Symbol", "Test", "bases", "feasible", "gap", "image"]
+__all__ = ["Base", "Domain", "Node", "Symbol", "Test", "bases", "feasible", "gap", "image", "unanswered"]
 
 #: Values that a base may take, ascending; None: any integer.
 Domain = tuple[int, ...] | None
@@ -196,7 +196,7 @@ def _each(
     for i, row in enumerate(zip(*columns)):
         try:
             values.append(int(function(*row)))
-        except (ArithmeticError, ValueError, IndexError, KeyError):
+        except Exception:  # the program itself fails on this input, whatever it raises
             values.append(0)
             ok[i] = False
     small = all(-(1 << 62) < v < 1 << 62 for v in values)
@@ -240,3 +240,19 @@ def gap(meaning: Meaning, new: Symbol, old: Symbol, tests: Sequence[Test]) -> tu
     change, fine = np.broadcast_arrays(x - y, grid.mask & ok & good)
     found = change[fine] if change.shape == fine.shape else np.zeros(0)
     return (int(found.min()), int(found.max())) if found.size else None
+
+
+def unanswered(meaning: Meaning, node: Node, tests: Sequence[Test]) -> set[tuple[int, ...]] | None:
+    """Inputs that a site is given and that its expression has no answer to; None where there is no telling."""
+    meaning = _narrowed(meaning, tests)
+    if not _finite(meaning, [*bases(node)]):
+        return None
+    grid = _Grid(meaning, [node], tests)
+    given = [grid.at(s) for s in node.inputs]
+    _, ok = grid.at(node)
+    asked, answered, *values = np.broadcast_arrays(grid.mask, ok, *(v for v, _ in given))
+    for _, fine in given:
+        asked = asked & fine
+    missing = asked & ~answered
+    columns = [v[missing].tolist() for v in values]
+    return set(zip(*columns)) if columns else {()} if missing.any() else set()

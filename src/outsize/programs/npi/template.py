@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from ...errors import NpiError
-from .calls import COPY, Action, Row
+from .calls import COPY, Action, Row, tailed
 from .closure import Closure, check_consistent, close
 from .examples import find_examples, standing
 from .flow import Flow
@@ -261,6 +261,8 @@ def parameterize(traces: Traces) -> Template:
         closure = close(linker, slots)
     except Reconsider:
         return parameterize(_record(linker, traces.examples, traces.digest))
+    recorded = tuple(tuple(tailed(row, linker.tails) for row in rows) for rows in traces.executions)
+    traces = replace(traces, executions=recorded)
     check_consistent(traces.rows + closure.rows)
     arities = {p: linker.arity(p) for p in dict.fromkeys([linker.name, *(r.program for r in closure.rows)])}
     # What can occur if all pointers are on one tape can occur anyhow.
