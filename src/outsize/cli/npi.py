@@ -58,7 +58,9 @@ def run(
 ) -> None:
     """Run a trained template; the result is printed alone on the last line."""
     from ..programs.npi import Limits, shipped
+    from ..programs.npi.library import find
 
+    template = template if weights is not None else find(template).wide or template
     model = shipped(template, weights)
     _print_result(template, model, args, engine, strict, Limits(steps=max_steps, depth=max_depth), as_json)
 
@@ -113,7 +115,11 @@ def _words(args: list[str] | None) -> list[str]:
 
 
 def _text(result: Any) -> str:
-    """Digits stand for themselves; everything else is JSON."""
+    """Digits stand for themselves; everything else is JSON, with integers of any number of digits."""
+    from ..programs.npi.library.entry import spell
+
+    if isinstance(result, list) and all(type(v) is int for v in result):
+        return f"[{', '.join(map(spell, result))}]"
     return result if isinstance(result, str) else json.dumps(result)
 
 

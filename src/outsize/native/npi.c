@@ -12,9 +12,10 @@ enum { /* words of the block, in order; programs/npi/compiled.py writes them by 
     PRIMITIVE_WIDTH, MAX_STEPS, MAX_DEPTH, POINTERS, VALUES, STATES, ACTIONS, SLOTS, PROGRAMS, /* in */
     STEPS, ERROR, EXECUTION, DETAIL_A, DETAIL_B, DEEPEST, WORDS /* out */
 };
-enum { READ, WRITE, TEST, RIGHT, LEFT, AT_END, AT_START, BEFORE, MEETS, GOTO, COPY, MIDDLE, SEEK, CALL, TAIL, RETURN };
-enum { FINE, OFF_TAPE, OUTSIDE, TOO_LONG, TOO_DEEP, NO_ANSWER, NO_MEMORY, INTERRUPTED, UNSOUND };
-enum { MOST_OPERANDS = 56 };
+enum { READ, WRITE, TEST, RIGHT, LEFT, AT_END, AT_START, BEFORE, MEETS, GOTO, COPY, MIDDLE, SEEK, CALL, TAIL, RETURN,
+       COMPUTE };
+enum { FINE, OFF_TAPE, OUTSIDE, TOO_LONG, TOO_DEEP, NO_ANSWER, NO_MEMORY, INTERRUPTED, UNSOUND, OFF_CELLS };
+enum { MOST_OPERANDS = 250 };
 enum { CALL_EVERY = (1 << 22) - 1 }; /* steps between looks at Ctrl-C: about 0.1 s */
 
 typedef struct { int64_t tape, position; } pointer;
@@ -59,8 +60,26 @@ static int names(const int32_t *operands, int count, int32_t known) {
     return 1;
 }
 
-/* A primitive's answer from its table. Row: number of inputs (-1: the value itself), table, its length, then per input:
- * low, size, ranks, stride. */
+/* A value's rank in an input's domain, or -1. Input: low, size, ranks, stride; where the domain is too wide for an array
+ * of ranks, the size is minus the number of its values and `ranks` are these themselves, ascending. */
+static int64_t rank_of(const int64_t *input, int64_t value) {
+    if (input[1] < 0) {
+        const int64_t *values = (const int64_t *)input[2];
+        int64_t low = 0, high = -input[1];
+        while (low < high) {
+            int64_t middle = (low + high) / 2;
+            if (values[middle] < value) low = middle + 1;
+            else high = middle;
+        }
+        return low < -input[1] && values[low] == value ? low : -1;
+    }
+    /* Unsigned, so that a distance of more than 63 bits is large and not an overflow. */
+    uint64_t offset = (uint64_t)value - (uint64_t)input[0];
+    return offset < (uint64_t)input[1] ? ((const int32_t *)input[2])[offset] : -1;
+}
+
+/* A primitive's answer from its table. Row: number of inputs (-1: the value itself), table, its length, then the inputs
+ * (see `rank_of`). */
 static int answer(machine *m, int32_t slot, const int32_t *operands, int count, header *f, int64_t *out) {
     const int64_t *values = registers(f) + m->w[POINTERS];
     if (slot < 0 || slot >= m->w[SLOTS] || count < 0 || !names(operands, count, f->values))
@@ -71,10 +90,7 @@ static int answer(machine *m, int32_t slot, const int32_t *operands, int count, 
     int64_t index = 0;
     for (int i = 0; i < count; i++) {
         const int64_t *input = row + 3 + 4 * i;
-        /* Unsigned, so that a distance of more than 63 bits is large and not an overflow. */
-        uint64_t offset = (uint64_t)values[operands[i]] - (uint64_t)input[0];
-        if (offset >= (uint64_t)input[1]) return fail(m, OUTSIDE, slot, values[operands[i]]);
-        int32_t rank = ((const int32_t *)input[2])[offset];
+        int64_t rank = rank_of(input, values[operands[i]]);
         if (rank < 0) return fail(m, OUTSIDE, slot, values[operands[i]]);
         index += rank * input[3];
     }
@@ -92,16 +108,29 @@ static int place(machine *m, pointer *p, int64_t position) {
 
 static int64_t *cell(machine *m, const pointer *p) {
     if (p->position < 0 || p->position >= ((int64_t *)m->w[LENGTH])[p->tape]) {
-        fail(m, OFF_TAPE, p->position, ((int64_t *)m->w[LENGTH])[p->tape] - 1);
+        fail(m, OFF_CELLS, p->position, ((int64_t *)m->w[LENGTH])[p->tape] - 1);
         return NULL;
     }
     return (int64_t *)m->w[CELLS] + ((int64_t *)m->w[OFFSET])[p->tape] + p->position;
 }
 
-static int enter(machine *m, header **frame, int32_t program, const int32_t *operands, int count, int tail) {
+static int64_t *values_of(machine *m, header *f) { return registers(f) + m->w[POINTERS]; }
+
+/* A new value register; there is room for as many as `sound.py` found that calls use. */
+static int keep(machine *m, header *f, int64_t datum) {
+    if (f->values >= m->w[VALUES]) return fail(m, UNSOUND, f->program, f->values);
+    values_of(m, f)[f->values++] = datum;
+    return FINE;
+}
+
+/* A call: `count` pointers and then `passed` values become the callee's first registers. */
+static int enter(machine *m, header **frame, int32_t program, const int32_t *operands, int count, int passed, int tail) {
     header *f = *frame;
-    int64_t rows[MOST_OPERANDS];
-    if (program < 0 || program >= m->w[PROGRAMS] || count > m->w[POINTERS]) return fail(m, UNSOUND, program, count);
+    int64_t rows[MOST_OPERANDS], given[MOST_OPERANDS];
+    if (program < 0 || program >= m->w[PROGRAMS] || count > m->w[POINTERS] || passed < 0 || passed > m->w[VALUES] ||
+        !names(operands, count, f->pointers) || !names(operands + count, passed, f->values))
+        return fail(m, UNSOUND, program, count);
+    for (int i = 0; i < passed; i++) given[i] = values_of(m, f)[operands[count + i]];
     for (int i = 0; i < count; i++) rows[i] = registers(f)[operands[i]];
     if (tail) { /* keep the frame's own pointers that are passed on, moved down to its base */
         pointer kept[MOST_OPERANDS];
@@ -118,8 +147,9 @@ static int enter(machine *m, header **frame, int32_t program, const int32_t *ope
         f = *frame = frame_at(m, m->depth);
         f->base = m->top;
     }
-    f->program = program, f->state = -1, f->pointers = count, f->values = 0;
+    f->program = program, f->state = -1, f->pointers = count, f->values = passed;
     memcpy(registers(f), rows, (size_t)count * sizeof *rows);
+    memcpy(values_of(m, f), given, (size_t)passed * sizeof *given);
     return FINE;
 }
 
@@ -128,10 +158,10 @@ static int act(machine *m, header **frame, const int32_t *op, int *seen) {
     header *f = *frame;
     int32_t verb = op[0], slot = op[1], program = op[2], count = op[3];
     const int32_t *operands = op + 4;
-    int64_t *r = registers(f), *values = r + m->w[POINTERS], datum, *target;
+    int64_t *r = registers(f), *values = values_of(m, f), datum, *target;
     if (count < 0 || count > MOST_OPERANDS || count > m->w[OP_WIDTH] - 4) return fail(m, UNSOUND, verb, count);
     /* Of these the first operand alone, or none, is a pointer; of the others all are. */
-    int pointers = verb == TEST ? 0 : verb == WRITE || verb == SEEK ? count > 0 : count;
+    int pointers = verb == TEST || verb >= CALL ? 0 : verb == WRITE || verb == SEEK ? count > 0 : count;
     int least = verb == WRITE ? 1 : verb == SEEK || (verb >= BEFORE && verb <= GOTO) || verb == MIDDLE ? 2
               : verb == AT_END || verb == AT_START || verb == COPY ? 1 : 0;
     if (count < least || !names(operands, pointers, f->pointers)) return fail(m, UNSOUND, verb, count);
@@ -143,8 +173,7 @@ static int act(machine *m, header **frame, const int32_t *op, int *seen) {
     case READ:
         for (int i = 0; i < count; i++) {
             if ((target = cell(m, &m->pointers[r[operands[i]]])) == NULL) return OFF_TAPE;
-            if (f->values >= m->w[VALUES]) return fail(m, UNSOUND, verb, f->values);
-            values[f->values++] = *target;
+            if (keep(m, f, *target)) return UNSOUND;
         }
         return FINE;
     case WRITE:
@@ -180,13 +209,20 @@ static int act(machine *m, header **frame, const int32_t *op, int *seen) {
         return FINE;
     }
     case CALL:
-    case TAIL: return enter(m, frame, program, operands, count, verb == TAIL);
-    case RETURN: /* its observation is in `program` */
+    case TAIL:
+        if (slot < 0 || slot > count) return fail(m, UNSOUND, verb, slot);
+        return enter(m, frame, program, operands, slot, count - slot, verb == TAIL);
+    case COMPUTE:
+        if (answer(m, slot, operands, count, f, &datum)) return OUTSIDE;
+        return keep(m, f, datum);
+    case RETURN: /* its observation is in `program`, the value that it returns is its operand */
+        if (count > 1 || !names(operands, count, f->values)) return fail(m, UNSOUND, verb, count);
+        datum = count ? values[operands[0]] : 0;
         m->top = f->base;
         *seen = program;
         m->depth--;
-        *frame = m->depth >= 0 ? frame_at(m, m->depth) : NULL;
-        return FINE;
+        *frame = f = m->depth >= 0 ? frame_at(m, m->depth) : NULL;
+        return count && f != NULL ? keep(m, f, datum) : FINE;
     default: return fail(m, UNSOUND, verb, count);
     }
 }

@@ -189,16 +189,15 @@ class _Writer:
         return "\n".join(self.lines) + "\n"
 
 
-def random_program(seed: int) -> RandomProgram:
-    """The program of a seed."""
+def random_program(seed: int, examples: int = 60) -> RandomProgram:
+    """The program of a seed, with so many examples."""
     source = random.Random(seed)
     text = _Writer(source).program()
     name = f"<random program {seed}>"
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     space: dict[str, Any] = {"__name__": "random_program"}
     exec(compile(text, name, "exec"), space)
-    examples = tuple(_tapes(source, 4) for _ in range(60))
-    return RandomProgram(text, space["main"], examples)
+    return RandomProgram(text, space["main"], tuple(_tapes(source, 4) for _ in range(examples)))
 
 
 def rows_machine(template: npi.Template) -> Machine:
@@ -220,7 +219,7 @@ def rows_machine(template: npi.Template) -> Machine:
             if last >= 0:
                 follow[last][seen] = states[path]
             last = states[path]
-    start = [states[p, 0] for p in programs]
+    start = [states.get((p, 0), -1) for p in programs]  # -1: no values lead to a call of it
     arrays = (np.array(a, dtype=np.int32) for a in (start, act, follow))
     tables = Tables(programs, tuple(actions), *arrays)
     slots = {name: _caller(site) for name, site in template.sites.items()}

@@ -204,7 +204,7 @@ def test_middle_beyond_a_shorter_tape_is_off_it():
     model = npi.train(template)
     assert npi.verify(template, model).holds
     for engine in ENGINES:
-        with pytest.raises(NpiError, match="position 25, off a tape"):
+        with pytest.raises(NpiError, match="position 25 is off the tape"):
             npi.run(model, [at(2, 50)()], engine=engine)
 
 

@@ -57,7 +57,9 @@ def test_list():
     assert [row["name"] for row in rows] == list(LIBRARY)
     assert {"addition", "subtraction", "multiplication", "map", "zip_with", "filter", "fold", "scan", "take_while",
             "bubble_sort", "insertion_sort", "merge_sort", "quick_sort", "binary_search", "topological_sort",
-            "breadth_first_search", "reverse", "match", "merge"} == set(LIBRARY)  # fmt: skip
+            "breadth_first_search", "reverse", "match", "merge", "bubble_sort_integers", "insertion_sort_integers",
+            "merge_sort_integers", "quick_sort_integers", "merge_integers",
+            "binary_search_integers"} == set(LIBRARY)  # fmt: skip
 
 
 def test_trace_says_which_network_answered():
@@ -106,7 +108,7 @@ def test_bad_csv(tmp_path, content, says):
         (("run", "subtraction", "1", "2"), "must not be smaller"),
         (("run", "merge_sort", "[1, 2.5]"), "JSON list of integers"),
         (("run", "merge_sort", "[1,"), "not JSON"),
-        (("run", "merge_sort", "[1, 999]"), "outside of its domain|input"),
+        (("run", "map", "[1, 999]"), "outside of its domain|input"),
         (("run", "binary_search", "[3, 1]", "1"), "ascending"),
         (("run", "topological_sort", "[[1], [0]]"), "cycle"),
         (("run", "topological_sort", "[[5]]"), "a graph is"),
@@ -141,7 +143,9 @@ def test_the_worked_commands_of_the_docs():
 
 def test_the_worked_program_of_the_docs(tmp_path, monkeypatch):
     """From a file, since a loop is lifted from its source."""
-    (tmp_path / "clip_example.py").write_text(re.search(r"```python\n(.+?)```", DOCS, re.DOTALL)[1])
+    (tmp_path / "clip_example.py").write_text(
+        re.search(r"```python\n([^`]+def clip.+?)```", DOCS, re.DOTALL)[1]
+    )
     monkeypatch.syspath_prepend(tmp_path)
     import clip_example
 

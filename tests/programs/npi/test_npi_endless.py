@@ -116,7 +116,7 @@ def test_damaged_controllers_end_or_are_refused_and_never_crash(name):
             except NpiError as error:
                 ways.add(
                     re.sub(
-                        r".*(cannot be carried out|does not leave|off a tape|not ended|frames deep).*",
+                        r".*(cannot be carried out|does not leave|off the tape|not ended|frames deep).*",
                         r"\1",
                         str(error),
                     )

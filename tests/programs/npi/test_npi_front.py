@@ -109,26 +109,9 @@ def helper(p, q):
     q.move(1)
 
 
-def across(p):
-    x = p.read()
-    later(p, x)
-
-
-def later(p, x):
-    p.write(x)
-
-
 def endless(p):
     p.move(1)
     endless(p)
-
-
-def rebinds(p, q):
-    x = p.read()
-    while not p.at_end():
-        q.write(x)
-        x = p.read()
-        p.move(1)
 
 
 def unreached(p):
@@ -142,9 +125,7 @@ def unreached(p):
         (index, ([2], [0, 0, 0]), r"unbounded value.*read at test_npi_front.py:\d+"),
         (by_table, ([2], [0]), "unbounded value"),
         (twice, ([1, 2],), "same pointer twice"),
-        (across, ([1],), "pointer and a value"),
         (endless, ([1],), "off the tape|ever returns"),
-        (rebinds, ([1, 2], [0]), r"assigns \['x'\] again"),
         (unreached, ([1],), "no example reaches"),
         (randomly, ([1],), r"random\.random at line \d+.*function of the values"),
     ],

@@ -106,7 +106,7 @@ def test_a_primitive_outside_of_its_domain(engine):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_leaving_the_tape_is_an_error(engine):
     heads = (npi.Tape([1, 2]).at(), npi.Tape([0]).at())
-    with pytest.raises(NpiError, match="off a tape"):
+    with pytest.raises(NpiError, match="is off the tape"):
         npi.run(npi.shipped("map"), [heads], engine=engine)
 
 

@@ -14,9 +14,9 @@ from .certify import certify as verify
 from .controller import ControllerSettings
 from .fitting import PrimitiveSettings
 from .library import LIBRARY
+from .listing import to_python
 from .machine import Limits, Stats
 from .store import learn, read_pairs, sample_of, shipped, swap, template_of
-from .tables import to_python
 from .tape import Head, Pointer, Tape
 from .template import Template, Traces, parameterize, trace
 from .trained import Trained, run, train

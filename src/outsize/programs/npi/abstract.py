@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from .calls import Action, Row
+from .calls import Action, Row, valued
 from .zones import Zone
 
 __all__ = ["Layout", "Site", "analyse"]
@@ -46,6 +46,7 @@ class Site:
         zone: constraints over `e0…` (caller's entry positions), `n0…` (their tapes' lengths), `p0…` (now).
         tapes: which parameter's tape each register of the caller is on.
         spent: (tape class, values) of cells that held one of these values and were overwritten before the call.
+        row, step: where the call is.
     """
 
     caller: str
@@ -54,12 +55,16 @@ class Site:
     zone: Zone
     tapes: tuple[int, ...]
     spent: tuple[tuple[int, frozenset[int]], ...]
+    row: Row
+    step: int
 
 
 @dataclass
 class _Function:
     arity: int
     rows: list[Row]
+    values: int = 0
+    valued: bool = False
     entry: Zone | None = None
     summary: Zone | None = None
     joins: int = 0
@@ -82,6 +87,12 @@ class Analysis:
         self.functions = {name: _Function(arity, []) for name, arity in arities.items()}
         for row in rows:
             self.functions[row.program].rows.append(row)
+            for _, action in row.steps:
+                if action.key.startswith(("call ", "tail ")):
+                    callee = self.functions[action.key[5:]]
+                    callee.values = sum(o[0] == "v" for o in action.operands)
+        for name in valued(rows):
+            self.functions[name].valued = True
         self.truths, self.outputs = truths, outputs
         entry = self.functions[next(iter(arities))]
         entry.entry = _general(entry.arity)
@@ -156,15 +167,16 @@ class _Walk:
         for i in range(function.arity):
             self.zone.add(f"p{i}")
             self.zone.equal(f"p{i}", f"e{i}")
-        self.values: list[int | None] = []
+        # The pointer register that a value was read through, while that still stands where it stood.
+        self.values: list[int | None] = [None] * function.values
         self.spent: list[tuple[int, frozenset[int]]] = []
 
     def go(self) -> None:
         seen = [s.seen for s in self.row.steps[1:]] + [0]
-        for step, answer in zip(self.row.steps, seen):
+        for i, (step, answer) in enumerate(zip(self.row.steps, seen)):
             verb, _, called = step.action.key.partition(" ")
             if verb in ("call", "tail"):
-                if not self._call(step.action, called):
+                if not self._call(i, step.action, called):
                     return
             elif verb != "return":
                 self._simple(step.action, answer)
@@ -184,6 +196,8 @@ class _Walk:
             case "left" | "right":
                 for x in p:
                     self._move(x, 1 if action.key == "right" else -1)
+            case "compute":
+                self.values.append(None)
             case "write":
                 self._write(p[0], action.slot)
             case "test":
@@ -273,9 +287,9 @@ class _Walk:
             if self._class(r) & tape:
                 self._lost(r)
 
-    def _call(self, action: Action, called: str) -> bool:
+    def _call(self, step: int, action: Action, called: str) -> bool:
         """Pass constraints down and take the summary; False where the callee is not known to return yet."""
-        arguments, callee = list(action.operands), self.a.functions[called]
+        arguments, callee = [o for o in action.operands if o[0] == "p"], self.a.functions[called]
         registers = [int(p[1:]) for p in arguments]
         lengths = [self._length(p) for p in arguments]
         renamed = [f"{kind}{i}" for kind in "en" for i in range(len(arguments))]
@@ -288,7 +302,7 @@ class _Walk:
         self.a.sites.append(
             Site(
                 caller=self.name, callee=called, action=action, zone=self.zone.copy(), tapes=tuple(self.tapes),
-                spent=tuple(self.spent),
+                spent=tuple(self.spent), row=self.row, step=step,
             )
         )  # fmt: skip
         if callee.summary is None:
@@ -307,6 +321,7 @@ class _Walk:
         keep = [n for n in self.zone.names[1:] if n not in before]
         self.zone = self.zone.project(keep, keep)
         self._forget_cells({t for r in registers for t in self._class(r)})
+        self.values += [None] * callee.valued
         return True
 
 

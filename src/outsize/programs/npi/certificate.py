@@ -29,7 +29,7 @@ __all__ = ["REQUIRED_MARGIN", "Certificate", "read_certificate"]
 REQUIRED_MARGIN = 1e-2
 #: A controller's margin over the float32 noise that was measured on the very same decisions.
 REQUIRED_OVER_NOISE = 100.0
-FORMAT = 2
+FORMAT = 3
 #: How far floats of a certificate may be off when it is made again on another machine.
 _TOLERANCE = 0.2
 
@@ -101,6 +101,16 @@ class Certificate:
     def exact(self) -> bool:
         """Whether every primitive was found right on its whole domain."""
         return all(map(right, self.primitives.values()))
+
+    @property
+    def answers(self) -> bool:
+        """Whether the model answers wherever the program does, but for results that no finite domain would hold."""
+        return not any(p["avoidable"] for p in self.primitives.values())
+
+    @property
+    def total(self) -> bool:
+        """Whether no input of the tapes' domains stops the model for want of an answer (off its tapes it stops always)."""
+        return not any(p["stops"] for p in self.primitives.values())
 
     @property
     def bounded(self) -> bool:
@@ -196,21 +206,28 @@ def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
 
 
+#: A primitive's fields beside its check: hash; inputs of its domain without an answer; whether it answers others than
+#: the program's; which of those without an answer can occur, in words; whether a wider domain or a test would do.
+_OWN = {"weights": str, "refused": int, "wider": bool, "stops": str, "avoidable": bool}
+
+
 def _certificate(raw: dict[str, Any]) -> Certificate:
     raw["check"] = _typed(ControllerCheck, raw["check"])
     raw["termination"] = _typed(Termination, raw["termination"])
     raw["guard"] = _typed(Guard, raw["guard"])
     for primitive in raw["primitives"].values():
-        known = {k: v for k, v in primitive.items() if k not in ("weights", "refused", "wider")}
+        known = {k: v for k, v in primitive.items() if k not in _OWN}
         _typed(PrimitiveCheck, known)
-        own = [type(primitive[k]) for k in ("weights", "refused", "wider")]
-        if own != [str, int, bool]:
+        if any(type(primitive[k]) is not kind for k, kind in _OWN.items()):
             raise TypeError("a primitive's fields")
     layouts = raw["layouts"]
     raw["layouts"] = None if layouts is None else tuple(tuple(x) for x in layouts)
     certificate: Certificate = _typed(Certificate, raw)
     if certificate.holds and not (
-        certificate.controlled and certificate.exact and certificate.termination.proved
+        certificate.controlled
+        and certificate.exact
+        and certificate.termination.proved
+        and certificate.answers
     ):
         raise ValueError("it claims to hold, and what it says was found does not")
     return certificate

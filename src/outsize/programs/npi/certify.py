@@ -23,6 +23,7 @@ from .controller import check_controller
 from .fitting import PrimitiveCheck, check_primitive, error_bound, held_out
 from .guard import Guard, Sample, compare
 from .primitive import Primitive
+from .refusals import Refusal, refusals
 from .rounding import plain_arithmetic
 from .slots import UNDEFINED, Site
 from .template import Template
@@ -58,10 +59,15 @@ def certify(template: Template, trained: Trained, *, sample: Sample | None = Non
             trained.tables.walk(row) == [s.action for s in row.steps] for row in rows
         )
         data = {slot: site.pairs(_DOMAIN_LIMIT) for slot, site in template.sites.items()}
+        anyhow = template.flow([0] * template.arities[template.name])
+        refused = refusals(
+            anyhow, template.sites, {s: pairs for s, (pairs, _) in data.items()}, template.layouts
+        )
         primitives = {
             slot: {
                 **_primitive(trained.primitives[slot], *pairs),
                 "wider": _wider(template.sites[slot], trained.primitives[slot]),
+                **_stops(refused.get(slot)),
             }
             for slot, pairs in data.items()
         }
@@ -125,6 +131,13 @@ def _primitive(model: Primitive, data: Pairs, whole: bool) -> dict[str, Any]:
     refused = list(data.values()).count(UNDEFINED)
     known = _exhaustive(model, data) if whole else _statistical(model, data)
     return {"weights": model.fingerprint(), "refused": refused, **asdict(known)}
+
+
+def _stops(refusal: Refusal | None) -> dict[str, Any]:
+    """What the certificate says of inputs that can occur and have no answer."""
+    if refusal is None:
+        return {"stops": "", "avoidable": False}
+    return {"stops": str(refusal), "avoidable": refusal.why != "grows"}
 
 
 def _wider(site: Site, model: Primitive) -> bool:
@@ -220,6 +233,7 @@ def ends_of(
             Layout(tapes=tuple(tapes)),
             truths,  # type: ignore[arg-type]
             outputs,
+            template.flow(tapes),
         )
 
     anyhow = prove([0] * template.arities[template.name])
@@ -254,8 +268,14 @@ def _worded(template: Template, c: Certificate) -> Certificate:
     for slot, p in c.primitives.items():
         (proved if right(p) else open_).append(_of_primitive(slot, p))
     alike = c.guard.different == 0 and c.guard.examples > 0
-    holds = c.controlled and c.exact and c.termination.proved and alike
-    if holds:
+    stops = {slot: p["stops"] for slot, p in c.primitives.items() if p["stops"]}
+    holds = c.controlled and c.exact and c.termination.proved and alike and c.answers
+    if holds and stops:
+        proved.append(
+            f"so the model equals {name} on inputs of every length on which it is not stopped by an error, as where "
+            + " or ".join(f"{slot} is given {text}" for slot, text in stops.items())
+        )
+    elif holds:
         proved.append(f"so the model equals {name} on inputs of every length")
     elif (
         c.controlled
@@ -265,6 +285,13 @@ def _worded(template: Template, c: Certificate) -> Certificate:
         open_.append(_bound(c))
     if g.different:
         open_.insert(0, f"model and program agree: {g.different} trials differ, the first on {g.first}")
+    for slot, text in stops.items():
+        what = (
+            "give that tape a wider domain, or test before: the model stops with an error there"
+            if c.primitives[slot]["avoidable"]
+            else "the model stops with an error there, and the program may go on"
+        )
+        open_.append(f"that it answers where {slot} is given {text}; {what}")
     open_.append(f"that {name} itself computes what its user wants: tests compare it with other means")
     open_.append("inputs outside of the primitives' domains, which raise an error")
     if wide := sorted(slot for slot, p in c.primitives.items() if p["wider"]):
@@ -283,7 +310,8 @@ def _worded(template: Template, c: Certificate) -> Certificate:
 
 def _of_primitive(slot: str, p: Mapping[str, Any]) -> str:
     if right(p):
-        none = f"; {p['refused']} have no answer that fits, and are refused" if p["refused"] else ""
+        none = f"; {p['refused']} have no answer that fits" if p["refused"] else ""
+        none += ", and no execution asks for it" if p["refused"] and not p["stops"] else ""
         return f"primitive {slot} equals the program's expression on all {p['inputs']} inputs{none}"
     if p["kind"] == "exhaustive" and not p["errors"]:
         return f"primitive {slot} is exact: its margin {p['least_margin']:.3g} is below {REQUIRED_MARGIN}"

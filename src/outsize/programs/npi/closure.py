@@ -12,14 +12,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, NoReturn, final
 
 from ...errors import NpiError
-from .calls import Action, Row
-from .record import Probe, Session
+from .calls import Action, Row, tail_calls, tailed
+from .returns import Reconsider
+from .session import Outcome, Probe, Session
 from .slots import Slots
 from .source import Linker, Program
 from .tape import Pointer
+from .value import Value
 from .where import unrecordable
 
 __all__ = ["Closure", "Explorer", "check_consistent", "close"]
@@ -35,10 +37,18 @@ class Closure:
     Attributes:
         rows: one maximal sequence of observations and actions per path, in breadth-first order.
         prefixes: how many sequences there are before minimisation (every prefix is a state to be right in).
+        impossible: paths that no values of the tapes' domains can take.
     """
 
     rows: tuple[Row, ...]
     prefixes: int
+    impossible: tuple[Row, ...] = ()
+
+    def without(self, impossible: frozenset[Row]) -> Closure:
+        """The same, rows that cannot happen set apart."""
+        rows = tuple(row for row in self.rows if row not in impossible)
+        apart = tuple(row for row in self.rows if row in impossible)
+        return Closure(rows=rows, prefixes=_prefixes(rows), impossible=apart)
 
 
 @final
@@ -47,13 +57,28 @@ class _Unknown(Exception):
 
 
 @final
+class _No:
+    """What a call gives that may answer False or return nothing: false, and of no other use."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise NpiError(
+            "a function returns True on some paths and nothing on others; only its truth can be used"
+        )
+
+    __int__ = __index__ = __eq__ = __ne__ = __add__ = __radd__ = __hash__ = _refuse
+
+
+@final
 class Explorer(Session):
     """Runs one function on pointers without tapes; answers come from a script and fork where it ends."""
 
-    def __init__(self, linker: Linker, slots: Slots, returns: dict[str, set[bool | None]]) -> None:
+    def __init__(self, linker: Linker, slots: Slots, returns: dict[str, set[Outcome]]) -> None:
         super().__init__(linker, slots)
         self.returns = returns
-        self.called: dict[str, int] = {}
+        self.called: dict[str, str] = {}
         self.script: list[bool | None] = []
         self.taken: list[bool | None] = []
         self.forks: list[list[bool | None]] = []
@@ -70,64 +95,69 @@ class Explorer(Session):
         self.taken.append(choice)
         return choice
 
-    def call(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> bool | None:
-        probes = [a for a in arguments if isinstance(a, Probe)]
-        if len({id(p) for p in probes}) < len(arguments):
+    def call(self, name: str, function: Program, arguments: tuple[Pointer | Value, ...]) -> Any:
+        probes = {id(a) for a in arguments if isinstance(a, Probe)}
+        if len(probes) < sum(isinstance(a, Probe) for a in arguments):
             raise NpiError(f"{name} is called with the same pointer twice; pass a copy() for one of them")
-        self.called[name] = len(arguments)
+        self.called[name] = self.linker.kinds[name]
         options = tuple(sorted(self.returns.get(name, set()), key=str))
         if not options:
             raise _Unknown
-        result = self.decide(None, options)
-        self.emit(Action(f"call {name}", tuple(self.register(p) for p in probes)), result)
-        return result
+        action = Action(f"call {name}", self.operands(arguments))
+        if options[0].kind != "bit":
+            return self.result(action, options[0], none=True)
+        yes = self.decide(None, tuple(o.yes for o in options))
+        result = self.result(action, Outcome("bit", bool(yes)), none=False)
+        return _No() if "nothing" in self.linker.returns[name] and not result else result
 
-    def path(self, name: str, arity: int, script: list[bool | None]) -> tuple[Row, bool | None]:
+    def path(self, name: str, kinds: str, script: list[bool | None]) -> tuple[Row, Outcome]:
         self.script, self.taken, self.frames = script, [], []
-        self.open(name, tuple(Probe(self, None) for _ in range(arity)))
-        return self.close(self.linker.functions[name](*self.frame.keep[:arity]))
+        unknown = Value(("v", 0), None, 0, f"passed to {name}", self.test)
+        arguments = self.open(name, tuple(Probe(self, None) if k == "p" else unknown for k in kinds))
+        result = self.linker.functions[name](*arguments)
+        return self.close(None if isinstance(result, _No) else result)
 
 
 def close(linker: Linker, slots: Slots) -> Closure:
     """The verification set of a program, to a fixed point over functions and over what they return."""
-    returns: dict[str, set[bool | None]] = {}
+    returns: dict[str, set[Outcome]] = {}
+    linker.tails = frozenset()
     while True:
         before = {name: set(found) for name, found in returns.items()}
         closure = _sweep(linker, slots, returns)
-        for name, found in returns.items():
-            if None in found and len(found) > 1:
-                raise NpiError(
-                    f"{name} returns True or False on some paths and nothing on others; choose one"
-                )
         if returns == before:
             if endless := sorted(name for name, found in returns.items() if not found):
                 raise NpiError(
                     f"no path through {', '.join(endless)} ever returns: give the recursion an end"
                 )
-            return closure
+            linker.tails = tail_calls(closure.rows)
+            rows = tuple(dict.fromkeys(tailed(row, linker.tails) for row in closure.rows))
+            return Closure(rows=rows, prefixes=_prefixes(rows))
 
 
-def _sweep(linker: Linker, slots: Slots, returns: dict[str, set[bool | None]]) -> Closure:
+def _sweep(linker: Linker, slots: Slots, returns: dict[str, set[Outcome]]) -> Closure:
     explorer = Explorer(linker, slots, returns)
     linker.listener = explorer
-    entry = len(linker.parameters[linker.name])
-    arities, queue = {linker.name: entry}, deque([linker.name])
+    kinds, queue = {linker.name: "p" * len(linker.parameters[linker.name])}, deque([linker.name])
     rows: list[Row] = []
     try:
         while queue:
             name = queue.popleft()
-            _walk(explorer, name, arities[name], rows)
-            for called, arity in explorer.called.items():
-                if called not in arities:
-                    arities[called] = arity
+            _walk(explorer, name, kinds[name], rows)
+            for called, takes in explorer.called.items():
+                if called not in kinds:
+                    kinds[called] = takes
                     queue.append(called)
     finally:
         linker.listener = None
-    prefixes = {(r.program, r.steps[:n]) for r in rows for n in range(1, len(r.steps) + 1)}
-    return Closure(rows=tuple(dict.fromkeys(rows)), prefixes=len(prefixes))
+    return Closure(rows=tuple(dict.fromkeys(rows)), prefixes=_prefixes(rows))
 
 
-def _walk(explorer: Explorer, name: str, arity: int, rows: list[Row]) -> None:
+def _prefixes(rows: Sequence[Row]) -> int:
+    return len({(r.program, r.steps[:n]) for r in rows for n in range(1, len(r.steps) + 1)})
+
+
+def _walk(explorer: Explorer, name: str, kinds: str, rows: list[Row]) -> None:
     scripts: deque[list[bool | None]] = deque([[]])
     results = explorer.returns.setdefault(name, set())
     count = 0
@@ -138,10 +168,10 @@ def _walk(explorer: Explorer, name: str, arity: int, rows: list[Row]) -> None:
                 f"{name} has more than {PATH_LIMIT} paths through one call; split it into smaller functions"
             )
         try:
-            row, result = explorer.path(name, arity, scripts.popleft())
+            row, result = explorer.path(name, kinds, scripts.popleft())
         except _Unknown:
             pass
-        except NpiError:
+        except (NpiError, Reconsider):
             raise
         except Exception as error:
             raise unrecordable(name, error) from error

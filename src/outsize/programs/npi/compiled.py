@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import NpiError
 from ...native import available, kernels
-from .calls import COPY, Action
+from .calls import COPY, RETURNS, Action
 from .machine import Limits, Stats
 from .memory import Memory
 from .primitive import Primitive
@@ -26,28 +26,30 @@ __all__ = ["Compiled", "can_compile"]
 
 #: Positions match the enum in npi.c.
 _VERBS = ("read", "write", "test", "right", "left", "at end", "at start", "before", "meets", "goto", "copy", "middle",
-          "seek", "call", "tail", "return")  # fmt: skip
-_RETURNS = {"return": 0, "return no": 1, "return yes": 2}
+          "seek", "call", "tail", "return", "compute")  # fmt: skip
 _OUT = 22  # first word of the block that the machine writes
 _WORDS = 28
-_MOST_OPERANDS = 56
+_MOST_OPERANDS = 250
 #: Steps and depth of an execution, as the C machine counts them.
 _MOST = (1 << 62) - 1
-_LARGEST_SPAN = 1 << 24
+#: A domain from its least to its largest value that is looked up by offset (64 MiB of ranks); in a wider one, or one
+#: with many holes, values are searched.
+_LARGEST_SPAN, _HOLES = 1 << 24, 64
 
 
 def can_compile(primitives: Mapping[str, Primitive]) -> bool:
     """Whether the C machine is there and every primitive has a domain that a table covers."""
-    small = all(p.finite and p.domain_size <= 1 << 22 for p in primitives.values())
-    return (
-        available()
-        and small
-        and all(_span(d) <= _LARGEST_SPAN for p in primitives.values() for d in p.domains)
-    )
+    return available() and all(p.finite and p.domain_size <= 1 << 22 for p in primitives.values())
 
 
-def _span(domain: tuple[int, ...] | None) -> int:
-    return max(domain) - min(domain) + 1 if domain else 0
+def _ranks(domain: np.ndarray) -> tuple[int, np.ndarray]:
+    """How C finds a value's rank: the length of an array of ranks by offset, or minus the number of values to search."""
+    span = int(domain[-1]) - int(domain[0]) + 1
+    if span > min(_LARGEST_SPAN, max(1 << 16, _HOLES * len(domain))):
+        return -len(domain), domain
+    ranks = np.full(span, -1, dtype=np.int32)
+    ranks[domain - domain[0]] = np.arange(len(domain))
+    return span, ranks
 
 
 @final
@@ -83,8 +85,9 @@ class Compiled:
         for row, (key, operands, slot) in zip(ops, actions):
             verb, _, called = key.partition(" ")
             verb = verb if verb in ("call", "tail", "return") else key
-            program = self.tables.programs.index(called) if verb in ("call", "tail") else _RETURNS.get(key, 0)
-            index = self.names.index(slot) if slot else 0
+            program = self.tables.programs.index(called) if verb in ("call", "tail") else RETURNS.get(key, 0)
+            # A call has no slot; how many of its operands are pointers stands there.
+            index = self.names.index(slot) if slot else sum(o[0] == "p" for o in operands)
             row[: 4 + len(operands)] = [
                 _VERBS.index(verb),
                 index,
@@ -108,10 +111,9 @@ class Compiled:
             row[:3] = len(model.domains), table.ctypes.data, len(table)
             for i in reversed(range(len(model.domains))):
                 domain = np.array(model.domains[i], dtype=np.int64)
-                ranks = np.full(int(domain[-1] - domain[0] + 1), -1, dtype=np.int32)
-                ranks[domain - domain[0]] = np.arange(len(domain))
+                size, ranks = _ranks(domain)
                 self._keep.append(ranks)
-                row[3 + 4 * i : 7 + 4 * i] = domain[0], len(ranks), ranks.ctypes.data, stride
+                row[3 + 4 * i : 7 + 4 * i] = domain[0], size, ranks.ctypes.data, stride
                 stride *= len(domain)
         return rows
 
@@ -144,14 +146,15 @@ class Compiled:
         memory.unload(executions)
         steps, error, execution, a, b, deepest = block[_OUT:].tolist()
         if error:
-            self._raise(error, execution, a, b)
+            self._raise(error, f" (execution {execution})" if len(executions) > 1 else "", execution, a, b)
         return Stats(steps=steps, rounds=steps, depth=deepest + 1)
 
-    def _raise(self, error: int, execution: int, a: int, b: int) -> None:
+    def _raise(self, error: int, which: str, execution: int, a: int, b: int) -> None:
         slot = self.names[a] if error == 2 else ""
         raise NpiError(
             {
-                1: f"execution {execution} goes to position {a}, off a tape whose last one here is {b}",
+                1: f"position {a} is off the tape: -1..{b} are allowed here{which}",
+                9: f"position {a} is off the tape: 0..{b} are allowed here{which}",
                 2: f"primitive {slot} is called on {b} in execution {execution}, outside of its domain; train it on a "
                 f"wider domain (`outsize npi swap … --primitive {slot}=FILE`) or keep the input inside",
                 3: f"execution {execution} has made {a} system calls and not ended; the limit is --max-steps "

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from ...errors import NpiError
+from .bounded import at_most
 from .machine import Limits
 from .tape import Head, Pointer, Tape
 from .template import Template
@@ -28,6 +29,8 @@ INPUTS, TRIES, FAILURES = 1_000, 5_000, 200
 _CALLS, _PER_CALL = 250, 16
 #: System calls of an example that runs in a batch with others of its kind.
 _SHORT = 1_000
+#: Lines of the program on one input, beside as many as 16 for each pointer call.
+_LINES = 4_000
 #: The longest example that the network runs (150 µs a system call): some seconds. Tables and C run all of them.
 _NETWORK_CALLS = 20_000
 _LONGEST = 6
@@ -188,7 +191,8 @@ def _plain(program: Callable[..., Any], shape: Shape, calls: int) -> tuple[str, 
     heads = shape.heads()
     left = [calls]
     try:
-        program(*(Watched(h, left) for h in heads))
+        with at_most(_LINES + _PER_CALL * calls, _TooLong):
+            program(*(Watched(h, left) for h in heads))
     except (_TooLong, _Outside, RecursionError):
         return "skipped", None
     except Exception as error:

@@ -1,8 +1,12 @@
 """Turn the loops of an ordinary function into calls.
 
 The controller starts every call with an empty state, and that is what makes its decisions finitely many (Cai
-et al., ICLR 2017). A `while` loop has no such boundary. So each loop is lifted, in the syntax tree, to a
-function of its own that ends by calling itself; the machine runs that call in the same frame.
+et al., ICLR 2017). A loop has no such boundary. So each loop is lifted, in the syntax tree, to a function of
+its own that ends by calling itself; the machine runs that call in the same frame. What a round leaves to the
+next is an argument of that call.
+
+A loop that leaves a name behind or holds a `return` takes along what follows it, so that leaving it early needs
+no flag and its names are still there; where that is long it becomes a function too (`…_then1`).
 """
 
 from __future__ import annotations
@@ -10,16 +14,20 @@ from __future__ import annotations
 import ast
 import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from types import CodeType, FunctionType
 from typing import Any, NoReturn, final
 
 from ...errors import NpiError
+from .liveness import Exits, Names, live_in, loads, stores
 
-__all__ = ["AGAIN", "compile_bodies", "lift"]
+__all__ = ["AGAIN", "KEEP", "Unset", "compile_bodies", "lift"]
 
-_LOST = "__outsize_lost__"
-#: What a loop's next round is called through: `return __outsize_again__(loop, p, q)`.
-AGAIN = "__outsize_again__"
+#: Names in lifted code: `return again(loop, p, q)` goes on to a loop or to what follows it; `keep(x, "x")` puts what a
+#: variable holds into a register; `unset` is no value yet.
+AGAIN, KEEP, _UNSET = "__outsize_again__", "__outsize_keep__", "__outsize_unset__"
+#: Statements that a loop takes along as they are; more become a function.
+_INLINE = 4
 
 
 def compile_bodies(
@@ -27,7 +35,7 @@ def compile_bodies(
 ) -> dict[str, FunctionType]:
     """The lifted functions by name, over the globals `names`; line numbers stay those of the user's file."""
     module = ast.fix_missing_locations(ast.Module(body=list(lifted), type_ignores=[]))
-    names[_LOST] = Lost
+    names[_UNSET] = Unset
     code = compile(module, function.__code__.co_filename, "exec", dont_inherit=True)
     codes = [c for c in code.co_consts if isinstance(c, CodeType)]
     called = [function.__name__, *(_plain(c.co_name) for c in codes[1:])]
@@ -44,13 +52,11 @@ def _plain(name: str) -> str:
 
 
 def lift(function: ast.FunctionDef) -> list[ast.FunctionDef] | None:
-    """The function and its loops' helpers, or None when there is no `while`.
+    """The function and its loops' helpers, or None when there is no loop.
 
     Raises:
         NpiError: a loop that cannot be a call of its own.
     """
-    if not any(isinstance(n, ast.While) for n in ast.walk(function)):
-        return None
     tree = copy.deepcopy(function)
     tree.decorator_list, tree.returns = [], None
     tree.args.defaults = [
@@ -58,130 +64,287 @@ def lift(function: ast.FunctionDef) -> list[ast.FunctionDef] | None:
     ]  # the linker gives it the user's own
     for argument in tree.args.args:
         argument.annotation = None
-    return _Lifter(tree).run(tree)
+    lifter = _Lifter(tree)
+    return lifter.run() if any(lifter.is_loop(n) for n in ast.walk(tree)) else None
 
 
 @final
-class _Lifter:
-    def __init__(self, tree: ast.FunctionDef) -> None:
-        self.name = tree.name
-        #: Every name that is the function's own, wherever it is assigned.
-        self.local = {a.arg for a in tree.args.args} | {n for n, _ in _stores(tree.body, into_loops=True)}
-        self.helpers: list[ast.FunctionDef] = []
-        self.count = 0
+class Unset:
+    """What a name holds before the program assigns it: nothing that one may use."""
 
-    def run(self, tree: ast.FunctionDef) -> list[ast.FunctionDef]:
-        tree.body = self._block(tree.body, tree, tail=True)
-        return [tree, *self.helpers]
+    __name__ = "unset"
 
-    def _block(self, body: list[ast.stmt], scope: ast.FunctionDef, tail: bool) -> list[ast.stmt]:
-        done: list[ast.stmt] = []
-        for i, statement in enumerate(body):
-            last = tail and i == len(body) - 1
-            if isinstance(statement, ast.While):
-                leaves = any(isinstance(n, ast.Return) for n in ast.walk(statement))
-                if leaves and not tail:
-                    raise NpiError(
-                        f"{self.name}: the loop at line {statement.lineno} holds a `return` and is followed "
-                        f"by "
-                        "other statements of an enclosing block; move the loop to a function of its own"
-                    )
-                # A loop that returns takes what follows it along, so that leaving it early needs no flag.
-                rest = body[i + 1 :] if leaves else []
-                call = self._helper(statement, rest, scope)
-                if leaves or last:
-                    return [*done, ast.copy_location(ast.Return(call), statement)]
-                done += [ast.copy_location(ast.Expr(call), statement), *_lose(statement)]
-                continue
-            for inner in _blocks(statement):
-                inner[:] = self._block(inner, scope, last and not isinstance(statement, ast.For))
-            done.append(statement)
-        return done
+    def __init__(self, name: str) -> None:
+        self._unset = name
 
-    def _helper(self, loop: ast.While, rest: list[ast.stmt], scope: ast.FunctionDef) -> ast.Call:
-        if loop.orelse:
-            raise NpiError(f"{self.name}: `while … else` at line {loop.lineno} is not supported; use a test")
-        self.count += 1
-        name = f"{self.name}_while{self.count}"
-        bound = [a.arg for a in scope.args.args] + [
-            n for n, line in _stores(scope.body, into_loops=False) if line < loop.lineno
-        ]
-        inside: list[ast.stmt] = [loop, *rest]
-        stored: dict[str, int] = {}
-        for n, line in _stores(inside, into_loops=True):
-            stored[n] = min(line, stored.get(n, line))
-        # A name that the loop sets before it uses it is the loop's own; the others come from outside.
-        needed = {n for n, line in _loads(inside) if n not in stored or line <= stored[n]}
-        if rebound := {n for n in needed & set(stored) if n in bound}:
-            raise NpiError(
-                f"{self.name}: the loop at line {loop.lineno} assigns {sorted(rebound)} again; what one "
-                f"iteration "
-                "leaves to the next lives on a tape (`write`) or in a pointer's position (`move`, `goto`)"
-            )
-        if unset := sorted((needed & self.local) - set(bound)):
-            raise NpiError(
-                f"{self.name}: the loop at line {loop.lineno} uses {unset[0]} before it assigns it, and no statement "
-                "above it does on every way: assign it before the loop, or first thing inside"
-            )
-        arguments = [n for n in dict.fromkeys(bound) if n in needed]
-        names = [ast.Name(a, ast.Load()) for a in arguments]
-        target = ast.Name(_bound(name), ast.Load())
-        call = ast.copy_location(ast.Call(target, list(names), []), loop)
-        next_round = ast.Call(ast.Name(AGAIN, ast.Load()), [target, *names], [])
-        again = ast.copy_location(ast.Return(next_round), loop)
-        body = _Jumps(again, rest).rewrite(loop.body)
-        after = [*_lose(loop), *rest] if rest else []
-        branch = ast.copy_location(ast.If(loop.test, [*body, again], after), loop)
-        helper = ast.FunctionDef(
-            name=_bound(name),
-            args=ast.arguments(
-                posonlyargs=[],
-                args=[ast.arg(a) for a in arguments],
-                kwonlyargs=[],
-                kw_defaults=[],
-                defaults=[],
-            ),
-            body=[branch],
-            decorator_list=[],
-        )
-        ast.fix_missing_locations(ast.copy_location(helper, loop))
-        self.helpers.append(helper)
-        helper.body = self._block(helper.body, helper, tail=True)
-        return copy.deepcopy(call)
-
-
-@final
-class Lost:
-    """What a name holds that a loop assigned, after the loop: nothing that one may use."""
-
-    def __init__(self, name: str, line: int) -> None:
-        self.name, self.line = name, line
+    def __repr__(self) -> str:
+        return f"unset {self._unset}"
 
     def _refuse(self, *_: object) -> NoReturn:
-        raise NpiError(
-            f"{self.name} is used after the loop at line {self.line} that assigns it: what a loop leaves behind lives on "
-            "a tape (`write`) or in a pointer's position (`move`, `goto`)"
-        )
+        raise ValueError(f"the program uses {self._unset} before it is assigned")
 
-    __bool__ = __int__ = __index__ = __hash__ = __call__ = __getattr__ = __eq__ = __ne__ = _refuse
+    __bool__ = __int__ = __index__ = __call__ = __getattr__ = _refuse
     __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __abs__ = __invert__ = _refuse
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = _refuse
     __mod__ = __rmod__ = __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = _refuse
 
 
-def _lose(loop: ast.While) -> list[ast.stmt]:
-    """Assignments that spoil every name that the loop assigns."""
-    names = dict.fromkeys(n for n, _ in _stores([loop], into_loops=True))
-    code = "\n".join(f"{n} = {_LOST}({n!r}, {loop.lineno})" for n in names)
-    return [ast.copy_location(s, loop) for s in ast.parse(code).body]
+@dataclass(frozen=True)
+class _Next:
+    """What follows a block.
+
+    Attributes:
+        code: statements that lead there and do not come back; empty at the end of a function or where the
+            block runs on into the statements after it.
+        live: names needed there.
+        end: whether the function ends there.
+    """
+
+    code: list[ast.stmt]
+    live: Names
+    end: bool = False
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """Where `break` and `continue` lead; None in a loop that is not lifted, where Python's own serve."""
+
+    leave: list[ast.stmt] | None = None
+    again: list[ast.stmt] | None = None
+    exits: Exits = field(default_factory=Exits)
 
 
 @final
-class _Jumps(ast.NodeTransformer):
-    """`break` becomes what follows the loop and a return; `continue` the next iteration's call."""
+class _Lifter:
+    def __init__(self, tree: ast.FunctionDef) -> None:
+        self.tree, self.name = tree, tree.name
+        self.given = [a.arg for a in tree.args.args]
+        self.order = list(dict.fromkeys([*self.given, *stores(tree.body)]))
+        self.static = self._static_names()
+        self.helpers: list[ast.FunctionDef] = []
+        self.loops = self.rests = self.hidden = 0
 
-    def __init__(self, again: ast.Return, rest: list[ast.stmt]) -> None:
-        self.again, self.rest = again, rest
+    def _static_names(self) -> set[str]:
+        """Local names that only ever hold a tuple, a list or a range."""
+        kinds: dict[str, set[bool]] = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Assign):
+                for target in node.targets:
+                    if isinstance(target, ast.Name):
+                        kinds.setdefault(target.id, set()).add(_collection(node.value))
+                    else:
+                        for name in stores([target]):
+                            kinds.setdefault(name, set()).add(False)
+        return {name for name, found in kinds.items() if found == {True}}
+
+    def is_loop(self, node: ast.AST) -> bool:
+        """Whether a node is a loop that becomes a function: `while`, or `for` over a pointer."""
+        if isinstance(node, ast.For):
+            over = node.iter
+            if isinstance(over, ast.Name):
+                return over.id in self.order and over.id not in self.static
+            return isinstance(over, ast.Call) and isinstance(over.func, ast.Attribute)
+        return isinstance(node, ast.While)
+
+    def run(self) -> list[ast.FunctionDef]:
+        body = self.tree.body
+        unset = live_in(body, frozenset(), Exits()) & (set(self.order) - set(self.given))
+        self.tree.body = self._block(body, _Next([], frozenset(), end=True), _Loop())
+        for name in sorted(unset):
+            unknown = ast.Call(ast.Name(_UNSET, ast.Load()), [ast.Constant(name)], [])
+            assign = ast.Assign([ast.Name(name, ast.Store())], unknown)
+            self.tree.body.insert(0, ast.copy_location(assign, self.tree.body[0]))
+        return [self.tree, *self.helpers]
+
+    def _block(self, body: Sequence[ast.stmt], after: _Next, loop: _Loop) -> list[ast.stmt]:
+        """A block with its loops lifted, and the way to what follows it."""
+        done: list[ast.stmt] = []
+        for i, s in enumerate(body):
+            rest = list(body[i + 1 :])
+            live = live_in(rest, after.live, loop.exits)
+            last = not rest and after.end
+            if self.is_loop(s):
+                s, before = self._plain(s)
+                done += before
+                if self._takes_along(s, live):
+                    return [*done, _again(self._loop(s, self._goto(rest, after, loop, s), loop))]
+                call = self._loop(s, _Next([], frozenset(), end=True), loop)
+                done.append(_again(call) if last else ast.copy_location(ast.Expr(call), s))
+            elif isinstance(s, ast.If | ast.Match):
+                if self._inside(s, live, loop.exits):
+                    onward = self._goto(rest, after, loop, s)
+                    for block in self._branches(s):
+                        block[:] = self._block(block, onward, loop)
+                    return [*done, s]
+                for block in self._branches(s):
+                    block[:] = self._block(block, after if last else _Next([], live), loop)
+                done.append(s)
+            elif isinstance(s, ast.For):
+                done.append(self._unrolled(s, live, loop))
+            elif isinstance(s, ast.Break) and loop.leave is not None:
+                return [*done, *copy.deepcopy(loop.leave), ast.copy_location(ast.Return(None), s)]
+            elif isinstance(s, ast.Continue) and loop.again is not None:
+                return [*done, *copy.deepcopy(loop.again)]
+            else:
+                done.append(s)
+        return [*done, *copy.deepcopy(after.code)]
+
+    def _unrolled(self, s: ast.For, live: Names, outer: _Loop) -> ast.For:
+        """A `for` over a tuple or a range: done as it stands, its statements one after the other."""
+        if self._inside(s, live, Exits()):
+            raise NpiError(
+                f"{self.name}: the loop inside of the `for` at line {s.lineno} holds a `return` or leaves a value "
+                "behind; move it to a function of its own"
+            )
+        s.body = self._block(s.body, _Next([], live | loads(s)), _Loop())
+        s.orelse = self._block(s.orelse, _Next([], live), outer)
+        return s
+
+    def _takes_along(self, loop: ast.stmt, live: Names) -> bool:
+        assert isinstance(loop, ast.While | ast.For)
+        leaves = any(isinstance(n, ast.Return) for n in ast.walk(loop)) or _jumps(loop.orelse)
+        return leaves or bool(live & set(stores([loop])))
+
+    def _branches(self, s: ast.stmt) -> Iterator[list[ast.stmt]]:
+        """The blocks of a branching statement, one for each way through it."""
+        if isinstance(s, ast.Match):
+            last = s.cases[-1]
+            if last.guard is not None or not (
+                isinstance(last.pattern, ast.MatchAs) and last.pattern.pattern is None
+            ):
+                s.cases.append(ast.match_case(ast.MatchAs(), None, [ast.copy_location(ast.Pass(), s)]))
+            yield from (case.body for case in s.cases)
+        elif isinstance(s, ast.If | ast.For):
+            yield from (s.body, s.orelse)
+
+    def _inside(self, s: ast.stmt, live: Names, exits: Exits) -> bool:
+        """Whether a loop in there has to take along what follows."""
+        if isinstance(s, ast.For):
+            live, exits = live | loads(s), Exits(live, live | loads(s))
+        for body in self._branches(s):
+            for i, inner in enumerate(body):
+                after = live_in(body[i + 1 :], live, exits)
+                if (
+                    self._takes_along(inner, after)
+                    if self.is_loop(inner)
+                    else self._inside(inner, after, exits)
+                ):
+                    return True
+        return False
+
+    def _goto(self, rest: list[ast.stmt], after: _Next, loop: _Loop, at: ast.stmt) -> _Next:
+        """The way to `rest` and to what follows it, from a function of its own."""
+        if not rest:
+            return after
+        live = live_in(rest, after.live, loop.exits)
+        if sum(isinstance(n, ast.stmt) for s in rest for n in ast.walk(s)) <= _INLINE:
+            code = self._block(copy.deepcopy(rest), after, loop)
+        else:
+            self.rests += 1
+            name = f"{self.name}_then{self.rests}"
+            code = [_again(self._call(name, live, frozenset(), at))]
+            self._add(name, live, at).body = self._block(rest, after, loop)
+        return _Next(code, live, end=after.end and not code)
+
+    def _loop(self, s: ast.While, after: _Next, outer: _Loop) -> ast.Call:
+        """Make the loop's function; returns the call of its first round. Jumps in its `else` are `outer`'s."""
+        self.loops += 1
+        name = f"{self.name}_while{self.loops}"
+        around = ast.While(s.test, s.body, s.orelse)
+        live = live_in([around], after.live, outer.exits)
+        changed = live & set(stores([s]))
+        call = self._call(name, live, changed, s)
+        again: list[ast.stmt] = [_again(call)]
+        helper = self._add(name, live, s)
+        exits = Exits(leave=after.live, again=live)
+        body = self._block(s.body, _Next(again, live), _Loop(after.code, again, exits))
+        otherwise = self._block(s.orelse, after, outer)
+        helper.body = [ast.copy_location(ast.If(s.test, body, otherwise), s)]
+        return copy.deepcopy(call)
+
+    def _plain(self, s: ast.stmt) -> tuple[ast.While, list[ast.stmt]]:
+        """A `for` over a pointer as a `while`, and what goes before it."""
+        if isinstance(s, ast.While):
+            return s, []
+        assert isinstance(s, ast.For)
+        if not isinstance(s.target, ast.Name):
+            raise NpiError(
+                f"{self.name}: the `for` over a pointer at line {s.lineno} takes one value a round"
+            )
+        before, pointer = "", ast.unparse(s.iter)
+        if not isinstance(s.iter, ast.Name) or pointer in stores(s.body):
+            self.hidden += 1
+            before, pointer = f"_over{self.hidden} = {pointer}", f"_over{self.hidden}"
+            self.order.append(pointer)
+        text = f"{before}\nwhile not {pointer}.at_end():\n    {s.target.id} = {pointer}.read()\n    {pointer}.move(1)"
+        *first, loop = ast.parse(text).body
+        for node in ast.walk(ast.Module([*first, loop], [])):
+            if isinstance(node, ast.expr | ast.stmt):
+                ast.copy_location(node, s)
+        assert isinstance(loop, ast.While)
+        read, move = loop.body
+        body = _Continues(move).rewrite(s.body)
+        loop.body, loop.orelse = [read, *body, move], s.orelse
+        return loop, first
+
+    def _call(self, name: str, live: Names, changed: Names, at: ast.stmt) -> ast.Call:
+        """A call of a helper. What the loop assigns goes along as a value, whatever it holds at first."""
+        arguments: list[ast.expr] = []
+        for n in self._parameters(live):
+            argument: ast.expr = ast.Name(n, ast.Load())
+            if n in changed:
+                argument = ast.Call(ast.Name(KEEP, ast.Load()), [argument, ast.Constant(n)], [])
+            arguments.append(argument)
+        call = ast.Call(ast.Name(_bound(name), ast.Load()), arguments, [])
+        return ast.fix_missing_locations(ast.copy_location(call, at))
+
+    def _parameters(self, live: Names) -> list[str]:
+        return [n for n in self.order if n in live]
+
+    def _add(self, name: str, live: Names, at: ast.stmt) -> ast.FunctionDef:
+        """A new helper, its body still to come."""
+        helper = ast.FunctionDef(
+            name=_bound(name),
+            args=ast.arguments(
+                posonlyargs=[],
+                args=[ast.arg(a) for a in self._parameters(live)],
+                kwonlyargs=[],
+                kw_defaults=[],
+                defaults=[],
+            ),
+            body=[ast.copy_location(ast.Pass(), at)],
+            decorator_list=[],
+        )
+        ast.fix_missing_locations(ast.copy_location(helper, at))
+        self.helpers.append(helper)
+        return helper
+
+
+def _jumps(body: Sequence[ast.stmt]) -> bool:
+    """Whether statements hold a `break` or `continue` of the loop around them."""
+    for s in body:
+        if isinstance(s, ast.Break | ast.Continue):
+            return True
+        inner = [s.orelse] if isinstance(s, ast.For | ast.While) else []
+        inner += [s.body, s.orelse] if isinstance(s, ast.If) else []
+        inner += [case.body for case in s.cases] if isinstance(s, ast.Match) else []
+        if any(map(_jumps, inner)):
+            return True
+    return False
+
+
+def _again(call: ast.Call) -> ast.Return:
+    """The statement that ends a call with another one."""
+    onward = ast.Call(ast.Name(AGAIN, ast.Load()), [copy.deepcopy(call.func), *copy.deepcopy(call.args)], [])
+    return ast.fix_missing_locations(ast.copy_location(ast.Return(ast.copy_location(onward, call)), call))
+
+
+@final
+class _Continues(ast.NodeTransformer):
+    """The pointer of a `for` moves on before each `continue`, too."""
+
+    def __init__(self, move: ast.stmt) -> None:
+        self.move = move
 
     def rewrite(self, body: list[ast.stmt]) -> list[ast.stmt]:
         out: list[ast.stmt] = []
@@ -190,68 +353,21 @@ class _Jumps(ast.NodeTransformer):
             out.extend(result if isinstance(result, list) else [result])
         return out
 
-    def visit_Break(self, node: ast.Break) -> list[ast.stmt]:
-        return [*copy.deepcopy(self.rest), ast.copy_location(ast.Return(None), node)]
-
-    def visit_Continue(self, node: ast.Continue) -> ast.stmt:
-        return copy.deepcopy(self.again)
+    def visit_Continue(self, node: ast.Continue) -> list[ast.stmt]:
+        return [copy.deepcopy(self.move), node]
 
     def visit_While(self, node: ast.While) -> ast.While:
         return node
 
     def visit_For(self, node: ast.For) -> ast.For:
-        node.orelse = self.rewrite(node.orelse)  # a jump in there is one of the loop around
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         return node
 
 
-def _blocks(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
-    """The statement lists inside of a statement."""
-    if isinstance(statement, ast.Match):
-        yield from (case.body for case in statement.cases)
-    elif isinstance(statement, ast.If | ast.For | ast.While):
-        yield from (statement.body, statement.orelse)
-
-
-def _stores(body: Sequence[ast.stmt], into_loops: bool) -> list[tuple[str, int]]:
-    """Names that statements assign, each with the line after which it holds."""
-    found: list[tuple[str, int]] = []
-    for statement in body:
-        if isinstance(statement, ast.While) and not into_loops:
-            continue
-        for inner in _blocks(statement):
-            found += _stores(inner, into_loops)
-        targets = (
-            statement.targets
-            if isinstance(statement, ast.Assign)
-            else [statement.target]
-            if isinstance(statement, ast.AnnAssign | ast.AugAssign | ast.For)
-            else []
-        )
-        names = [n for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
-        found += [(n.id, statement.lineno) for n in names if isinstance(n.ctx, ast.Store)]
-    return found
-
-
-def _loads(body: Sequence[ast.stmt]) -> list[tuple[str, int]]:
-    """Names that statements use, each with its line; `x += 1` uses x as well."""
-    nodes = [n for s in body for n in ast.walk(s)]
-    inner = {id(n) for comp in nodes for n in _own_loads(comp)}
-    names = [
-        n for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and id(n) not in inner
-    ]
-    found = [(n.id, n.lineno) for n in names]
-    for node in nodes:
-        if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
-            found.append((node.target.id, node.lineno))
-    return found
-
-
-def _own_loads(node: ast.AST) -> Iterator[ast.Name]:
-    """Uses of a comprehension's own names inside of it; its first iterable is looked up around it."""
-    if isinstance(node, ast.ListComp | ast.GeneratorExp):
-        targets = [n for part in node.generators for n in ast.walk(part.target)]
-        own = {n.id for n in targets if isinstance(n, ast.Name)}
-        outer = {id(n) for n in ast.walk(node.generators[0].iter)}
-        for n in ast.walk(node):
-            if isinstance(n, ast.Name) and n.id in own and id(n) not in outer:
-                yield n
+def _collection(value: ast.expr) -> bool:
+    called = isinstance(value, ast.Call) and isinstance(value.func, ast.Name)
+    return isinstance(value, ast.Tuple | ast.List | ast.Set) or (
+        called and value.func.id in ("range", "tuple", "list", "reversed")  # type: ignore[attr-defined]
+    )

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import NpiError
 from .brains import Brain
-from .calls import COPY, NOTHING, Action
+from .calls import COPY, NOTHING, RETURNS, Action
 from .memory import Memory
 from .tape import Head
 
@@ -135,12 +135,14 @@ class Machine:
         values = [int(o[1:]) for o in action.operands if o[0] == "v"]
         match verb:
             case "return":
-                return lambda who: memory.pop(who, {"return": 0, "return no": 1, "return yes": 2}[action.key])
+                return lambda who: memory.pop(who, RETURNS[action.key], values)
             case "call" | "tail":
                 program, push = self.brain.programs.index(called), verb == "call"
-                return lambda who: memory.enter(who, program, pointers, push)
+                return lambda who: memory.enter(who, program, pointers, values, push)
             case "test":
                 return lambda who: 1 + (self._answer(action.slot, who, values) != 0).astype(np.int64)
+            case "compute":
+                return lambda who: memory.compute(who, values, self._answer(action.slot, who, values))
             case "write":
                 return lambda who: memory.write(who, pointers[0], self._answer(action.slot, who, values))
             case "left" | "right":

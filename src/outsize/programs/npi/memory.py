@@ -91,7 +91,7 @@ class Memory:
         row = self.registers[who, register]
         bad = (position < -1) | (position > self.length[self.tape[who, row]])
         if bad.any():
-            self._off(position[bad][0], int(self.length[self.tape[who, row]][bad][0]))
+            self._off(who[bad], position[bad], -1, self.length[self.tape[who, row]][bad])
         self.position[who, row] = position
         return 0
 
@@ -105,23 +105,33 @@ class Memory:
         tape, position = self.tape[who, row], self.position[who, row]
         bad = (position < 0) | (position >= self.length[tape])
         if bad.any():
-            self._off(position[bad][0], int(self.length[tape][bad][0]) - 1)
+            self._off(who[bad], position[bad], 0, self.length[tape][bad] - 1)
         return self.offset[tape] + position, tape
 
-    def _off(self, position: int, high: int) -> None:
-        raise NpiError(f"an execution goes to position {position}, off a tape whose last one here is {high}")
+    def _off(self, who: np.ndarray, position: np.ndarray, low: int, high: np.ndarray) -> None:
+        """The error of the first execution that goes astray, in the words of a plain pointer."""
+        which = f" (execution {who[0]})" if len(self.program) > 1 else ""
+        raise NpiError(f"position {position[0]} is off the tape: {low}..{high[0]} are allowed here{which}")
 
     def read(self, who: np.ndarray, registers: list[int], flat: bool) -> int:
         if flat:
             self.read_count[who] = 0
         for register in registers:
             cell, tape = self._cell(who, register)
-            k = self.read_count[who]
-            if k.max() >= self.values.shape[1]:
-                self._widen_values()
-            self.values[who, k], self.origin[who, k] = self.cells[cell], tape
-            self.read_count[who] = k + 1
+            self.keep(who, self.cells[cell], tape)
         return 0
+
+    def keep(self, who: np.ndarray, data: np.ndarray, origin: np.ndarray | int) -> int:
+        """A new value register, of values read from (or computed from what was read from) tapes `origin`."""
+        k = self.read_count[who]
+        if k.max(initial=0) >= self.values.shape[1]:
+            self._widen_values()
+        self.values[who, k], self.origin[who, k] = data, origin
+        self.read_count[who] = k + 1
+        return 0
+
+    def compute(self, who: np.ndarray, values: list[int], data: np.ndarray) -> int:
+        return self.keep(who, data, self.origin[who, values[0]] if values else 0)
 
     def write(self, who: np.ndarray, register: int, data: np.ndarray) -> int:
         self.cells[self._cell(who, register)[0]] = data
@@ -143,7 +153,7 @@ class Memory:
             position = (position + self.positions(who, other)) // 2
             length = self.length[self.tape[who, row]]
             if (bad := position > length).any():
-                self._off(position[bad][0], int(length[bad][0]))
+                self._off(who[bad], position[bad], -1, length[bad])
         if new.max() >= self.tape.shape[1]:
             self.tape, self.position = (_widened(a, 1) for a in (self.tape, self.position))
         if k.max() >= self.registers.shape[1]:
@@ -154,8 +164,11 @@ class Memory:
         self.top[who], self.used[who] = new + 1, k + 1
         return 0
 
-    def enter(self, who: np.ndarray, program: int, registers: list[int], push: bool) -> int:
+    def enter(
+        self, who: np.ndarray, program: int, registers: list[int], values: list[int], push: bool
+    ) -> int:
         rows = self.registers[who[:, None], registers]
+        passed, origin = (a[who[:, None], values] for a in (self.values, self.origin))
         if push:
             self._push(who)
             base = self.top[who]
@@ -176,8 +189,11 @@ class Memory:
             program,
             base,
             len(registers),
-            0,
+            len(values),
         )
+        while len(values) > self.values.shape[1]:
+            self._widen_values()
+        self.values[who, : len(values)], self.origin[who, : len(values)] = passed, origin
         self.state[who] = self.fresh
         return 0
 
@@ -191,15 +207,19 @@ class Memory:
         self.depth[who] = depth + 1
         self.deepest = max(self.deepest, top + 2)
 
-    def pop(self, who: np.ndarray, answer: int) -> int:
+    def pop(self, who: np.ndarray, answer: int, values: list[int]) -> int:
+        passed = [(self.values[who, v], self.origin[who, v]) for v in values]
         self.top[who] = self.base[who]
         self.depth[who] -= 1
         depth = self.depth[who]
         if (depth < 0).any():
             self.ended = True
+            passed = [(v[depth >= 0], o[depth >= 0]) for v, o in passed]
             who, depth = who[depth >= 0], depth[depth >= 0]
         for stack, current in zip(self._stack, self._frame_arrays()):
             current[who] = stack[who, depth]
+        for value, tape in passed:
+            self.keep(who, value, tape)
         return answer
 
     def _widen_values(self) -> None:

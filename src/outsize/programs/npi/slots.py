@@ -39,10 +39,13 @@ class Site:
         self.text = show(expr)
         self._expr, self._registers = expr, registers(expr)
         self.arity = len(self._registers)
+        #: The program's own expression and the registers that are its inputs, in order.
+        self.expression = expr, tuple(self._registers)
         self.seen: dict[tuple[int, ...], int] = {}
         self.domains: list[set[int] | None] = [set() for _ in range(self.arity)]
         self.target: set[int] | None = None
         self._target_known = False
+        self.declared = False
 
     def __call__(self, inputs: tuple[int, ...]) -> int:
         """The program's own answer."""
@@ -64,7 +67,7 @@ class Site:
         pair = tuple(n for n in inputs if n is not None)
         if pair not in self.seen:
             self.seen[pair] = self(pair)
-        for i, domain in enumerate(domains):
+        for i, domain in enumerate(() if self.declared else domains):
             known = self.domains[i]
             self.domains[i] = None if known is None or domain is None else known | set(domain)
 
@@ -115,7 +118,6 @@ class Slots:
 
     def __init__(self) -> None:
         self._sites: dict[tuple[str, str, str, Expr], Site] = {}
-        self.frozen = False
 
     def __iter__(self) -> Iterator[Site]:
         return iter(self._sites.values())
@@ -126,14 +128,32 @@ class Slots:
     def site(self, kind: str, program: str, where: str, expr: Expr, label: str) -> Site:
         key = (kind, program, where, canonical(expr))
         if key not in self._sites:
-            if self.frozen:
-                raise NpiError(
-                    f"no example reaches {show(expr)} at {where} in {program}: add one that does, so that "
-                    f"the "
-                    "primitive's inputs can be collected"
-                )
             self._sites[key] = Site(self._fresh(_label(kind, expr, label)), kind, where, expr)
         return self._sites[key]
+
+    def declare(
+        self,
+        inputs: Mapping[str, Sequence[tuple[int, ...] | None]],
+        caps: Mapping[str, tuple[int, ...] | None],
+    ) -> None:
+        """Learn the domain of every input; sites that cannot be reached go.
+
+        Raises:
+            NpiError: an input has no finite domain, and no example shows any.
+        """
+        for key, site in list(self._sites.items()):
+            if site.name not in inputs:
+                del self._sites[key]
+                continue
+            site.domains, site.declared = [None if d is None else set(d) for d in inputs[site.name]], True
+            if site.kind != "test":
+                cap = caps.get(site.name)
+                site.target = None if cap is None else set(cap)
+            if None in site.domains and not site.seen:
+                raise NpiError(
+                    f"no example reaches {site.text} at {site.where} in {key[1]}: add one that does, so that the "
+                    "primitive's inputs can be collected, or give the tapes it reads a domain"
+                )
 
     def _fresh(self, name: str) -> str:
         taken = {"", COPY, *(site.name for site in self._sites.values())}
@@ -147,4 +167,4 @@ _TESTS = {"<": "less", "<=": "at_most", ">": "more", ">=": "at_least", "==": "eq
 def _label(kind: str, expr: Expr, label: str) -> str:
     if expr[0] == "call":
         return str(expr[1])
-    return label if kind == "write" else _TESTS.get(expr[0], "holds")
+    return label or "value" if kind != "test" else _TESTS.get(expr[0], "holds")

@@ -1,9 +1,9 @@
 """Re-link an ordinary function so that its calls can be heard.
 
 Nothing is asked of the user: functions are found through the names that the program uses, when they are first
-called with pointers, and the copies live in a namespace of their own. Their `while` loops become calls
-(`lifting.py`). Constants and functions among the arguments of a call make a program of their own, since a
-call passes pointers only: `apply(xs, square)` is the program `apply_square` on `xs`.
+called with pointers, and the copies live in a namespace of their own. Their loops become calls (`lifting.py`).
+Constants and functions among the arguments of a call make a program of their own, since a call passes pointers
+and values only: `apply(xs, square)` is the program `apply_square` on `xs`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from types import CellType, FunctionType
 from typing import Any, Protocol, final
 
 from ...errors import NpiError
+from .calls import Places
 from .language import check_program, passable
-from .lifting import AGAIN, compile_bodies, lift
+from .lifting import AGAIN, KEEP, Unset, compile_bodies, lift
 from .names import Names, builtins_of, digest
 from .parsed import place
 from .pure import check_data
+from .returns import Returns
 from .tape import Pointer
 from .value import Value
 
@@ -34,9 +36,11 @@ _SPECIAL_LIMIT = 64
 class Listener(Protocol):
     """Who hears the calls: a recorder of one execution, or an explorer of all of them."""
 
-    def call(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> bool | None: ...
+    def call(self, name: str, function: Program, arguments: tuple[Pointer | Value, ...]) -> Any: ...
 
-    def again(self, name: str, function: Program, arguments: tuple[Pointer, ...]) -> Any: ...
+    def again(self, name: str, function: Program, arguments: tuple[Pointer | Value, ...]) -> Any: ...
+
+    def keep(self, value: Value | int, label: str = "") -> Value: ...
 
     def compute(self, name: str, function: Program, arguments: tuple[Any, ...]) -> Any: ...
 
@@ -50,8 +54,8 @@ class Linker:
 
     Attributes:
         name: the entry's.
-        functions: programs by name; each takes pointers only.
-        parameters: names of their pointers.
+        functions: programs by name; each takes pointers and values only.
+        parameters: names of their parameters.
         places: file and line of each.
     """
 
@@ -63,18 +67,37 @@ class Linker:
         self.functions: dict[str, Program] = {}
         self.parameters: dict[str, tuple[str, ...]] = {}
         self.places: dict[str, str] = {}
+        self.returns = Returns()
+        self.tails: Places = frozenset()  # known when all ways through the program are
+        self.kinds: dict[str, str] = {}
+        self._loops: set[FunctionType] = set()
         self._names: dict[FunctionType, str] = {}
         self._wrappers: dict[FunctionType, Program] = {}
         self._raw: dict[Program, FunctionType] = {}
         self._special: dict[tuple[Any, ...], str] = {}
         self._adapted: dict[tuple[Any, ...], Program] = {}
         self._checked: set[FunctionType] = set()
-        self._loops: set[FunctionType] = set()  # functions that `lift` made: programs, even without pointers
         self.name = self._link(program)
 
     def digest(self) -> str:
         """SHA-256 of the program's text and of everything that it uses, as it is now."""
         return digest(self.entry)
+
+    def takes(self, name: str, arguments: tuple[Pointer | Value, ...]) -> None:
+        """Learn which parameters of a program are pointers and which are values.
+
+        Raises:
+            NpiError: another call passes otherwise.
+        """
+        kinds = "".join("v" if isinstance(a, Value) else "p" for a in arguments)
+        if self.kinds.setdefault(name, kinds) != kinds:
+            raise NpiError(
+                f"{name} is called with pointers and values in different places: write two functions"
+            )
+
+    def arity(self, name: str) -> int:
+        """Pointers that a program takes."""
+        return self.kinds[name].count("p") if name in self.kinds else len(self.parameters[name])
 
     def _link(self, function: FunctionType) -> str:
         """The program's name; its copies are made at the first call."""
@@ -90,7 +113,7 @@ class Linker:
             bodies = {name: FunctionType(function.__code__, names, name, None, closure)}
         else:
             bodies = compile_bodies(lifted, function, names)
-            names[AGAIN] = self._again
+            names[AGAIN], names[KEEP] = self._again, self._keep
         for i, (name_, body) in enumerate(bodies.items()):
             if i:  # a loop of its own: the program calls it by the name that `lift` gave it
                 self._names[body] = self._fresh(name_)
@@ -100,7 +123,7 @@ class Linker:
         bodies[name].__defaults__ = function.__defaults__
         for name_, body in bodies.items():
             for n, found in Names(body).outer.items():
-                if n in names and found not in self._raw and n != AGAIN:
+                if n in names and isinstance(found, FunctionType | tuple) and found not in self._raw:
                     names[n] = self._relink(n, found)
             self.functions[name_], self.parameters[name_] = body, tuple(inspect.signature(body).parameters)
         return name
@@ -149,15 +172,24 @@ class Linker:
         bound = inspect.signature(body).bind(*arguments, **named)
         bound.apply_defaults()
         passed = bound.args
-        if crossing := [a for a in passed if isinstance(a, Value)]:
-            _refuse_crossing(name, crossing[0])
-        constants = {i: self._relink("", a) for i, a in enumerate(passed) if not isinstance(a, Pointer)}
-        if not all(passable(self._bare(c)) for c in constants.values()):
+        constants = {
+            i: self._relink("", a) for i, a in enumerate(passed) if not isinstance(a, Pointer | Value)
+        }
+        if not all(isinstance(c, Unset) or passable(self._bare(c)) for c in constants.values()):
             return body(*passed)
         if constants:
             name = self._specialise(name, constants)
-        pointers = tuple(a for a in passed if isinstance(a, Pointer))
-        return (listener.again if again else listener.call)(name, self.functions[name], pointers)
+        rest = [a for a in passed if isinstance(a, Pointer | Value)]
+        names = self.parameters[name]
+        kept = tuple(listener.keep(a, n) if isinstance(a, Value) else a for a, n in zip(rest, names))
+        self.takes(name, kept)
+        return (listener.again if again else listener.call)(name, self.functions[name], kept)
+
+    def _keep(self, held: Any, name: str) -> Any:
+        """What a variable that a loop assigns holds, as a value; pointers stay what they are."""
+        if self.listener is not None and isinstance(held, int | Value):
+            return self.listener.keep(held, name)
+        return held
 
     def _bare(self, value: Any) -> Any:
         """A function as its user wrote it."""
@@ -211,28 +243,16 @@ class Linker:
         if sum(known[0] == name for known in self._special) >= _SPECIAL_LIMIT:
             raise NpiError(
                 f"{name} is called with more than {_SPECIAL_LIMIT} different constants; what one call leaves to the "
-                "next lives on a tape (`write`) or in a pointer's position (`move`, `goto`)"
+                "next is a value (in a loop's variable, or read from a tape) or a pointer's position"
             )
         words = (getattr(c, "__name__", str(c)) for c in constants.values())
         special = self._special[key] = self._fresh(re.sub(r"\W+", "_", "_".join([name, *words])))
         body, names = self.functions[name], self.parameters[name]
 
-        def program(*pointers: Pointer) -> Any:
-            rest = iter(pointers)
+        def program(*arguments: Any) -> Any:
+            rest = iter(arguments)
             return body(*(constants[i] if i in constants else next(rest) for i in range(len(names))))
 
         self.functions[special], self.places[special] = program, self.places[name]
         self.parameters[special] = tuple(n for i, n in enumerate(names) if i not in constants)
         return special
-
-
-def _refuse_crossing(name: str, value: Value) -> None:
-    if "_while" in name:
-        raise NpiError(
-            f"a loop of {name.partition('_while')[0]} uses a value {value.line}, before it: a value lives in one round; "
-            "read it again inside, or write it to a tape cell and read that"
-        )
-    raise NpiError(
-        f"{name} is called with a pointer and a value ({value.line}): a call passes pointers only; write the value to "
-        "a tape cell and pass a pointer to it"
-    )

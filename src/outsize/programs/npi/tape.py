@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from ...errors import NpiError
@@ -89,6 +89,12 @@ def _domain(values: Iterable[int]) -> Sequence[int]:
 
 class Pointer(ABC):
     """A position on a tape. Passed to a function it is passed by reference, as any Python object."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """The values from here to the end of the tape. The pointer itself goes along: past the last cell in the end."""
+        while not self.at_end():
+            yield self.read()
+            self.move(1)
 
     @abstractmethod
     def read(self) -> Any:

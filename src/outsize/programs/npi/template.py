@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from ...errors import NpiError
-from .calls import COPY, Action, Row
+from .calls import COPY, Action, Row, tailed
 from .closure import Closure, check_consistent, close
+from .examples import find_examples, standing
+from .flow import Flow
 from .record import Recorder
+from .returns import Reconsider
 from .slots import Answer, Site, Slots
 from .source import Linker, Program
 from .tape import Head, Tape
@@ -102,7 +105,20 @@ class Template:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary.of(self.name, self.rows + self.closure.rows)
+        return Vocabulary.of(self.name, self.rows + self.explored)
+
+    @property
+    def explored(self) -> tuple[Row, ...]:
+        """Every row that the program's text allows. The controller learns them all, those that no values can take
+        among them: another primitive may take them.
+        """
+        return self.closure.rows + self.closure.impossible
+
+    def flow(self, layout: Sequence[int]) -> Flow:
+        """The values that can occur where the entry's pointers share tapes so (equal numbers)."""
+        targets = {slot: site.target for slot, site in self.sites.items()}
+        caps = {slot: tuple(sorted(target)) for slot, target in targets.items() if target is not None}
+        return Flow(self.arities, self.closure.rows, self.sites, layout, standing(self.traces.examples), caps)
 
     @property
     def layouts(self) -> tuple[tuple[int, ...], ...]:
@@ -176,12 +192,20 @@ def trace(program: Program, examples: Iterable[Example]) -> Traces:
         NpiError: no example; control that depends on an unbounded value; a value or pointer that crosses
             calls.
     """
-    linker, slots, examples = Linker(program), Slots(), tuple(examples)
+    linker, examples = Linker(program), tuple(examples)
     if not examples:
         raise NpiError(f"{program.__name__} has no example to run on: give at least one")
-    digest = linker.digest()
-    executions = tuple(_execute(linker, slots, e, {}) for e in examples)
-    return Traces(linker=linker, slots=slots, examples=examples, executions=executions, digest=digest)
+    return _record(linker, examples, linker.digest())
+
+
+def _record(linker: Linker, examples: tuple[Example, ...], digest: str) -> Traces:
+    while True:
+        try:
+            slots = Slots()
+            executions = tuple(_execute(linker, slots, e, {}) for e in examples)
+            return Traces(linker=linker, slots=slots, examples=examples, executions=executions, digest=digest)
+        except Reconsider:
+            continue  # once for each function that returns in more than one way
 
 
 def _execute(
@@ -224,19 +248,42 @@ def retrace(template: Template, answers: Mapping[str, Answer]) -> tuple[Row, ...
 def parameterize(traces: Traces) -> Template:
     """Replace the data by primitive ids (claims 2 and 3) and close the template over all observations.
 
+    Ways through the program that the examples do not show are looked for: examples that take them are added
+    to the traces, and ways that no values can take are set apart.
+
     Raises:
-        NpiError: traces contradict each other; a site that no example reaches; a call that never ends.
+        NpiError: traces contradict each other; a site of unknown domain that no example reaches; a call that
+            never ends.
     """
     check_consistent(traces.rows)
-    traces.slots.frozen = True
-    closure = close(traces.linker, traces.slots)
+    linker, slots = traces.linker, traces.slots
+    try:
+        closure = close(linker, slots)
+    except Reconsider:
+        return parameterize(_record(linker, traces.examples, traces.digest))
+    recorded = tuple(tuple(tailed(row, linker.tails) for row in rows) for rows in traces.executions)
+    traces = replace(traces, executions=recorded)
     check_consistent(traces.rows + closure.rows)
-    programs = dict.fromkeys([traces.linker.name, *(row.program for row in closure.rows)])
+    arities = {p: linker.arity(p) for p in dict.fromkeys([linker.name, *(r.program for r in closure.rows)])}
+    # What can occur if all pointers are on one tape can occur anyhow.
+    together = [0] * arities[linker.name]
+    flow = Flow(arities, closure.rows, slots.by_name(), together, standing(traces.examples))
+    closure = closure.without(flow.impossible())
+    shown = set(traces.rows)
+    more = find_examples(linker, slots, traces.examples, [r for r in closure.rows if r not in shown])
+    traces = replace(
+        traces,
+        examples=(*traces.examples, *(example for example, _ in more)),
+        executions=(*traces.executions, *(rows for _, rows in more)),
+    )
+    slots.declare(flow.inputs(), flow.caps)
+    known = {"", COPY, *slots.by_name()}
+    apart = tuple(row for row in closure.impossible if all(s.action.slot in known for s in row.steps))
     return Template(
-        name=traces.linker.name,
-        arities={p: len(traces.linker.parameters[p]) for p in programs},
+        name=linker.name,
+        arities=arities,
         rows=traces.rows,
-        closure=closure,
-        sites=traces.slots.by_name(),
+        closure=replace(closure, impossible=apart),
+        sites=slots.by_name(),
         traces=traces,
     )

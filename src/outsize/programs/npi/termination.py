@@ -1,7 +1,8 @@
 """Does every execution end? Size-change termination (Lee, Jones, Ben-Amram, POPL 2001) over the verification set.
 
 Measures are natural numbers: cells to a pointer's right, cells to its left, the distance between two pointers, and the
-number of cells on a tape that hold given marks. Each call site says which measures of the callee are at most, or less
+number of cells on a tape that hold given marks; and where domains are finite, how far a value or the cell under a
+pointer is from the least or the largest. Each call site says which measures of the callee are at most, or less
 than, which of the caller's. The program ends if every way to call oneself again, however long, makes some measure
 smaller. Nothing is declared by the user; what cannot be shown is said.
 """
@@ -14,10 +15,12 @@ from dataclasses import dataclass
 
 from .abstract import Analysis, Layout, Outputs, Site, Truths, analyse
 from .calls import Row
+from .flow import Change, Flow
 
 __all__ = ["Termination", "prove_termination"]
 
-#: A measure: ("right", i) · ("left", i) · ("span", i, j) · ("marks", tape, values)
+#: A measure: ("right", i) · ("left", i) · ("span", i, j) · ("marks", tape, values) · ("value" or "cell", i, "down" or
+#: "up")
 Measure = tuple[object, ...]
 #: Arcs from the caller's measures to the callee's; True: strictly smaller.
 Graph = frozenset[tuple[Measure, Measure, bool]]
@@ -44,7 +47,12 @@ class Termination:
 
 
 def prove_termination(
-    arities: Mapping[str, int], rows: Sequence[Row], layout: Layout, truths: Truths, outputs: Outputs
+    arities: Mapping[str, int],
+    rows: Sequence[Row],
+    layout: Layout,
+    truths: Truths,
+    outputs: Outputs,
+    flow: Flow,
 ) -> Termination:
     """Decide termination of a template from its verification set.
 
@@ -54,7 +62,16 @@ def prove_termination(
         layout: which of the entry's pointers share a tape.
         truths: for each one-input test of a finite domain, the values that answer no and yes.
         outputs: for each written slot of a finite domain, the values it may leave.
+        flow: the values that can occur, for this layout.
     """
+    impossible = flow.impossible()
+    rows = [row for row in rows if row not in impossible]
+    changes = {
+        (path.row, call.step): flow.changes(path, call)
+        for path in flow.paths
+        if path.row not in impossible
+        for call in path.calls
+    }
     analysis = analyse(arities, rows, layout, truths, outputs)
     if analysis is None:
         return Termination(proved=False, measures=(), open=tuple(arities))
@@ -62,7 +79,7 @@ def prove_termination(
     graphs: dict[tuple[str, str], set[Graph]] = defaultdict(set)
     told: dict[str, None] = {}
     for site in analysis.sites:
-        graph = _graph(site, arities, marks)
+        graph = _graph(site, arities, marks, changes[site.row, site.step])
         graphs[site.caller, site.callee].add(graph)
         if _recursive(site, analysis):
             told[f"{site.caller} → {site.action}: {_strict(graph)}"] = None
@@ -81,9 +98,14 @@ def _marks(analysis: Analysis) -> list[tuple[int, frozenset[int]]]:
     ]
 
 
-def _graph(site: Site, arities: Mapping[str, int], marks: Sequence[tuple[int, frozenset[int]]]) -> Graph:
+def _graph(
+    site: Site,
+    arities: Mapping[str, int],
+    marks: Sequence[tuple[int, frozenset[int]]],
+    changes: Sequence[Change],
+) -> Graph:
     z, n = site.zone, arities[site.caller]
-    arguments = site.action.operands
+    arguments = [o for o in site.action.operands if o[0] == "p"]
     arcs: set[tuple[Measure, Measure, bool]] = set()
 
     def arc(a: Measure, b: Measure, change: float, least: float) -> None:
@@ -107,6 +129,11 @@ def _graph(site: Site, arities: Mapping[str, int], marks: Sequence[tuple[int, fr
     for mark in marks:
         measure: Measure = ("marks", *mark)
         arcs.add((measure, measure, any(t == mark[0] and v <= mark[1] for t, v in site.spent)))
+    for (kind, i), (other, k), least, largest in changes:
+        if largest <= 0:
+            arcs.add(((kind, i, "down"), (other, k, "down"), largest < 0))
+        if least >= 0:
+            arcs.add(((kind, i, "up"), (other, k, "up"), least > 0))
     strict = {(a, b) for a, b, s in arcs if s}
     return frozenset((a, b, s) for a, b, s in arcs if s or (a, b) not in strict)
 
@@ -130,6 +157,9 @@ def _strict(graph: Graph) -> str:
 
 def _say(measure: Measure) -> str:
     match measure:
+        case (("value" | "cell") as kind, i, way):
+            what = f"value v{i}" if kind == "value" else f"the value under p{i}"
+            return what if way == "down" else f"distance of {what} to its largest"
         case ("right", i):
             return f"cells right of p{i}"
         case ("left", i):

@@ -175,24 +175,14 @@ def train(
 
     Raises:
         NpiError: a primitive or the controller cannot be learned.
-
-    Warns:
-        NpiWarning: the examples do not show every way through the program, so it cannot be learned whole.
     """
-    if template.uncovered:
-        warnings.warn(
-            f"the examples of {template.name} do not show {len(template.uncovered)} of "
-            f"{len(template.closure.rows)} ways through its calls, such as {template.uncovered[0]}: add an example for "
-            "each, or the certificate will not hold",
-            NpiWarning,
-            stacklevel=2,
-        )
     models, checks = {}, {}
     for slot in template.sites:
         tell(f"primitive {slot}")
         models[slot], checks[slot] = train_site(template, slot, primitives, seed)
     tell("traces")
-    rows = retrace(template, models)
+    # What no example shows is learned from the exploration of the program's text.
+    rows = tuple(dict.fromkeys(retrace(template, models) + template.explored))
     tell("controller")
     if reuse is None:
         learned = train_controller(template.vocabulary, rows, controller, seed)

@@ -15,12 +15,12 @@ from typing import Any, NoReturn, final
 
 from ...errors import NpiError
 
-__all__ = ["Expr", "Value", "canonical", "evaluate", "functions", "registers", "show"]
+__all__ = ["BINARY", "Expr", "Value", "canonical", "evaluate", "functions", "registers", "show"]
 
 #: ("v", register) · ("c", literal) · (operator, left, right) · ("call", name, function, *arguments)
 Expr = tuple[Any, ...]
 
-_BINARY: dict[str, Callable[[Any, Any], Any]] = {
+BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv, "%": operator.mod,
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
     "&": operator.and_, "|": operator.or_, "^": operator.xor, "<<": lambda a, b: _shift(a, b), ">>": operator.rshift,
@@ -47,7 +47,7 @@ def evaluate(expr: Expr, inputs: Mapping[int, int]) -> Any:
             given = [evaluate(a, inputs) for a in arguments]
             return _integer(function(*given), name, given)
         case (name, left, right):
-            return int(_BINARY[name](evaluate(left, inputs), evaluate(right, inputs)))
+            return int(BINARY[name](evaluate(left, inputs), evaluate(right, inputs)))
     raise AssertionError(expr)
 
 
@@ -143,7 +143,7 @@ def functions(expr: Expr) -> Iterator[Any]:
 class Value:
     """A datum under a recorder. `number` is None while the program is explored without data."""
 
-    __slots__ = ("ask", "depth", "expr", "frame", "line", "number")
+    __slots__ = ("answered", "ask", "depth", "expr", "frame", "line", "number")
 
     def __init__(
         self,
@@ -156,6 +156,7 @@ class Value:
     ) -> None:
         self.expr, self.number, self.frame, self.line, self.ask = expr, number, frame, line, ask
         self.depth = depth
+        self.answered: bool | None = None
 
     @property
     def is_comparison(self) -> bool:
@@ -184,11 +185,14 @@ class Value:
             raise NpiError(f"a value {self.line} is combined with {other!r}, which is not an integer")
         sides = (right, self.expr) if reverse else (self.expr, right)
         numbers = (known, self.number) if reverse else (self.number, known)
-        number = None if None in numbers else int(_BINARY[name](*numbers))
+        number = None if None in numbers else int(BINARY[name](*numbers))
         return self.derive((name, *sides), number, other.depth if isinstance(other, Value) else 0)
 
     def __bool__(self) -> bool:
-        return self.ask(self)
+        """Its truth: asked for once, since what was read does not change."""
+        if self.answered is None:
+            self.answered = self.ask(self)
+        return self.answered
 
     def _refuse(self, what: str) -> NoReturn:
         raise NpiError(

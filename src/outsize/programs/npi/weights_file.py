@@ -23,7 +23,7 @@ from ...errors import NpiError
 from .controller import Controller
 from .fitting import PrimitiveCheck
 from .primitive import Primitive
-from .sound import POINTERS, RETURNS
+from .sound import POINTERS
 from .template import Vocabulary
 from .trained import Trained
 
@@ -117,9 +117,7 @@ def _controller(spec: Any, tensors: Mapping[str, Tensor]) -> Controller:
     _need(len(programs) > 0, "there is no program")
     for key in keys:
         verb, space, called = key.partition(" ")
-        known = (
-            key in POINTERS or key in RETURNS or (verb in ("call", "tail") and space and called in programs)
-        )
+        known = key in POINTERS or (verb in ("call", "tail") and space and called in programs)
         _need(bool(known), f"{key!r} is no system call")
     sizes = {k: _integer(spec[k], 1, _WIDEST) for k in ("hidden", "embedding")}
     hidden, words = sizes["hidden"], len(keys) + len(tuples) + len(slots)

@@ -5,13 +5,20 @@
 from __future__ import annotations
 
 from ....errors import NpiError
-from . import arithmetic, graphs, lists, sorting
+from . import arithmetic, graphs, integers, lists, sorting
 from .entry import Entry
 
 __all__ = ["LIBRARY", "Entry", "find"]
 
 LIBRARY: dict[str, Entry] = {
-    entry.name: entry for entry in (*arithmetic.ENTRIES, *lists.ENTRIES, *sorting.ENTRIES, *graphs.ENTRIES)
+    entry.name: entry
+    for entry in (
+        *arithmetic.ENTRIES,
+        *lists.ENTRIES,
+        *sorting.ENTRIES,
+        *graphs.ENTRIES,
+        *integers.ENTRIES,
+    )
 }
 
 

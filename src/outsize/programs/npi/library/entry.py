@@ -28,8 +28,11 @@ __all__ = [
     "digits",
     "from_json",
     "integer",
+    "integer_of_any_size",
     "integers",
+    "integers_of_any_size",
     "number",
+    "spell",
 ]
 
 BITS, DIGITS, HUNDRED, BYTES = range(2), range(10), range(100), range(256)
@@ -55,6 +58,8 @@ class Entry:
         oracle: the right answer by other means.
         like: the template whose controller it shares, if its higher-order function is the same.
         ascending: a test slot, and which arguments must be in its order.
+        ordered: which arguments must be in ascending order as integers.
+        wide: the template that does the same for integers of any size, which is what `outsize npi run` runs.
     """
 
     name: str
@@ -69,6 +74,8 @@ class Entry:
     oracle: Callable[..., Any]
     like: str | None = None
     ascending: tuple[str, tuple[int, ...]] | None = None
+    ordered: tuple[int, ...] = ()
+    wide: str | None = None
 
     def examples(self) -> list[Example]:
         """The training examples."""
@@ -83,6 +90,13 @@ class Entry:
         Raises:
             NpiError: a list is not in order.
         """
+        for values in (arguments[i] for i in self.ordered):
+            for earlier, later in itertools.pairwise(values):
+                if later < earlier:
+                    raise NpiError(
+                        f"{self.name} needs a list in ascending order, and {spell(earlier)} comes before {spell(later)} "
+                        "in it: sort it first (`outsize npi run merge_sort`)"
+                    )
         slot, which = self.ascending or ("", ())
         for values in (arguments[i] for i in which):
             pairs = torch.tensor([(b, a) for a, b in itertools.pairwise(values)], dtype=torch.int64).reshape(
@@ -142,6 +156,45 @@ def integers(word: str) -> list[int]:
     if any(abs(v) > _LARGEST for v in values):
         raise NpiError(f"{_short(word)} holds an integer of more than 64 bits; cells have 64")
     return values
+
+
+def integers_of_any_size(word: str) -> list[int]:
+    """A JSON list of integers, of any number of digits."""
+    try:
+        values = json.loads(word, parse_int=_whole)
+    except (ValueError, RecursionError) as error:
+        raise NpiError(f"{_short(word)} is not JSON: {error}") from error
+    if not isinstance(values, list) or any(type(v) is not int for v in values):
+        raise NpiError(f"{_short(word)} is not a JSON list of integers, such as [3, 1, 2]")
+    return values
+
+
+def integer_of_any_size(word: str) -> int:
+    """One integer, of any number of digits."""
+    if not re.fullmatch("-?[0-9]+", word, re.ASCII):
+        raise NpiError(f"{_short(word)} is not an integer")
+    return _whole(word)
+
+
+#: Digits that Python converts at once; it refuses more than 4,300.
+_PIECE = 4_000
+
+
+def _whole(text: str) -> int:
+    sign, text, value = (-1, text[1:], 0) if text[0] == "-" else (1, text, 0)
+    for i in range(0, len(text), _PIECE):
+        part = text[i : i + _PIECE]
+        value = value * 10 ** len(part) + int(part)
+    return sign * value
+
+
+def spell(value: int) -> str:
+    """An integer's decimal digits, of any number."""
+    parts, rest = [], abs(value)
+    while rest >= 10**_PIECE:
+        rest, part = divmod(rest, 10**_PIECE)
+        parts.append(str(part).zfill(_PIECE))
+    return ("-" if value < 0 else "") + str(rest) + "".join(reversed(parts))
 
 
 def _short(word: str) -> str:

@@ -319,5 +319,6 @@ ENTRIES = (
         sample=_sample_search,
         oracle=bisect.bisect_left,
         ascending=("less", (0,)),
+        wide="binary_search_integers",
     ),
 )

@@ -148,6 +148,7 @@ def _sorter(name: str, program: Any, encode: Any, lessons: tuple[list[int], ...]
         lessons=tuple((lesson,) for lesson in lessons),
         sample=_sample,
         oracle=sorted,
+        wide=f"{name}_integers",
     )
 
 
@@ -174,5 +175,6 @@ ENTRIES = (
         sample=_sample_merge,
         oracle=lambda xs, ys: list(heapq.merge(xs, ys)),
         ascending=("less", (0, 1)),
+        wide="merge_integers",
     ),
 )
