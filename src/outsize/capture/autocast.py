@@ -171,7 +171,7 @@ class AffineGrid(torch.autograd.Function):
         return torch.bmm(base, theta.transpose(1, 2)).view(batch, *spatial, len(spatial))
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         return torch.ops.aten.affine_grid_generator_backward(gradient, ctx.size, ctx.corners), None, None
 
 
