@@ -11,11 +11,12 @@ from the fastest it begins anew, until nothing more comes of it. What was retain
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from math import ceil
 
-from ..evict.policy import Policy
+from ...values import Decision
+from ..chains import Chains
 from ..settings import RETAINED_PARTS, RETENTION_ROUNDS
 from .problem import Decisions, Problem, Scored
 
@@ -53,6 +54,56 @@ def _retained(problem: Problem, known: Scored) -> Scored | None:
     return best
 
 
+def shortened(problem: Problem, best: Scored, *, tries: int) -> Scored:
+    """The plan after every op that its regions can do without: what it makes is kept instead, where that fits.
+
+    A pass retains a storage for the whole step; here it is for one region, which reads what stays until then.
+    """
+    decisions, seconds = best.decisions, best.seconds
+    again = True
+    while again:
+        again = False
+        for others in _shorter(problem, decisions):
+            if tries <= 0:
+                break
+            tries -= 1
+            found = problem.seconds(others)
+            if found < seconds * (1 - 1e-9) and problem.valid(others):
+                decisions, seconds, again = others, found, True
+                break
+    return replace(best, decisions=decisions, seconds=seconds) if decisions != best.decisions else best
+
+
+def _shorter(problem: Problem, decisions: Decisions) -> Iterator[Decisions]:
+    """The plan with one op fewer in the regions of one position, dearest op first."""
+    chains = problem.chains
+    groups: dict[int, set[int]] = defaultdict(set)
+    for d in decisions:
+        groups[d.fetch_before].update(d.region)
+    cuts = [(op, position) for position, group in groups.items() for op in group]
+    for op, position in sorted(cuts, key=lambda cut: (-chains.seconds[cut[0]], cut)):
+        here = [d for d in decisions if d.fetch_before == position and d.region]
+        if op in {chains.producer[d.storage] for d in here}:
+            continue
+        left = {d: _closure(chains, chains.producer[d.storage], {*d.region} - {op}) for d in here}
+        yield tuple(_with_region(chains, d, left[d]) if d in left else d for d in decisions)
+
+
+def _closure(chains: Chains, op: int, within: set[int]) -> tuple[int, ...]:
+    """Of these ops, those that this one is made of."""
+    found, stack = set(), [op]
+    while stack:
+        at = stack.pop()
+        if at in within and at not in found:
+            found.add(at)
+            stack += [chains.producer[s] for s in chains.inputs[at]]
+    return tuple(sorted(found))
+
+
+def _with_region(chains: Chains, d: Decision, region: tuple[int, ...]) -> Decision:
+    return replace(d, region=region, seconds=sum(chains.seconds[op] for op in region))
+
+
 def dead_again(problem: Problem, decisions: Decisions) -> list[int]:
     """Storages that a plan makes again after their last use, those that cost most seconds per byte first."""
     chains = problem.chains
@@ -66,18 +117,3 @@ def dead_again(problem: Problem, decisions: Decisions) -> list[int]:
                 if chains.last[s] < position and chains.reach[s] > chains.last[s]:
                     worth[s] += chains.seconds[op] / chains.size[s]
     return sorted(worth, key=lambda s: (-worth[s], s))
-
-
-def used(problem: Problem, policy: Policy, decisions: Decisions) -> frozenset[int]:
-    """Of what a policy retains, what a region of the plan reads after its last use without making it."""
-    chains = problem.chains
-    groups: dict[int, set[int]] = defaultdict(set)
-    for d in decisions:
-        groups[d.fetch_before].update(d.region)
-    return frozenset(
-        s
-        for position, group in groups.items()
-        for op in group
-        for s in chains.inputs[op]
-        if s in policy.retain and chains.last[s] < position and chains.producer[s] not in group
-    )
