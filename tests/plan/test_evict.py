@@ -17,8 +17,10 @@ from outsize.plan.evict.policy import Policy
 from outsize.plan.evict.reference import ReferencePass
 from outsize.plan.model import build_model, floor_curve
 from outsize.plan.request import Request
+from outsize.plan.schedule.check import check
+from outsize.plan.schedule.lower import lower_decisions
 from outsize.plan.search.mixed import repaired
-from outsize.plan.search.moves import all_moves, bar, force, kicks
+from outsize.plan.search.moves import all_moves, bar, force, kicks, release, retain
 from outsize.plan.search.problem import Problem
 from outsize.plan.search.starts import grid, starts
 from outsize.slack import compute_slack
@@ -60,6 +62,12 @@ def assert_same(problem: Problem, policy: Policy) -> tuple:
         assert expected is None
         return ()
     assert found.decisions() == tuple(expected)
+    check(
+        problem.model.graph,
+        problem.model.profile,
+        lower_decisions(problem.model.graph, tuple(expected)),
+        2**60,
+    )
     again = {(d.fetch_before, op) for d in expected for op in d.region}
     assert found.again_seconds == pytest.approx(sum(problem.chains.seconds[op] for _, op in again), rel=1e-9)
     if native.available():
@@ -88,11 +96,18 @@ def policies(problem: Problem, draw: st.DataObject, count: int):
     for _ in range(count):
         decisions = yield policy
         keys = [(d.storage, d.after, d.action) for d in decisions]
-        which = draw.draw(st.integers(0, 3))
+        which = draw.draw(st.integers(0, 5))
         if which == 0 and keys:
             move = bar(draw.draw(st.sampled_from(keys)))
         elif which == 1 and problem.open_spans:
             move = force(draw.draw(st.sampled_from(problem.open_spans)))
+        elif which in (4, 5):
+            some = (
+                draw.draw(st.sets(st.sampled_from(problem.retainable), max_size=8))
+                if problem.retainable
+                else set()
+            )
+            move = retain(some) if which == 4 else release(some)
         elif which == 2:
             move = draw.draw(st.sampled_from(moves))
         else:
@@ -123,7 +138,10 @@ def test_random_steps(seed, ops, share, actions, shared, min_bytes, draw) -> Non
 @pytest.mark.parametrize("actions", ACTIONS)
 @pytest.mark.parametrize("share", [0.0, 0.3])
 def test_networks(actions: tuple[str, ...], share: float) -> None:
-    steps = (_transformer(CPU, 3, 128, 2, 128, 4, dropout=True, pre=True), unet(CPU, batch=1, size=64))
+    steps: tuple[tuple[StepGraph, Profile], ...] = (
+        _transformer(CPU, 3, 128, 2, 128, 4, dropout=True, pre=True),
+        unet(CPU, batch=1, size=64),
+    )
     walked = 0
     for graph, profile in steps:
         problem = problem_of(graph, profile, share, actions, 1)
@@ -133,6 +151,7 @@ def test_networks(actions: tuple[str, ...], share: float) -> None:
             assert_same(problem, replace(policy, remake=remake, share=0.5))
             weight = np.exp(np.random.default_rng(0).normal(size=len(graph.storages)))
             assert_same(problem, replace(policy, weight=weight, fit=True))
+            assert_same(problem, replace(policy, retain=frozenset(problem.retainable)))
     assert walked or actions == ("encode",) or share == 0.0
 
 

@@ -154,11 +154,11 @@ def test_a_step_too_large_or_one_that_fits_has_no_program() -> None:
     assert along_relaxation(problem_for(graph, profile, budget))
     assert along_relaxation(problem_for(graph, profile, budget, replace(SMALL, frontier_ops=0))) == []
     peak = max(graph.plain_residency(profile.workspace))
-    assert list(optima(problem_for(graph, profile, peak), peak, EFFORT, retain=True)) == []
+    assert list(optima(problem_for(graph, profile, peak), peak, EFFORT, retain=())) == []
 
 
 def test_what_cannot_fit_at_a_cut_is_infeasible() -> None:
     graph, profile = chain(6)
     problem = problem_for(graph, profile, between(graph, profile, 0.5))
-    program = CutProgram(problem.chains, retain=True)
+    program = CutProgram(problem.chains, retain=problem.retainable)
     assert not program.solve([len(graph.ops) // 2], 1, EFFORT).feasible

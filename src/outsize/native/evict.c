@@ -5,7 +5,7 @@
 static void force(Pass *w, int32_t s, int32_t p) {
     const Step *g = w->g;
     if (!isfinite(w->unit[s])) return;
-    int32_t use = next_use(g, s, p), first, end;
+    int32_t use = next_use(w, s, p), first, end;
     if (pass_may_remake(w, s, p) && isfinite(pass_chain_seconds(w, s, use, 0.0)) &&
         has(w->t->forced, w->t->forced_count, key_of(w, s, p, RECOMPUTE))) {
         w->exact_option[s] = -1;
@@ -25,10 +25,19 @@ static void force(Pass *w, int32_t s, int32_t p) {
     }
 }
 
+/* What it was retained for is there: it goes, on the device or encoded. */
+static void expire(Pass *w, int32_t s) {
+    pass_vanish(w, s);
+    if (w->away[s] && w->gone[s].option >= 0) w->alive -= w->g->option[3 * w->gone[s].option + 1];
+    w->away[s] = 0;
+}
+
 static int run_op(Pass *w, int32_t p) {
     const Step *g = w->g;
     int64_t need = g->fixed[p] + g->workspace[p];
     int32_t out = g->out_at[p], out_end = g->out_at[p + 1];
+    for (int32_t k = g->expire_at[p]; k < g->expire_at[p + 1]; k++)
+        if (w->t->flags[g->expire[k]] & RETAIN) expire(w, g->expire[k]);
     for (int32_t k = out; k < out_end; k++) need += g->size[g->out[k]];
     if (!pass_make_room(w, p, need)) return 0;
     for (int32_t k = out; k < out_end; k++) {
@@ -38,9 +47,9 @@ static int run_op(Pass *w, int32_t p) {
         w->touched[s] = p;
     }
     for (int32_t k = g->in_at[p]; k < g->in_at[p + 1]; k++)
-        if (g->last[g->in[k]] <= p) pass_vanish(w, g->in[k]);
+        if (w->until[g->in[k]] <= p) pass_vanish(w, g->in[k]);
     for (int32_t k = out; k < out_end; k++)
-        if (g->last[g->out[k]] <= p) pass_vanish(w, g->out[k]);
+        if (w->until[g->out[k]] <= p) pass_vanish(w, g->out[k]);
     w->room_after[p] = w->t->budget - w->alive - g->fixed[p];
     for (int32_t k = 0; k < w->now_count; k++)
         if (w->resident[w->now[k]]) pass_offer(w, w->now[k], p);
@@ -80,7 +89,7 @@ static size_t lay_out(Pass *w, char *block) {
     } while (0)
     TAKE(resident, n); TAKE(soft, n); TAKE(written, n); TAKE(away, n); TAKE(has_return, n); TAKE(held_flag, n);
     TAKE(returns, n); TAKE(unit, n); TAKE(due, n); TAKE(values, n);
-    TAKE(touched, n); TAKE(live_at, n); TAKE(live, n); TAKE(exact_option, n); TAKE(wanted, n);
+    TAKE(until, n); TAKE(touched, n); TAKE(live_at, n); TAKE(live, n); TAKE(exact_option, n); TAKE(wanted, n);
     TAKE(reader_of, n); TAKE(reader_stamp, n); TAKE(exact_moves, n); TAKE(gone, n);
     TAKE(room_after, ops); TAKE(seen, ops); TAKE(inside, ops); TAKE(kept_op, ops);
     TAKE(reads, ops); TAKE(sums, ops); TAKE(spare, ops);
@@ -126,6 +135,7 @@ static PyObject *plan_evict(PyObject *self, PyObject *args) {
         w.unit[s] = INFINITY;
         w.touched[s] = w.live_at[s] = w.exact_option[s] = -1;
         w.exact_moves[s] = -1;
+        w.until[s] = w.t->flags[s] & RETAIN && w.g->reach[s] > w.g->last[s] ? w.g->reach[s] : w.g->last[s];
     }
     w.spare_from = w.g->ops;
     for (int32_t p = 0; p < w.g->ops && through && !w.full; p++) through = position(&w, p);

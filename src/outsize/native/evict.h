@@ -21,7 +21,7 @@
 #include <string.h>
 
 enum { SWAP, ENCODE, ENCODE_SWAP, RECOMPUTE }; /* evict/passes.py: Action */
-enum { BANNED = 1, REMAKE = 2 };
+enum { BANNED = 1, REMAKE = 2, RETAIN = 4 };
 enum { LONGEST = 400 }; /* chains.LONGEST */
 
 /* evict/passes.py fills this: sizes, and addresses of arrays, all as int64. */
@@ -33,7 +33,8 @@ typedef struct {
     const int32_t *in_at, *in;     /* activations that an op reads */
     const int32_t *out_at, *out;   /* and makes */
     const int64_t *second_copies;  /* [ops] bytes */
-    const int32_t *producer, *last; /* [storages] positions */
+    const int32_t *producer, *last, *reach; /* [storages] positions: made, last read, last wanted where ops run again */
+    const int32_t *expire_at, *expire; /* storages by the position at which they go if they are retained */
     const int64_t *size;           /* [storages] bytes */
     const int32_t *use_at, *use;   /* positions that read a storage, ascending */
     const uint8_t *acted_on;       /* [storages] */
@@ -48,7 +49,7 @@ typedef struct {
 typedef struct {
     int64_t budget;
     int64_t crowded, recompute, remakes, fit, quarters; /* quarters: of the exponent of the time to the next use */
-    const uint8_t *flags;                               /* [storages] BANNED, REMAKE */
+    const uint8_t *flags;                               /* [storages] BANNED, REMAKE, RETAIN */
     const double *weight;                               /* [storages] */
     const int64_t *barred;                              /* sorted keys: (storage · ops + touch) · 4 + action */
     int64_t barred_count;
@@ -75,6 +76,7 @@ typedef struct {
     /* Per storage. */
     uint8_t *resident, *soft, *written, *away, *has_return, *held_flag;
     double *returns, *unit, *due;
+    int32_t *until; /* last position at which it is wanted: `reach` of what is retained, `last` of the rest */
     int32_t *touched, *live_at, *live, *exact_option, *wanted, *reader_of, *reader_stamp;
     int64_t *exact_moves;
     Gone *gone;
@@ -108,14 +110,17 @@ static inline int64_t key_of(const Pass *w, int32_t s, int32_t touch, int action
     return ((int64_t)s * w->g->ops + touch) * 4 + action;
 }
 
-static inline int32_t next_use(const Step *g, int32_t s, int32_t position) {
+/* First position after this one at which it is wanted, -1 for none. */
+static inline int32_t next_use(const Pass *w, int32_t s, int32_t position) {
+    const Step *g = w->g;
     int32_t low = g->use_at[s], high = g->use_at[s + 1], end = high;
     while (low < high) {
         int32_t middle = (low + high) / 2;
         if (g->use[middle] <= position) low = middle + 1;
         else high = middle;
     }
-    return low < end ? g->use[low] : -1;
+    if (low < end) return g->use[low];
+    return w->until[s] > position ? w->until[s] : -1;
 }
 
 /* What may go now. A price that is not finite is no offer. */

@@ -20,7 +20,7 @@ double pass_chain_seconds(Pass *w, int32_t storage, int32_t use, double share) {
         total += weight * g->seconds[op];
         for (int32_t k = g->in_at[op]; k < g->in_at[op + 1]; k++) {
             int32_t source = g->in[k];
-            if (g->last[source] < use) {
+            if (w->until[source] < use) {
                 w->stack[depth] = g->producer[source];
                 w->weights[depth++] = weight;
             } else if (!w->resident[source]) {
@@ -70,7 +70,7 @@ double pass_scaled(const Pass *w, int32_t s, double cost) {
 /* From now on the storage may go; its price so far is a lower bound. */
 void pass_offer(Pass *w, int32_t s, int32_t p) {
     const Step *g = w->g;
-    int32_t following = next_use(g, s, p), first, end;
+    int32_t following = next_use(w, s, p), first, end;
     if (following < 0 || !g->acted_on[s]) return;
     double cost = pass_may_remake(w, s, p) ? g->seconds[g->producer[s]] : INFINITY;
     pass_ways(w, s, &first, &end);
@@ -120,7 +120,7 @@ static double exposed(Pass *w, int32_t option, double release, double now, int32
 /* Seconds per byte freed of the best way to take the storage away now. */
 double pass_price(Pass *w, int32_t s, int32_t p, int32_t *chosen) {
     const Step *g = w->g;
-    int32_t touch = w->touched[s], use = next_use(g, s, touch), first, end;
+    int32_t touch = w->touched[s], use = next_use(w, s, touch), first, end;
     int32_t place = use < 0 ? (int32_t)g->ops - 1 : use;
     double best = INFINITY;
     *chosen = -1;

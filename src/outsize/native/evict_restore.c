@@ -66,7 +66,7 @@ static int run_region(Pass *w, int32_t p, int32_t length, int32_t inside, int64_
                 continue;
             }
             w->held_flag[s] = 0;
-            if (w->away[s] && w->gone[s].option < 0 && g->last[s] > p) {
+            if (w->away[s] && w->gone[s].option < 0 && w->until[s] > p) {
                 restored(w, s, p, region, length, inside);
                 w->soft[s] = 1;
                 pass_offer(w, s, p);

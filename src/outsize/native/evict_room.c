@@ -26,7 +26,7 @@ void pass_evict(Pass *w, int32_t s) {
     w->has_return[s] = 1;
     if (way[0] == SWAP) w->written[s] = 1;
     if (price[1] != 0.0) {
-        int32_t touch = w->touched[s], use = next_use(g, s, touch);
+        int32_t touch = w->touched[s], use = next_use(w, s, touch);
         pass_promise(w, option, g->starts[touch] + g->seconds[touch], use < 0 ? (int32_t)g->ops - 1 : use);
     }
 }

@@ -17,6 +17,11 @@ GRID_LANE_PRICES = (0.05, 0.3, 1.0)
 MIXED_LANE_PRICE = 0.3
 #: Starts that are climbed from, fastest first; a grid without swaps seldom gives more.
 CLIMBED = 3
+#: What is made of a storage after it has at least so many times its bytes, or it is not worth retaining: a normalised
+#: result leads to an activation of the same size beside two small vectors, and the activation may stay as well.
+RETAINED_GAIN = 1.1
+#: Parts of what a plan makes again, dearest per byte first, that are retained together, and rounds of that.
+RETAINED_PARTS, RETENTION_ROUNDS = (1.0, 0.5, 0.25, 0.1, 0.0), 8
 #: Part of a budget to which the smallest one that fits is searched.
 SMALLEST_WITHIN = 0.001
 #: Shares of the step for which a lane is filled with the dearest recomputations of a plan without swaps. A lane that

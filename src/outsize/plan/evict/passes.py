@@ -26,7 +26,7 @@ from .reference import ReferencePass
 ACTIONS = ("swap", "encode", "encode_swap", "recompute")
 _CODE = {action: code for code, action in enumerate(ACTIONS)}
 _ROW = 8
-_BANNED, _REMAKE = 1, 2
+_BANNED, _REMAKE, _RETAIN = 1, 2, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +174,8 @@ class Evictor:
             _ints(chains.second_copies),
             _places(chains.producer),
             _places(chains.last),
+            _places(chains.reach),
+            *_rows_of(self._expiring()),
             _ints(chains.size),
             *_rows_of(chains.uses),
             np.array(chains.acted_on, dtype=np.uint8),
@@ -187,10 +189,19 @@ class Evictor:
         self._held = [f for f in fields if not isinstance(f, int)]
         return _table(fields)
 
+    def _expiring(self) -> list[list[int]]:
+        """Storages by the position at which they go if they are retained."""
+        rows: list[list[int]] = [[] for _ in self._chains.seconds]
+        for s, (last, reach) in enumerate(zip(self._chains.last, self._chains.reach)):
+            if reach > last >= 0:
+                rows[reach].append(s)
+        return rows
+
     def _policy(self, policy: Policy, budget: int) -> tuple[Ints, list[np.ndarray[Any, Any]]]:
         flags = np.zeros(len(self._chains.size), dtype=np.uint8)
         flags[list(policy.banned)] |= _BANNED
         flags[list(policy.remake or ())] |= _REMAKE
+        flags[list(policy.retain)] |= _RETAIN
         barred, forced = self._keys(policy.barred), self._keys(policy.forced)
         weight = np.ascontiguousarray(policy.weight, dtype=np.float64)
         fields: list[int | np.ndarray[Any, Any]] = [

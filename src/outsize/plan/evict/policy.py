@@ -27,6 +27,8 @@ class Policy:
         fit: bytes beyond those that are missing do not count for a storage.
         headroom: part of the non-resident budget that the pass leaves free, for transfers under way.
         weight: factor on the price of each storage.
+        retain: storages that may stay beyond their last use, for what is made of them later. Their bytes have a price
+            like those of any other: the least dear goes first.
     """
 
     lane_price: float
@@ -41,6 +43,7 @@ class Policy:
     fit: bool = False
     headroom: float = 0.0
     weight: Floats
+    retain: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

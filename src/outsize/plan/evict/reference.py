@@ -12,60 +12,26 @@ Whatever the prices are, the decisions keep every position under the budget; `se
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from math import inf
 from typing import final
 
 import numpy as np
 
 from ...values import Decision
-from ..chains import Chains, chain_seconds
 from .decided import decided
-from .lanes import Lanes
 from .options import Option
-from .policy import DecisionKey, Policy, Stuck
-
-
-@dataclass
-class _Gone:
-    """A storage that is away: since which touch, and how."""
-
-    after: int
-    option: Option | None
-    restored: int = -1
-    region: tuple[int, ...] = ()
+from .policy import DecisionKey, Stuck
+from .room import Room
 
 
 @final
-@dataclass
-class ReferencePass:
-    """State of one eviction pass. `run` gives the decisions, or None where these prices find no way through."""
-
-    chains: Chains
-    budget: int
-    options: Callable[[int, bool], list[Option]]
-    policy: Policy
-    tier: str
-    min_bytes: int
-    decisions: list[Decision] = field(default_factory=list)
+class ReferencePass(Room):
+    """One eviction pass. `run` gives the decisions, or None where these prices find no way through."""
 
     def __post_init__(self) -> None:
-        count = len(self.chains.size)
-        self.resident, self.touched = [False] * count, [-1] * count
-        self.returns: list[float | None] = [None] * count
-        self.gone: dict[int, _Gone] = {}
-        self.soft: set[int] = set()
-        self.alive = self.moves = 0
-        self.room_after: list[int] = []
-        self.written: set[int] = set()
-        self.lanes = Lanes(self.chains)
+        super().__post_init__()
+        self.decisions: list[Decision] = []
         self._touched_now: set[int] = set()
         self._remade: frozenset[DecisionKey] = frozenset()
-        self.unit = np.full(count, np.inf)
-        self.exact: dict[int, tuple[int, float, Option | None]] = {}
-        self.due = np.zeros(count)
-        self.size = np.array(self.chains.size, dtype=np.float64)
 
     def run(self) -> list[Decision] | None:
         """Decisions that keep every position of the step under the budget."""
@@ -167,7 +133,7 @@ class ReferencePass:
                 held.add(s)
             for s in [s for s in held if readers.get(s, -1) <= op and s not in wanted]:
                 held.remove(s)
-                if s in self.gone and self.gone[s].option is None and chains.last[s] > p:
+                if s in self.gone and self.gone[s].option is None and self.until[s] > p:
                     self._restored(s, p, self._closure(s, region))
                     self.soft.add(s)
                     self._offer(s, p)
@@ -196,6 +162,8 @@ class ReferencePass:
     def _run_op(self, p: int) -> bool:
         chains = self.chains
         made = chains.outputs[p]
+        for s in self.expiring.get(p, ()):
+            self._expire(s)
         need = chains.fixed[p] + sum(chains.size[s] for s in made) + chains.workspace[p]
         if not self._make_room(p, need):
             return False
@@ -204,7 +172,7 @@ class ReferencePass:
             self.resident[s] = True
             self.touched[s] = p
         for s in (*chains.inputs[p], *made):
-            if chains.last[s] <= p:
+            if self.until[s] <= p:
                 self._vanish(s)
         self.room_after.append(self.budget - self.alive - chains.fixed[p])
         for s in [s for s in self._touched_now if self.resident[s]]:
@@ -221,10 +189,8 @@ class ReferencePass:
         for s in touched:
             if not np.isfinite(self.unit[s]):
                 continue
-            use = self.chains.next_use(s, p)
-            again = self._may_remake(s, p) and np.isfinite(
-                chain_seconds(self.chains, s, use, self.resident, self.returns, 0.0)
-            )
+            use = self._next_use(s, p)
+            again = self._may_remake(s, p) and np.isfinite(self._chain_seconds(s, use, 0.0))
             ways: list[Option | None] = [None] if again else []
             for way in (*ways, *self._ways(s, p)):
                 if (s, p, way.action if way else "recompute") in self.policy.forced:
@@ -258,128 +224,12 @@ class ReferencePass:
             )
         )  # fmt: skip
 
-    def _vanish(self, s: int) -> None:
-        """Bytes go and nobody will ask for them again at this place."""
-        if self.resident[s]:
-            self.resident[s] = False
-            self.alive -= self.chains.size[s]
-        self.unit[s] = np.inf
-        self.soft.discard(s)
-
-    def _offer(self, s: int, p: int) -> None:
-        """The storage may be taken away from now on; its price so far is a lower bound."""
-        chains = self.chains
-        following = chains.next_use(s, p)
-        if following < 0 or not chains.acted_on[s]:
-            return
-        cost = chains.seconds[chains.producer[s]] if self._may_remake(s, p) else inf
-        for option in self._ways(s, p):
-            cost = min(cost, option.compute_seconds + option.lane_cost(self.policy.lane_price))
-        small = 1e6 if chains.size[s] < self.min_bytes else 1.0
-        self.unit[s] = small * self.policy.weight[s] * (cost + 1e-9) / self.size[s]
-        self.due[s] = chains.starts[following]
-        self.exact.pop(s, None)
-
-    def _may_remake(self, s: int, touched: int) -> bool:
-        policy = self.policy
-        if s in self.soft:
-            return policy.recompute
-        if not policy.recompute or s in policy.banned or (s, touched, "recompute") in policy.barred:
-            return False
-        return policy.remake is None or s in policy.remake
-
-    def _ways(self, s: int, touched: int) -> list[Option]:
-        if self.policy.remake is not None and s in self.policy.remake:
-            return []
-        ways = self.options(s, s in self.written)
-        barred = self.policy.barred
-        return [w for w in ways if (s, touched, w.action) not in barred] if barred else ways
-
-    def _make_room(self, p: int, need: int) -> bool:
-        while self.alive + need > self.budget:
-            s = self._cheapest(p, self.alive + need - self.budget)
-            if s < 0:
-                return False
-            self._evict(s)
-        return True
-
-    def _cheapest(self, p: int, missing: int) -> int:
-        now = self.chains.starts[p]
-        root = np.sqrt(np.sqrt(np.maximum(self.due - now, 1e-9)))
-        wait = np.ones(len(root))
-        for _ in range(
-            round(4 * self.policy.patience)
-        ):  # as native/evict_prices.c does, so that ties break alike
-            wait *= root
-        if self.policy.fit:
-            wait /= np.maximum(self.size / missing, 1.0)
-        while True:
-            s = int(np.argmin(self.unit / wait))
-            if not np.isfinite(self.unit[s]):
-                return -1
-            if self.exact.get(s, (-1,))[0] == self.moves:
-                return s
-            price, option = self._price(s, p)
-            small = 1e6 if self.chains.size[s] < self.min_bytes else 1.0
-            raised = small * self.policy.weight[s] * (price + 1e-9)
-            worse = raised > self.unit[s] * 1.0000001
-            self.exact[s] = (self.moves, price, option)
-            if worse or not np.isfinite(raised):
-                self.unit[s] = raised
-                continue
-            return s
-
-    def _price(self, s: int, p: int) -> tuple[float, Option | None]:
-        """Seconds per byte freed of the best way to take the storage away now."""
-        chains, policy = self.chains, self.policy
-        touched = self.touched[s]
-        use = chains.next_use(s, touched)
-        best, chosen = inf, None
-        if self._may_remake(s, touched):
-            best = chain_seconds(chains, s, use, self.resident, self.returns, policy.share) / chains.size[s]
-        if s in self.soft:
-            return best, None
-        release = chains.starts[touched] + chains.seconds[touched]
-        for option in self._ways(s, touched) if touched < p else ():
-            if option.staged + option.kept > self.room_after[touched]:
-                continue
-            lane = 0.0
-            if option.in_seconds:
-                if policy.crowded:
-                    exposed = self.lanes.exposed(option, release, chains.starts[p], use)
-                else:
-                    exposed = max(0.0, option.lane_seconds - (chains.starts[use] - release))
-                lane = option.lane_cost(policy.lane_price) + exposed
-            price = (option.compute_seconds + lane) / (chains.size[s] - option.kept)
-            if price < best:
-                best, chosen = price, option
-        return best, chosen
-
-    def _evict(self, s: int) -> None:
-        _, _, option = self.exact.pop(s)
-        self.resident[s] = False
-        self.unit[s] = np.inf
-        self.alive -= self.chains.size[s]
-        self.moves += 1
-        again = self.gone.get(s)
-        if s in self.soft and again is not None:
-            self.soft.discard(s)
-            again.restored, again.region = -1, ()
-            return
-        self.gone[s] = _Gone(after=self.touched[s], option=option)
-        if option is not None:
-            self.alive += option.kept
-            if option.staged + option.kept:
-                touched = self.touched[s]
-                self.room_after[touched] -= option.staged + option.kept
-            share = option.compute_seconds + option.lane_cost(self.policy.lane_price)
-            self.returns[s] = share / 2
-            if option.action == "swap":
-                self.written.add(s)
-            if option.in_seconds:
-                touched = self.touched[s]
-                release = self.chains.starts[touched] + self.chains.seconds[touched]
-                self.lanes.promise(option, release, self.chains.next_use(s, touched))
+    def _expire(self, s: int) -> None:
+        """What it was retained for is there: it goes, on the device or encoded."""
+        self._vanish(s)
+        gone = self.gone.pop(s, None)
+        if gone is not None and gone.option is not None:
+            self.alive -= gone.option.kept
 
     def _closure(self, s: int, region: list[int]) -> tuple[int, ...]:
         """The ops of the region that the storage is made of."""

@@ -69,7 +69,7 @@ class StepFacts:
         transient = set(self.transient)
         self.changes = [mask_of(s for s in op.mutates if s in transient) for op in model.graph.ops]
         self.mutated = mask_of(s for s in model.mutated if s in transient)
-        self.reach = chains.reach(again=recompute)
+        self.reach = chains.reach if recompute else chains.last
         self.rest = [0.0] * (count + 1)
         for p in reversed(range(count)):
             self.rest[p] = self.rest[p + 1] + chains.seconds[p]

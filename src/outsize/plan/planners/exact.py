@@ -94,7 +94,7 @@ class _Stages:
         self.program = Program()
         chains, self.count = self.chains, len(self.chains.inputs)
         self.transient = sorted({s for made in chains.outputs for s in made})
-        self.reach = chains.reach(again=problem.recompute)
+        self.reach = chains.reach if problem.recompute else chains.last
         self.link = problem.model.profile.links.get(problem.tier)
         # HiGHS holds rows to 1e-6: seconds are counted in thousandths of the step, bytes in parts of the budget.
         self.second = 1000.0 / max(problem.plain_seconds, 1e-12)

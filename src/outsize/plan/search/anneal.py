@@ -19,7 +19,7 @@ from ..evict.policy import DecisionKey, Policy
 from ..model import Ints
 from ..settings import ANNEALED_OPS, ANNEALED_PASSES, ANNEALED_STEPS, PASS_SECONDS_AN_OP, STAGES, WORTH_MORE
 from .finish import finishable
-from .moves import bar, force, forget, weigh
+from .moves import bar, force, forget, release, retain, weigh
 from .problem import Problem, Scored
 from .trial import Trial
 
@@ -113,16 +113,19 @@ class Annealing:
         return problem.trials.of(made, below=below)
 
     def _changed(self, policy: Policy, keys: Sequence[DecisionKey]) -> Policy | None:
-        """A neighbour: of 100, 35 bar a decision, 25 force one, 15 take a change back, 25 move a price."""
-        random, spans = self._random, self._problem.open_spans
+        """A neighbour: of 100, 35 bar a decision, 25 force one, 15 take a change back, 5 retain, 20 move a price."""
+        random, problem = self._random, self._problem
         way = random.random()
         if way < 0.35:
             return bar(random.choice(keys))(policy) if keys else None
         if way < 0.60:
-            return force(random.choice(spans))(policy) if spans else None
+            return force(random.choice(problem.open_spans))(policy) if problem.open_spans else None
         if way < 0.75:
             made = sorted(policy.forced | policy.barred)
             return forget(random.choice(made))(policy) if made else None
+        if way < 0.80 and problem.recompute and problem.worth_retaining:
+            one = random.choice(problem.worth_retaining)
+            return (release if one in policy.retain else retain)((one,))(policy)
         if way < 0.90:
             return weigh(self._members(), random.choice(_FACTORS))(policy)
         return self._priced(policy)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import final
 
-from ..evict.policy import DecisionKey
 from ..settings import CLIMBED, SHORT_CLIMB
-from .moves import Move, all_moves, bar, force, kicks
+from .moves import Move, all_moves, bar, force, kicks, release, retain
 from .problem import Problem, Scored
+from .retention import dead_again
 
 
 def improved(problem: Problem, starts: Sequence[Scored]) -> Iterator[Scored]:
@@ -44,21 +44,31 @@ class Climb:
         return best
 
     def without(self, best: Scored) -> Scored:
-        """Decision by decision: bar one, dearest first, or force one that was not made; what comes out faster stays."""
-        refused: set[DecisionKey] = set()
+        """One thing about a plan after another is changed, see `_changes`; what comes out faster stays."""
+        refused: set[Hashable] = set()
         while self._left > 0 and best.seconds > self._problem.plain_seconds:
-            made = sorted(best.decisions, key=lambda d: (-d.seconds, d.after, d.storage))
-            keys = [(d.storage, d.after, d.action) for d in made]
-            others = [k for k in self._problem.open_spans if k not in set(keys)]
-            key = next((k for k in (*keys, *others) if k not in refused), None)
-            if key is None:
+            change = next((c for c in self._changes(best) if c[0] not in refused), None)
+            if change is None:
                 return best
             self._left -= 1
-            refused.add(key)
-            better = self._tried(best, bar(key) if key in keys else force(key))
+            refused.add(change[0])
+            better = self._tried(best, change[1])
             if better is not None:
                 best, refused = better, set()
         return best
+
+    def _changes(self, best: Scored) -> Iterator[tuple[Hashable, Move]]:
+        """Bar a decision, dearest first; retain what is made again, or no longer; force a decision that was not made."""
+        made = sorted(best.decisions, key=lambda d: (-d.seconds, d.after, d.storage))
+        keys = [(d.storage, d.after, d.action) for d in made]
+        yield from ((key, bar(key)) for key in keys)
+        retained = best.policy.retain if best.policy is not None else frozenset()
+        if self._problem.recompute:
+            again = (s for s in dead_again(self._problem, best.decisions) if s not in retained)
+            yield from ((("retain", s), retain((s,))) for s in again)
+            yield from ((("release", s), release((s,))) for s in sorted(retained))
+        known = set(keys)
+        yield from ((key, force(key)) for key in self._problem.open_spans if key not in known)
 
     def _climb(self, best: Scored, moves: list[Move], left: int) -> tuple[Scored, int]:
         """First improvement, round and round, until a whole round brings nothing; and the moves not made."""

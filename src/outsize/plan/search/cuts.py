@@ -58,11 +58,13 @@ class CutOptimum:
         forced: what the optimum does, as decisions that a pass makes, needed or not: storage, touch before the idle
             span, action. None where the solver found no point, or ran out of time: what it has by then is not the
             same in every run.
+        retained: storages that it keeps beyond their last use.
     """
 
     again: float
     feasible: bool = True
     forced: frozenset[DecisionKey] | None = None
+    retained: frozenset[int] = frozenset()
 
 
 @final
@@ -71,14 +73,17 @@ class CutProgram:
 
     Args:
         chains: the step's static facts.
-        retain: storages may stay beyond their last use, for what is made of them; a pass cannot do that, a plan can.
+        retain: storages that may stay beyond their last use, for what is made of them.
         link: of the tier, None for recomputation alone.
     """
 
-    def __init__(self, chains: Chains, *, retain: bool, link: LinkRate | None = None) -> None:
-        self._chains, self._retain, self._link = chains, retain, link
+    def __init__(self, chains: Chains, *, retain: Iterable[int], link: LinkRate | None = None) -> None:
+        self._chains, self._link = chains, link
+        self._until = list(chains.last)
+        for v in retain:
+            self._until[v] = chains.reach[v]
         self._transient = sorted({s for made in chains.outputs for s in made})
-        self._reach = chains.reach()
+        self._reach = chains.reach
         self._scale = _PERCENT / max(sum(chains.seconds), 1e-300)
 
     def cuts(self, first: int, last: int, count: int) -> list[int]:
@@ -111,18 +116,21 @@ class CutProgram:
         again = max(0.0, answer.bound) / self._scale
         if answer.values is None or answer.late:
             return CutOptimum(again=again)
-        return CutOptimum(again=again, forced=frozenset(self._forced(cuts, answer.values)))
+        return CutOptimum(
+            again=again,
+            forced=frozenset(self._forced(cuts, answer.values)),
+            retained=frozenset(self._retained(cuts, answer.values)),
+        )
 
     def _memory(self, program: Program, k: int, cut: int, budget: int) -> None:
         """What is there while the op of a cut runs: what it touches, and what is kept."""
         chains, kept, part = self._chains, Terms(), BUDGET_PARTS / budget
         touched = {*chains.inputs[cut], *chains.outputs[cut]}
-        until = self._reach if self._retain else chains.last
         for v in self._transient:
             if v in touched:
-                if until[v] > cut:
+                if self._until[v] > cut:
                     program.add(("P", k, v), low=1.0, high=1.0)
-            elif chains.producer[v] <= cut < until[v]:
+            elif chains.producer[v] <= cut < self._until[v]:
                 program.add(("P", k, v), high=1.0, whole=True)
                 kept[("P", k, v)] = chains.size[v] * part
         program.at_most(kept, BUDGET_PARTS - self._own(cut) * part)
@@ -215,6 +223,12 @@ class CutProgram:
     def _sources(self, program: Program, k: int, v: int) -> Terms:
         keys: tuple[Key, ...] = (("P", k, v), ("C", k, self._chains.producer[v]), ("F", k, v))
         return {key: 1.0 for key in keys if key in program}
+
+    def _retained(self, cuts: Sequence[int], values: Terms) -> Iterator[int]:
+        for v in self._transient:
+            after = (k for k, cut in enumerate(cuts) if cut > self._chains.last[v])
+            if any(values.get(("P", k, v), 0.0) > 0.5 for k in after):
+                yield v
 
     def _forced(self, cuts: Sequence[int], values: Terms) -> Iterator[DecisionKey]:
         """Idle spans over a cut at which the storage is not kept, and how it comes back for the use after it."""

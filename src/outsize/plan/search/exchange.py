@@ -19,6 +19,7 @@ from ...values import Decision
 from ..settings import FEWEST_EXCHANGES
 from .polish import polished
 from .problem import Decisions, Problem, Scored
+from .retention import shortened
 
 #: Ops that a region may take in: more would not be found by chance.
 _LONGEST = 6
@@ -29,13 +30,19 @@ def exchanged(problem: Problem, best: Scored) -> Scored:
     tries = problem.model.settings.exchanged_ops // problem.ops
     if best.seconds <= problem.plain_seconds or tries < FEWEST_EXCHANGES:
         return best
-    spans = problem.model.spans
-    order = np.argsort(-spans.nbytes, kind="stable")
-    listed = zip(spans.storage[order].tolist(), spans.after[order].tolist(), spans.before[order].tolist())
-    found = Exchange(problem, [s for s in listed if s[2] > s[1] + 1]).improved(best.decisions, tries=tries)
+    start = shortened(problem, best, tries=tries) if problem.recompute else best
+    found = Exchange(problem, idle_spans(problem)).improved(start.decisions, tries=tries)
     if found == best.decisions:
         return best
     return polished(problem, replace(best, decisions=found, seconds=problem.seconds(found)))
+
+
+def idle_spans(problem: Problem) -> list[tuple[int, int, int]]:
+    """(storage, touch before, next touch) of each idle span, most bytes first."""
+    spans = problem.model.spans
+    order = np.argsort(-spans.nbytes, kind="stable")
+    listed = zip(spans.storage[order].tolist(), spans.after[order].tolist(), spans.before[order].tolist())
+    return [span for span in listed if span[2] > span[1] + 1]
 
 
 @final

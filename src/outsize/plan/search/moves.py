@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -64,6 +64,16 @@ def bar(key: DecisionKey) -> Move:
 def force(key: DecisionKey) -> Move:
     """A decision is made, needed or not."""
     return lambda policy: replace(policy, forced=policy.forced | {key}, barred=policy.barred - {key})
+
+
+def retain(storages: Iterable[int]) -> Move:
+    """Some storages may stay beyond their last use."""
+    return lambda policy: replace(policy, retain=policy.retain | frozenset(storages))
+
+
+def release(storages: Iterable[int]) -> Move:
+    """Some storages go with their last use."""
+    return lambda policy: replace(policy, retain=policy.retain - frozenset(storages))
 
 
 def forget(key: DecisionKey) -> Move:

@@ -26,6 +26,7 @@ from ..request import Request
 from ..schedule.check import check
 from ..schedule.lower import lower_decisions
 from ..schedule.score import Scorer
+from ..settings import RETAINED_GAIN
 from ..swaps.placement import Ground, place
 from .moves import storage_classes
 from .trial import Trials
@@ -149,6 +150,26 @@ class Problem:
         return Trials(
             self.chains, self.evictor, self.scorer, self.link, ground=self._ground, fits=self.fits,
         )  # fmt: skip
+
+    @cached_property
+    def retainable(self) -> list[int]:
+        """Storages of which something can be made after their last use."""
+        chains = self.chains
+        made = (s for op in chains.outputs for s in op)
+        return sorted(s for s in made if chains.reach[s] > chains.last[s])
+
+    @cached_property
+    def worth_retaining(self) -> list[int]:
+        """Of these, those that lead to more bytes than their own: where not, what they lead to may stay instead."""
+        chains = self.chains
+        found = []
+        for s in self.retainable:
+            made = sum(
+                chains.size[w] for op in chains.uses[s] if chains.repeats[op] for w in chains.outputs[op]
+            )
+            if made > RETAINED_GAIN * chains.size[s]:
+                found.append(s)
+        return found
 
     # What plans cost.
 

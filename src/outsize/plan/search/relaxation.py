@@ -7,7 +7,7 @@ then start from each optimum; they take away more where they must, so what they 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from math import inf
@@ -25,7 +25,8 @@ from ..settings import (
 )
 from .climb import Climb
 from .cuts import CutOptimum, CutProgram, Effort
-from .problem import Problem, Scored
+from .problem import Problem, Scored, faster
+from .retention import retaining
 
 #: More bytes than any step has.
 _NO_BUDGET = 1 << 60
@@ -44,12 +45,12 @@ def along_relaxation(problem: Problem, *, known: float = inf) -> list[Scored]:
     if not problem.recompute or problem.swaps or known <= problem.plain_seconds * (1 + WORTH_A_PROGRAM):
         return []
     best: Scored | None = None
-    for kept in optima(problem, problem.target, _effort(problem), retain=False):
+    for kept in optima(problem, problem.target, _effort(problem), retain=problem.worth_retaining):
         for share, patience in _WAYS:
             policy = replace(_policy(problem, kept), share=share, patience=patience)
             found = problem.evict(policy, below=best.seconds if best else inf)
-            if found is not None and (best is None or found.seconds < best.seconds):
-                best = found
+            for plan in (found, *retaining(problem, [found])) if found is not None else ():
+                best = faster(best, plan)
     if best is None:
         return []
     return [Climb(problem, max(1, problem.moves // SHORT_CLIMB)).without(best), best]
@@ -58,10 +59,12 @@ def along_relaxation(problem: Problem, *, known: float = inf) -> list[Scored]:
 def least_again(problem: Problem, effort: Effort = _LONG) -> float:
     """Seconds that every plan by recomputation (and swaps, where allowed) adds: the most that a program proves."""
     budget = problem.model.budget
-    return max((kept.again for kept in optima(problem, budget, effort, retain=True)), default=0.0)
+    return max(
+        (kept.again for kept in optima(problem, budget, effort, retain=problem.retainable)), default=0.0
+    )
 
 
-def optima(problem: Problem, budget: int, effort: Effort, *, retain: bool) -> Iterator[CutOptimum]:
+def optima(problem: Problem, budget: int, effort: Effort, *, retain: Iterable[int]) -> Iterator[CutOptimum]:
     """The optimum over the first cuts, then over more of them, until a pass along it fits everywhere."""
     full = np.flatnonzero(problem.model.curve > budget)
     if effort.cuts < FEWEST_CUTS or not len(full):
@@ -93,7 +96,9 @@ def _overfull(problem: Problem, budget: int, kept: CutOptimum, cuts: list[int]) 
 
 
 def _policy(problem: Problem, kept: CutOptimum) -> Policy:
-    return Policy(lane_price=inf, weight=problem.uniform, forced=kept.forced or frozenset())
+    return Policy(
+        lane_price=inf, weight=problem.uniform, forced=kept.forced or frozenset(), retain=kept.retained
+    )
 
 
 def _effort(problem: Problem) -> Effort:

@@ -33,6 +33,7 @@ from .mixed import mixed
 from .polish import polished
 from .problem import Problem, Scored
 from .relaxation import along_relaxation
+from .retention import retaining
 from .smallest import at_smallest, infeasible
 from .starts import starts, starts_somehow
 
@@ -85,7 +86,8 @@ def explored(problem: Problem, alone: Sequence[Explored] = ()) -> Explored | Non
     """Starts, climbs and last touches; None where nothing fits."""
     aimed, found = (problem, starts(problem)) if alone else starts_somehow(problem)
     found += [plan for one in alone for plan in mixed(aimed, one.best)]
-    found = sorted([*found, *(one.best for one in alone)], key=lambda plan: plan.seconds)
+    found += [one.best for one in alone]
+    found = sorted([*found, *retaining(aimed, found)], key=lambda plan: plan.seconds)
     if not found:
         return None
     plans = (*improved(aimed, found), *found)

@@ -15,9 +15,15 @@ from .problem import Problem, Scored, faster
 
 
 def grid(problem: Problem) -> Iterator[Policy]:
-    """Few prices, far apart: what hides well, what hides badly, no swaps, no recomputation."""
+    """Few prices, far apart: what hides well, what hides badly, no swaps, no recomputation; and what may be retained.
+
+    Where little fits, regions must be short: there passes get through that retain whatever leads to more bytes.
+    """
     lane_prices = (*GRID_LANE_PRICES, inf) if problem.swaps else (inf,)
-    for recompute in (True, False) if problem.recompute else (False,):
+    narrow = frozenset(problem.worth_retaining)
+    for recompute, retain in ((True, frozenset()), (True, narrow), (False, frozenset())):
+        if recompute > problem.recompute or (recompute and retain is narrow and not narrow):
+            continue
         for lane_price in lane_prices if recompute or problem.options.codecs else lane_prices[:3:2]:
             for patience, crowded in ((0.5, True), (0.0, False)):
                 yield Policy(
@@ -26,6 +32,7 @@ def grid(problem: Problem) -> Iterator[Policy]:
                     crowded=crowded,
                     recompute=recompute,
                     weight=problem.uniform,
+                    retain=retain,
                 )
 
 
