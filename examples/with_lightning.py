@@ -67,15 +67,12 @@ def train(
     planned = OutsizeCallback(budget, module=module) if budget else None
     saves = pl.callbacks.ModelCheckpoint(folder, save_top_k=-1, filename="{epoch}")
     trainer = pl.Trainer(
-        max_epochs=3,
-        accumulate_grad_batches=2,
-        gradient_clip_val=0.5,
+        **{"max_epochs": 3, "accumulate_grad_batches": 2, "gradient_clip_val": 0.5} | more,
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[losses, saves, planned] if planned else [losses, saves],
-        **more,
     )
     checkpoint = folder / "epoch=0.ckpt" if resume else None
     trainer.fit(Classifier(), batches(2048, seed=0), batches(512, seed=1), ckpt_path=checkpoint)
