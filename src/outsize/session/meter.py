@@ -28,18 +28,19 @@ class StepMeter:
     Args:
         resident: bytes that count from the start, beside what the step allocates.
         device: whose bytes are counted.
+        lasting: it measures a whole run, and gives its place up to no step's.
     """
 
-    def __init__(self, resident: int, device: torch.device | None = None) -> None:
-        self._device, self._resident, self._highest = device, resident, 0
+    def __init__(self, resident: int, device: torch.device | None = None, *, lasting: bool = False) -> None:
+        self._device, self._resident, self._highest, self.lasting = device, resident, 0, lasting
         live = [m for r in _STARTED if (m := r()) is not None and m.runs]
-        for oldest in live[: -MOST_METERS + 1]:
+        for oldest in [m for m in live if not m.lasting][: -MOST_METERS + 1]:
             oldest.stop()
         self._meter = PeakMeter(device).start()
         #: The bytes in use that are nobody's in this step, and those when it was paused: one value, so that no interrupt
         #: finds half of a change. What transfers free during a pause is the step's, and does not count there.
         self._origin: tuple[int, int | None] = (bytes_in_use(device), None)
-        _STARTED[:] = [*(weakref.ref(m) for m in live[-MOST_METERS + 1 :]), weakref.ref(self)]
+        _STARTED[:] = [*(weakref.ref(m) for m in live if m.runs), weakref.ref(self)]
 
     @property
     def runs(self) -> bool:
