@@ -94,8 +94,8 @@ def hurried() -> Iterator[None]:
     usual = decide.PlanSettings
     decide.PlanSettings = functools.partial(  # type: ignore[misc,assignment]
         usual,
-        walks=30,
-        walked_ops=4_000,
+        moves=30,
+        move_ops=4_000,
         polished_ops=4_000,
         exchanged_ops=40_000,
         polish_tries=2,
