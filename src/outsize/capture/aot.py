@@ -34,7 +34,7 @@ from .checkpoint import refuse_changes
 from .dropout import split_dropouts
 from .gradients import as_eager
 from .graph import build_step
-from .layouts import correct_layouts
+from .layouts import correct_layouts, real_layouts
 from .recurrence import eager_recurrence
 from .refusals import refuse_replaced
 
@@ -101,6 +101,7 @@ class Backend:
         )
         with (
             _tracing_settings(),
+            real_layouts(),
             eager_recurrence(),
             _eager_kernels(casts=may_cast(module)),
             casts_once(module, example_inputs),

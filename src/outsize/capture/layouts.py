@@ -5,17 +5,23 @@ contiguous, a formula can be wrong: batch normalisation over a transposed sequen
 input and gives a contiguous result. A plan believes what is recorded: a storage that was away comes back under the
 recorded strides, which would then read other elements. And a view that the recorded strides allow fails on the real ones.
 
-So each such operator is run once, on zeros, and what follows from a result with other strides is recorded anew; a view
-that the real strides do not allow becomes a copy, which is what the eager step made there.
+So each such operator is run once, on zeros, while torch traces: a `linear` or a `reshape` that comes after it is then
+taken apart as in the eager step. What is traced before that (Dynamo's own part) is looked through once more at the end:
+what follows from a result with other strides is recorded anew, and a view that the real strides do not allow becomes a
+copy, which is what the eager step made there.
 
-Private names used: `_disable_current_modes` of `torch.utils._python_dispatch`.
+Private names used: `_disable_current_modes` of `torch.utils._python_dispatch`, and `FakeTensorMode.dispatch` of
+`torch._subclasses.fake_tensor`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.fx import GraphModule, Node
@@ -25,6 +31,45 @@ from ..fx import map_nodes, tensor_leaves
 #: Their results are dense whatever they are given, and transposed weights are most of what is not contiguous.
 _DENSE = ("mm", "addmm", "bmm", "baddbmm")
 _Geometry = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@contextlib.contextmanager
+def real_layouts() -> Iterator[None]:
+    """Tensors without bytes, which torch traces with, get the strides that the operators give real ones."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    as_recorded = FakeTensorMode.dispatch
+
+    def dispatch(self: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = as_recorded(self, func, types, args, kwargs or {})
+        read = _tensors((args, kwargs))
+        if (
+            not _computes(func)
+            or not _some_strided(read)
+            or not all(map(_is_plain, [*read, *_tensors(result)]))
+        ):
+            return result
+        found = _run(func, args, kwargs or {}, lambda value: value)
+        return result if found is None else (_restrided(result, found) or result)
+
+    with mock.patch.object(FakeTensorMode, "dispatch", dispatch):
+        yield
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    return (
+        tensor_leaves(list(value.values()) if isinstance(value, dict) else value) if value is not None else []
+    )
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Sizes are numbers, and nothing but strides says where elements lie."""
+    return (
+        tensor.layout is torch.strided
+        and all(type(n) is int for n in (*tensor.shape, *tensor.stride()))
+        and not tensor.is_conj()
+        and not tensor.is_neg()
+    )
 
 
 def correct_layouts(module: GraphModule) -> None:
@@ -39,7 +84,7 @@ def correct_layouts(module: GraphModule) -> None:
             _lay_out_as_base(node, moved, changed)
         if any(source in changed for source in node.all_input_nodes):
             _record_anew(module, node, changed)
-        if _may_differ(node) and (found := _run(node)) is not None:
+        if _may_differ(node) and (found := _run(node.target, node.args, node.kwargs, _recorded)) is not None:
             _restride(node, found, changed)
         if node in changed:
             moved |= {old: new[1] for old, new in zip(recorded, _geometries(node)) if old != new}
@@ -62,35 +107,52 @@ def _lay_out_as_base(node: Node, moved: dict[_Geometry, tuple[int, ...]], change
 
 def _may_differ(node: Node) -> bool:
     """It computes, and something that it reads is not contiguous."""
-    target = node.target
+    read = [leaf for source in node.all_input_nodes for leaf in tensor_leaves(source.meta.get("val"))]
+    return _computes(node.target) and _some_strided(read) and all(map(_is_plain, read))
+
+
+def _computes(target: Any) -> bool:
+    """An operator that makes tensors of its own, the same ones each time."""
     if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten" or target.is_view:
         return False
     if torch.Tag.nondeterministic_seeded in target.tags or target._schema.is_mutable:
         return False
-    if target._schema.name.removeprefix("aten::") in _DENSE:
-        return False
-    read = [leaf for source in node.all_input_nodes for leaf in tensor_leaves(source.meta.get("val"))]
-    return any(not leaf.is_contiguous() for leaf in read) and all(
-        leaf.layout is torch.strided and not leaf.is_conj() and not leaf.is_neg() for leaf in read
-    )
+    return target._schema.name.removeprefix("aten::") not in _DENSE
 
 
-def _run(node: Node) -> tuple[_Geometry, ...] | None:
-    """The geometry of the results, from a run on zeros; None where the operator does not take them."""
+def _some_strided(read: list[torch.Tensor]) -> bool:
+    return any(not leaf.is_contiguous() for leaf in read)
+
+
+def _run(target: Any, args: Any, kwargs: Any, value_of: Any) -> tuple[_Geometry, ...] | None:
+    """The geometry of the results, from a run on zeros; None where the operator does not take them.
+
+    Args:
+        value_of: from what stands for a tensor in the arguments, a node or the tensor, to that.
+    """
     described: list[tuple[Any, ...]] = []
 
-    def describe(source: Node) -> Any:
-        value = source.meta.get("val")
+    def describe(source: Any) -> Any:
+        value = value_of(source)
         if not isinstance(value, torch.Tensor):
             raise TypeError
         described.append((tuple(value.shape), tuple(value.stride()), value.dtype, str(value.device)))
         return _Place(len(described) - 1)
 
     try:
-        args, kwargs = map_nodes((node.args, node.kwargs), describe)
-        return _ran(node.target, _frozen(args), _frozen(kwargs), tuple(described))
+        placed = _placed((args, kwargs), describe)
+        return _ran(target, _frozen(placed[0]), _frozen(placed[1]), tuple(described))
     except (TypeError, RuntimeError, IndexError, ValueError):
         return None
+
+
+def _placed(value: Any, describe: Any) -> Any:
+    """The arguments with `describe` of each node or tensor in its place."""
+    if isinstance(value, (torch.Tensor, Node)):
+        return describe(value)
+    if isinstance(value, dict):
+        return {key: _placed(item, describe) for key, item in value.items()}
+    return [_placed(item, describe) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 class _Place(int):
@@ -122,20 +184,30 @@ def _ran(target: Any, args: Any, kwargs: Any, described: tuple[Any, ...]) -> tup
         return tuple((tuple(leaf.shape), tuple(leaf.stride())) for leaf in tensor_leaves(result))
 
 
+def _recorded(node: Any) -> Any:
+    return node.meta.get("val")
+
+
 def _restride(node: Node, found: tuple[_Geometry, ...], changed: set[Node]) -> None:
     """Record the strides that a run has shown, where they matter."""
-    value = node.meta["val"]
+    corrected = _restrided(node.meta["val"], found)
+    if corrected is not None:
+        node.meta["val"] = corrected
+        changed.add(node)
+
+
+def _restrided(value: Any, found: tuple[_Geometry, ...]) -> Any:
+    """The value with the strides that a run has shown; None where it has them."""
     leaves = tensor_leaves(value)
     if len(leaves) != len(found) or all(_alike(leaf, seen) for leaf, seen in zip(leaves, found)):
-        return
+        return None
     fresh = iter(
         leaf
         if _alike(leaf, (shape, strides)) or tuple(leaf.shape) != shape
         else leaf.new_empty_strided(shape, strides)
         for leaf, (shape, strides) in zip(leaves, found)
     )
-    node.meta["val"] = _replaced(value, fresh)
-    changed.add(node)
+    return _replaced(value, fresh)
 
 
 def _replaced(value: Any, fresh: Any) -> Any:
