@@ -46,7 +46,7 @@ def _retained(problem: Problem, known: Scored) -> Scored | None:
     fresh = [s for s in candidates if s not in policy.retain]
     best: Scored | None = None
     for part in RETAINED_PARTS if fresh else ():
-        chosen = policy.retain | frozenset(fresh[: ceil(part * len(fresh))])
+        chosen = policy.retain | problem.free_to_retain | frozenset(fresh[: ceil(part * len(fresh))])
         below = best.seconds if best else known.seconds
         trial = problem.evict(replace(policy, retain=chosen), below=below)
         if trial is not None and trial.seconds < below * (1 - 1e-9):

@@ -20,7 +20,7 @@ def grid(problem: Problem) -> Iterator[Policy]:
     Where little fits, regions must be short: there passes get through that retain whatever leads to more bytes.
     """
     lane_prices = (*GRID_LANE_PRICES, inf) if problem.swaps else (inf,)
-    narrow = frozenset(problem.worth_retaining)
+    narrow = problem.free_to_retain | frozenset(problem.worth_retaining)
     for recompute, retain in ((True, frozenset()), (True, narrow), (False, frozenset())):
         if recompute > problem.recompute or (recompute and retain is narrow and not narrow):
             continue
@@ -37,12 +37,12 @@ def grid(problem: Problem) -> Iterator[Policy]:
 
 
 def starts(problem: Problem) -> list[Scored]:
-    """The best pass of each kind (mixed, no swaps, no recomputation) and the slack planner's plan, fastest first."""
+    """The best pass of each kind (swaps, recomputation and retention, or not) and the slack planner's plan, fastest first."""
     if problem.floor > problem.model.budget:
         return []
-    kinds: dict[tuple[bool, bool], Scored] = {}
+    kinds: dict[tuple[bool, bool, bool], Scored] = {}
     for policy in grid(problem):
-        kind = (policy.recompute, bool(np.isfinite(policy.lane_price)))
+        kind = (policy.recompute, bool(np.isfinite(policy.lane_price)), bool(policy.retain))
         known = kinds.get(kind)
         best = faster(known, problem.evict(policy, below=known.seconds if known else inf))
         if best is not None:
