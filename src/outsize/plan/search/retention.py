@@ -17,7 +17,7 @@ from math import ceil
 
 from ...values import Decision
 from ..chains import Chains
-from ..settings import RETAINED_PARTS, RETENTION_ROUNDS
+from ..settings import MOVES_A_RETENTION, RETAINED_PARTS, RETENTION_ROUNDS
 from .problem import Decisions, Problem, Scored
 
 
@@ -26,9 +26,10 @@ def retaining(problem: Problem, found: Iterable[Scored]) -> list[Scored]:
     if not problem.recompute:
         return []
     plans = []
+    rounds = max(1, min(RETENTION_ROUNDS, problem.moves // MOVES_A_RETENTION))
     for start in found:
         best = start
-        for _ in range(RETENTION_ROUNDS):
+        for _ in range(rounds):
             better = _retained(problem, best)
             if better is None:
                 break
