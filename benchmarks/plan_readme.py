@@ -22,6 +22,26 @@ def load(name: str) -> dict | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
+def retention(r: dict) -> list[str]:
+    lines = [
+        f"{sum(len(row['points']) for row in r['rows'])} points of {len(r['rows'])} families on a processor's roofline: "
+        f"predicted seconds over the proved bound {r['median_over_bound']:.4f} × in the median, "
+        f"{r['worst_over_bound']:.4f} × at worst (bars {r['bars']['median_over_bound']} and "
+        f"{r['bars']['worst_over_bound']})."
+    ]
+    for row in r["rows"]:
+        points = ", ".join(
+            f"{p['seconds']:.4f} × at {p['budget']:.3f} (no plan less than {p['bound']:.4f} ×; FLOPs {p['flops']:.4f} ×, "
+            f"{p['retained']} kept)"
+            for p in row["points"]
+        )
+        lines.append(
+            f"{row['family']} ({row['ops']} ops): {points}; smallest budget {row['smallest']:.3f} of the peak, floor "
+            f"{row['floor']:.3f}."
+        )
+    return lines
+
+
 def slack_distance(r: dict) -> list[str]:
     return [
         f"{r['cases']} cases (8 families, 7 machines, 5 budgets from the floor up): the slack rule stalls longer in "
@@ -192,6 +212,7 @@ BENCHMARKS = {
         slack_distance,
     ),
     "recompute": ("FLOPs of recompute-only plans at a given peak; monotone peak", recompute),
+    "retention": ("Recompute-only plans that keep storages beyond their last use", retention),
     "baselines": ("Recompute-only plans beside torch's memory budget and block checkpointing", baselines),
     "hybrid": ("Swap and recompute units against swapping alone (method 4)", hybrid),
     "mixed": ("One plan from all actions against the best single action", mixed),

@@ -51,14 +51,15 @@ MACHINES = {
 
 @dataclass(frozen=True)
 class T:
-    """A value: the storage that holds it and its shape."""
+    """A value: the storage that holds it, its shape and the bytes of an element."""
 
     storage: int
     shape: tuple[int, ...]
+    item: int = 4
 
     @property
     def nbytes(self) -> int:
-        return 4 * prod(self.shape)
+        return self.item * prod(self.shape)
 
 
 class Net(Builder):
@@ -147,9 +148,9 @@ class Net(Builder):
 
     def unary(self, name: str, x: T, *, keeps: str, shape: tuple[int, ...] | None = None) -> T:
         """Pointwise or pooling: the backward reads the input (`x`), the output (`y`) or neither."""
-        y = T(-1, shape or x.shape)
+        y = T(-1, shape or x.shape, x.item)
         (s,) = self.run(name, [x.storage], [y.nbytes], zeros=name == "relu")
-        y = T(s, y.shape)
+        y = T(s, y.shape, x.item)
 
         def back(g: int) -> None:
             kept = [t.storage for t in (x, y) if {x: "x", y: "y"}[t] in keeps]
@@ -181,23 +182,28 @@ class Net(Builder):
         return self.unary("upsample_nearest", x, keeps="", shape=(n, c, *(2 * s for s in space)))
 
     def concat(self, a: T, b: T) -> T:
-        shape = (a.shape[0], a.shape[1] + b.shape[1], *a.shape[2:])
-        (s,) = self.run("cat", [a.storage, b.storage], [4 * prod(shape)])
+        return self.concat_all([a, b])
+
+    def concat_all(self, parts: Sequence[T]) -> T:
+        """Along the second dimension."""
+        first = parts[0]
+        shape = (first.shape[0], sum(part.shape[1] for part in parts), *first.shape[2:])
+        (s,) = self.run("cat", [part.storage for part in parts], [first.item * prod(shape)])
 
         def back(g: int) -> None:
-            self.add_grad(a, self.run("slice_backward", [g], [a.nbytes])[0])
-            self.add_grad(b, self.run("slice_backward", [g], [b.nbytes])[0])
+            for part in parts:
+                self.add_grad(part, self.run("slice_backward", [g], [part.nbytes])[0])
 
-        return self._layer(T(s, shape), back)
+        return self._layer(T(s, shape, first.item), back)
 
     def add(self, a: T, b: T) -> T:
-        (s,) = self.run("add", [a.storage, b.storage], [a.nbytes])
+        (s,) = self.run("add", [a.storage, b.storage], [max(a.nbytes, b.nbytes)])
 
         def back(g: int) -> None:
             self.add_grad(a, g)
             self.add_grad(b, g)
 
-        return self._layer(T(s, a.shape), back)
+        return self._layer(T(s, a.shape, max(a.item, b.item)), back)
 
     def dropout(self, x: T) -> T:
         """As traced on the CPU: a random mask, then a product that may run again."""
@@ -228,24 +234,58 @@ class Net(Builder):
         w = self.weight(d * dout)
         flops = 2 * rows * d * dout
         shape = (*x.shape[:-1], dout)
-        (s,) = self.run("addmm", [x.storage, w], [4 * prod(shape)], flops=flops)
+        if x.item != 4:  # autocast: the weight is cast, and the copy saved
+            (w,) = self.run("_to_copy", [w], [x.item * d * dout])
+        (s,) = self.run("addmm", [x.storage, w], [x.item * prod(shape)], flops=flops)
 
         def back(g: int) -> None:
             if x.storage not in self.inputs:
                 self.add_grad(x, self.run("mm", [g, w], [x.nbytes], flops=flops)[0])
             self.run("mm", [g, x.storage], [4 * d * dout], flops=flops, kinds=["gradient"])
 
-        return self._layer(T(s, shape), back)
+        return self._layer(T(s, shape, x.item), back)
+
+    def cast(self, x: T, item: int) -> T:
+        """To another width of element, and the gradient back."""
+        (s,) = self.run("_to_copy", [x.storage], [item * prod(x.shape)])
+
+        def back(g: int) -> None:
+            self.add_grad(x, self.run("_to_copy", [g], [x.nbytes])[0])
+
+        return self._layer(T(s, x.shape, item), back)
+
+    def gather(self, x: T, rows: int, *, scatter: bool = False) -> T:
+        """Rows of x by an index, or sums of its rows by one; the backward is the other of the two."""
+        index = self.resident(8 * max(rows, x.shape[0]), f"index{len(self.made)}")
+        shape = (rows, *x.shape[1:])
+        names = ("index_add", "index_select") if scatter else ("index_select", "index_add")
+        (s,) = self.run(names[0], [x.storage, index], [x.item * prod(shape)])
+
+        def back(g: int) -> None:
+            self.add_grad(x, self.run(names[1], [g, index], [x.nbytes])[0])
+
+        return self._layer(T(s, shape, x.item), back)
+
+    def gate(self, x: T, by: T) -> T:
+        """A product with a smaller value that is broadcast; both are saved."""
+        (s,) = self.run("mul", [x.storage, by.storage], [x.nbytes])
+
+        def back(g: int) -> None:
+            self.add_grad(x, self.run("mul", [g, by.storage], [x.nbytes])[0])
+            (wide,) = self.run("mul", [g, x.storage], [x.nbytes])
+            self.add_grad(by, self.run("sum", [wide], [by.nbytes])[0])
+
+        return self._layer(T(s, x.shape, x.item), back)
 
     def matmul(self, a: T, b: T, shape: tuple[int, ...], inner: int) -> T:
         flops = 2 * prod(shape) * inner
-        (s,) = self.run("bmm", [a.storage, b.storage], [4 * prod(shape)], flops=flops)
+        (s,) = self.run("bmm", [a.storage, b.storage], [a.item * prod(shape)], flops=flops)
 
         def back(g: int) -> None:
             self.add_grad(b, self.run("bmm", [g, a.storage], [b.nbytes], flops=flops)[0])
             self.add_grad(a, self.run("bmm", [g, b.storage], [a.nbytes], flops=flops)[0])
 
-        return self._layer(T(s, shape), back)
+        return self._layer(T(s, shape, a.item), back)
 
     def finish(self, y: T) -> tuple[StepGraph, Profile]:
         """The loss outside, the backward in reverse, the update."""

@@ -103,7 +103,11 @@ class Evictor:
             self._rows = np.empty((2 * len(self._rows), _ROW), dtype=np.int64)
             self._regions = np.empty(2 * len(self._regions), dtype=np.int64)
         del kept
-        return self._stuck() if count < 0 else self._found(self._rows[:count].copy(), self._regions.copy())
+        if count < 0:
+            return self._stuck()
+        rows = self._rows[:count].copy()
+        used = int((rows[:, 6] + rows[:, 7]).max(initial=0))
+        return self._found(rows, self._regions[:used].copy())
 
     def _stuck(self) -> Stuck:
         """What the regions say after a pass without a way."""

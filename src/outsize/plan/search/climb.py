@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from typing import final
 
-from ..settings import CLIMBED, SHORT_CLIMB
+from ..settings import CLIMBED, RETAINED_CHANGES, SHORT_CLIMB
 from .moves import Move, all_moves, bar, force, kicks, release, retain
 from .problem import Problem, Scored
 from .retention import dead_again
@@ -64,9 +64,10 @@ class Climb:
         yield from ((key, bar(key)) for key in keys)
         retained = best.policy.retain if best.policy is not None else frozenset()
         if self._problem.recompute:
-            again = (s for s in dead_again(self._problem, best.decisions) if s not in retained)
+            dead = dead_again(self._problem, best.decisions)
+            again = [s for s in dead if s not in retained][:RETAINED_CHANGES]
             yield from ((("retain", s), retain((s,))) for s in again)
-            yield from ((("release", s), release((s,))) for s in sorted(retained))
+            yield from ((("release", s), release((s,))) for s in sorted(retained)[:RETAINED_CHANGES])
         known = set(keys)
         yield from ((key, force(key)) for key in self._problem.open_spans if key not in known)
 

@@ -75,14 +75,19 @@ class CutProgram:
         chains: the step's static facts.
         retain: storages that may stay beyond their last use, for what is made of them.
         link: of the tier, None for recomputation alone.
+        small: storages of fewer bytes take no room and are always there, which leaves a bound a bound: the statistics of
+            norms are a third of a network's storages and a thousandth of its bytes.
     """
 
-    def __init__(self, chains: Chains, *, retain: Iterable[int], link: LinkRate | None = None) -> None:
+    def __init__(
+        self, chains: Chains, *, retain: Iterable[int], link: LinkRate | None = None, small: int = 0
+    ) -> None:
         self._chains, self._link = chains, link
         self._until = list(chains.last)
         for v in retain:
             self._until[v] = chains.reach[v]
-        self._transient = sorted({s for made in chains.outputs for s in made})
+        self._transient = sorted({s for made in chains.outputs for s in made if chains.size[s] >= small})
+        self._large = frozenset(self._transient)
         self._reach = chains.reach
         self._scale = _PERCENT / max(sum(chains.seconds), 1e-300)
 
@@ -139,7 +144,7 @@ class CutProgram:
         """Which ops may run again after a cut: those of which something is wanted there."""
         chains = self._chains
         for op in range(end):
-            wanted = max((self._reach[w] for w in chains.outputs[op]), default=-1)
+            wanted = max((self._reach[w] for w in chains.outputs[op] if w in self._large), default=-1)
             if chains.repeats[op] and wanted > cut:
                 program.add(("C", k, op), high=1.0, whole=True, cost=chains.seconds[op] * self._scale)
 
@@ -204,7 +209,7 @@ class CutProgram:
         """What runs after a cut, and what is kept at the next one, was kept at this one or made since."""
         chains = self._chains
         read = {v for op in range(cut + 1, end + 1) for v in chains.inputs[op]}
-        for v in sorted(read):
+        for v in sorted(read & self._large):
             if chains.producer[v] <= cut:
                 program.at_least(self._sources(program, k, v), 1.0)
         for op in range(end):
@@ -217,7 +222,7 @@ class CutProgram:
     def _need(self, program: Program, k: int, storages: Iterable[int], key: Key, cut: int, end: int) -> None:
         """Where a variable is 1, these storages are there between two cuts."""
         for v in storages:
-            if not cut < self._chains.producer[v] <= end:
+            if v in self._large and not cut < self._chains.producer[v] <= end:
                 program.at_least({**self._sources(program, k, v), key: -1.0}, 0.0)
 
     def _sources(self, program: Program, k: int, v: int) -> Terms:

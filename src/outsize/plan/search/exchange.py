@@ -30,8 +30,13 @@ def exchanged(problem: Problem, best: Scored) -> Scored:
     tries = problem.model.settings.exchanged_ops // problem.ops
     if best.seconds <= problem.plain_seconds or tries < FEWEST_EXCHANGES:
         return best
-    start = shortened(problem, best, tries=tries) if problem.recompute else best
-    found = Exchange(problem, idle_spans(problem)).improved(start.decisions, tries=tries)
+    found = _exchanged(problem, best, tries)
+    shorter = shortened(problem, found, tries=tries) if problem.recompute else found
+    return _exchanged(problem, shorter, tries) if shorter is not found else found
+
+
+def _exchanged(problem: Problem, best: Scored, tries: int) -> Scored:
+    found = Exchange(problem, idle_spans(problem)).improved(best.decisions, tries=tries)
     if found == best.decisions:
         return best
     return polished(problem, replace(best, decisions=found, seconds=problem.seconds(found)))

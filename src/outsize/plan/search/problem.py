@@ -171,6 +171,11 @@ class Problem:
                 found.append(s)
         return found
 
+    @cached_property
+    def free_to_retain(self) -> frozenset[int]:
+        """Of these, those too small to matter to any budget."""
+        return frozenset(s for s in self.retainable if self.chains.size[s] < self.model.settings.min_bytes)
+
     # What plans cost.
 
     def evict(self, policy: Policy, *, below: float = inf) -> Scored | None:

@@ -69,7 +69,9 @@ def optima(problem: Problem, budget: int, effort: Effort, *, retain: Iterable[in
     full = np.flatnonzero(problem.model.curve > budget)
     if effort.cuts < FEWEST_CUTS or not len(full):
         return
-    program = CutProgram(problem.chains, retain=retain, link=problem.link)
+    program = CutProgram(
+        problem.chains, retain=retain, link=problem.link, small=problem.model.settings.min_bytes
+    )
     first, last = int(np.argmax(problem.model.curve)), int(full[-1])
     cuts = program.cuts(first, last, min(effort.cuts, FIRST_CUTS))
     for _ in range(effort.rounds):
@@ -97,7 +99,10 @@ def _overfull(problem: Problem, budget: int, kept: CutOptimum, cuts: list[int]) 
 
 def _policy(problem: Problem, kept: CutOptimum) -> Policy:
     return Policy(
-        lane_price=inf, weight=problem.uniform, forced=kept.forced or frozenset(), retain=kept.retained
+        lane_price=inf,
+        weight=problem.uniform,
+        forced=kept.forced or frozenset(),
+        retain=kept.retained | problem.free_to_retain,
     )
 
 

@@ -17,7 +17,7 @@ from math import ceil
 
 from ...values import Decision
 from ..chains import Chains
-from ..settings import RETAINED_PARTS, RETENTION_ROUNDS
+from ..settings import MOVES_A_RETENTION, RETAINED_PARTS, RETENTION_ROUNDS
 from .problem import Decisions, Problem, Scored
 
 
@@ -26,9 +26,10 @@ def retaining(problem: Problem, found: Iterable[Scored]) -> list[Scored]:
     if not problem.recompute:
         return []
     plans = []
+    rounds = max(1, min(RETENTION_ROUNDS, problem.moves // MOVES_A_RETENTION))
     for start in found:
         best = start
-        for _ in range(RETENTION_ROUNDS):
+        for _ in range(rounds):
             better = _retained(problem, best)
             if better is None:
                 break
@@ -46,7 +47,7 @@ def _retained(problem: Problem, known: Scored) -> Scored | None:
     fresh = [s for s in candidates if s not in policy.retain]
     best: Scored | None = None
     for part in RETAINED_PARTS if fresh else ():
-        chosen = policy.retain | frozenset(fresh[: ceil(part * len(fresh))])
+        chosen = policy.retain | problem.free_to_retain | frozenset(fresh[: ceil(part * len(fresh))])
         below = best.seconds if best else known.seconds
         trial = problem.evict(replace(policy, retain=chosen), below=below)
         if trial is not None and trial.seconds < below * (1 - 1e-9):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
+from math import inf
 
 import numpy as np
 
@@ -10,7 +13,8 @@ from ...errors import BudgetError
 from ..evict.policy import Policy
 from ..model import cannot_shrink, floor_curve, held_at
 from ..request import tier_error
-from ..settings import SMALLEST_WITHIN
+from ..settings import SMALLEST_WITHIN, VARIED_MOVES
+from .climb import improved
 from .polish import polished
 from .problem import Problem, Scored
 from .starts import grid, starts_somehow
@@ -18,7 +22,7 @@ from .starts import grid, starts_somehow
 
 def smallest_budget(problem: Problem) -> int:
     """The smallest budget at which a pass was seen to get through, to 0.1 %."""
-    low, high, policies = problem.floor, problem.model.peak, list(grid(problem))
+    low, high, policies = problem.floor, problem.model.peak, list(_policies(problem))
     while high - low > max(1, int(high * SMALLEST_WITHIN)):
         middle = (low + high) // 2
         if any(_gets_through(problem, policy, middle) for policy in policies):
@@ -26,6 +30,21 @@ def smallest_budget(problem: Problem) -> int:
         else:
             low = middle
     return high
+
+
+def _policies(problem: Problem) -> Iterator[Policy]:
+    """The grid's and, where the step's size allows it, what differs from them in how regions are priced."""
+    yield from grid(problem)
+    if not problem.recompute or problem.moves < VARIED_MOVES:
+        return
+    ops, producer = problem.model.graph.ops, problem.chains.producer
+    forward = frozenset(s for s in problem.worth_retaining if ops[producer[s]].phase == "forward")
+    retained = [policy.retain for policy in grid(problem)]
+    for retain in dict.fromkeys((*retained, forward | problem.free_to_retain)):
+        for share, fit, patience in product((0.0, 1.0), (False, True), (0.0, 0.5, 1.0)):
+            yield Policy(
+                lane_price=inf, share=share, fit=fit, patience=patience, retain=retain, weight=problem.uniform
+            )
 
 
 def _gets_through(problem: Problem, policy: Policy, budget: int) -> bool:
@@ -37,8 +56,10 @@ def at_smallest(problem: Problem) -> Scored | None:
     """A greedy pass may fail under a budget and get through a smaller one; swaps have no such gaps."""
     if problem.swaps or (least := smallest_budget(problem)) > problem.model.budget:
         return None
-    aimed, found = starts_somehow(problem.with_target(least))
-    return polished(aimed, found[0]) if found else None
+    aimed = problem.with_target(least)
+    found = sorted(filter(None, map(aimed.evict, _policies(aimed))), key=lambda plan: plan.seconds)
+    plans = [*found[:1], *improved(aimed, found)]
+    return min((polished(aimed, plan) for plan in plans), key=lambda plan: plan.seconds, default=None)
 
 
 def infeasible(problem: Problem) -> BudgetError:

@@ -19,12 +19,15 @@ def grid(problem: Problem) -> Iterator[Policy]:
 
     Where little fits, regions must be short: there passes get through that retain whatever leads to more bytes.
     """
-    lane_prices = (*GRID_LANE_PRICES, inf) if problem.swaps else (inf,)
-    narrow = frozenset(problem.worth_retaining)
-    for recompute, retain in ((True, frozenset()), (True, narrow), (False, frozenset())):
-        if recompute > problem.recompute or (recompute and retain is narrow and not narrow):
-            continue
-        for lane_price in lane_prices if recompute or problem.options.codecs else lane_prices[:3:2]:
+    prices = (*GRID_LANE_PRICES, inf) if problem.swaps else (inf,)
+    nothing, narrow = frozenset[int](), problem.free_to_retain | frozenset(problem.worth_retaining)
+    kinds = [(False, nothing, prices if problem.options.codecs else prices[:3:2])]
+    if problem.recompute and narrow:
+        kinds.insert(0, (True, narrow, prices[1::2] or prices))
+    if problem.recompute:
+        kinds.insert(0, (True, nothing, prices))
+    for recompute, retain, lane_prices in kinds:
+        for lane_price in lane_prices:
             for patience, crowded in ((0.5, True), (0.0, False)):
                 yield Policy(
                     lane_price=lane_price,
@@ -37,12 +40,12 @@ def grid(problem: Problem) -> Iterator[Policy]:
 
 
 def starts(problem: Problem) -> list[Scored]:
-    """The best pass of each kind (mixed, no swaps, no recomputation) and the slack planner's plan, fastest first."""
+    """The best pass of each kind (swaps, recomputation, retention, or not) and the slack planner's, fastest first."""
     if problem.floor > problem.model.budget:
         return []
-    kinds: dict[tuple[bool, bool], Scored] = {}
+    kinds: dict[tuple[bool, bool, bool], Scored] = {}
     for policy in grid(problem):
-        kind = (policy.recompute, bool(np.isfinite(policy.lane_price)))
+        kind = (policy.recompute, bool(np.isfinite(policy.lane_price)), bool(policy.retain))
         known = kinds.get(kind)
         best = faster(known, problem.evict(policy, below=known.seconds if known else inf))
         if best is not None:
