@@ -3,8 +3,8 @@
     nice -n 15 python benchmarks/npi-random/run.py --programs 10000
 
 Each seed is a program of its own (tests/programs/npi/random_programs.py). It is traced; its rows are run as tables
-against the program; it is trained, certified, and run on every engine against the program on inputs that no trial has seen. The counts are kept in result.json (`--rows`: rows.json), so a run that is
-stopped goes on where it was.
+against the program; it is trained, certified, and run on every engine against the program on inputs that no trial has
+seen. The counts are kept in result.json (`--rows`: rows.json), so a run that is stopped goes on where it was.
 """
 
 from __future__ import annotations

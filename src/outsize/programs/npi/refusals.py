@@ -1,10 +1,10 @@
 """Where a certified model stops with an error and the program might not: said in the certificate, or it does not hold.
 
-A primitive has no answer where the program's own expression fails, and where the result does not fit the tape that it is
-written to. Inputs that the tests in front of a site keep away are no matter. Of the others, two kinds are told apart. Where
-a wider domain or a test would do, the certificate does not hold until the program has it. Where a result goes back into
-what it was made from (a histogram, a sum, a count in a variable) no finite domain is closed; the certificate then holds
-up to there, and says so.
+A primitive has no answer where the program's own expression fails, and where the result does not fit the tape that it
+is written to. Inputs that the tests in front of a site keep away are no matter. Of the others, two kinds are told
+apart. Where a wider domain or a test would do, the certificate does not hold until the program has it. Where a result
+goes back into what it was made from (a histogram, a sum, a count in a variable) no finite domain is closed; the
+certificate then holds up to there, and says so.
 """
 
 from __future__ import annotations
