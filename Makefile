@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
-EXTRAS := dev,trees,zoo,report
+EXTRAS := dev,trees,zoo,report,transformers,accelerate,lightning,peft,trl
 ARGS ?=
 # Tests mostly run one Python thread each, so each processor takes some of them.
 JOBS ?= auto

@@ -10,7 +10,7 @@ from outsize.errors import BudgetError
 from outsize.plan import PlanSettings, make_plan
 from outsize.plan.model import build_model, floor_curve
 from outsize.plan.request import Request
-from outsize.plan.search import Search
+from outsize.plan.search.problem import Problem
 from outsize.slack import compute_slack
 from outsize.values import Plan, Profile, Slack, StepGraph
 
@@ -31,10 +31,10 @@ class Case:
         """A budget that lies `share` of the way from the floor to the plain peak."""
         return int(self.floor + share * (self.peak - self.floor))
 
-    def searched(self, budget: int, actions: Sequence[str], settings: PlanSettings = DEFAULTS) -> Search:
-        """The search that `plan` would run, not yet run."""
+    def problem(self, budget: int, actions: Sequence[str], settings: PlanSettings = DEFAULTS) -> Problem:
+        """What the search of `plan` is asked."""
         model = build_model(self.graph, self.profile, self.slack, budget_bytes=budget, settings=settings)
-        return Search(model, Request(actions=tuple(actions), tiers=self.tiers, lossy={}))
+        return Problem.of(model, Request(actions=tuple(actions), tiers=self.tiers, lossy={}))
 
     def plan(
         self, budget: int, planner: str, actions: Sequence[str], settings: PlanSettings = DEFAULTS

@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from baselines import SOLVERS, Joint, checkpointed
 
 from outsize.plan import PlanSettings
-from outsize.plan.follow import least_again
-from outsize.plan.frontier import Effort
+from outsize.plan.search.cuts import Effort
+from outsize.plan.search.relaxation import least_again
 from outsize.values import OpCost, Profile, StepGraph
 from outsize.zoo.models.convolutional import ResNet, ResNetSize
 from outsize.zoo.models.transformer import GPT, Bert, TransformerSize, ViT
@@ -113,7 +113,7 @@ def ours(case: Case, total: int, budget: int) -> float | None:
 
 def least(case: Case, total: int, budget: int) -> float:
     """FLOPs ÷ plain that any recompute-only plan needs."""
-    return 1 + least_again(case.searched(budget, ("recompute",), SETTINGS), PROOF) * 1e12 / total
+    return 1 + least_again(case.problem(budget, ("recompute",), SETTINGS), PROOF) * 1e12 / total
 
 
 def block_point(name: str, total: int) -> dict:

@@ -27,7 +27,7 @@ from outsize.zoo.models.unet import UNet, UNetSize
 from plan_bench import Case, save
 
 GIB = 2**30
-SETTINGS = PlanSettings(margin=0.0, walks=25, walked_ops=2_500)
+SETTINGS = PlanSettings(margin=0.0, moves=25, move_ops=2_500)
 Maker = tuple[Callable[[], torch.nn.Module], tuple[int, ...], int]
 MODELS: dict[str, Maker] = {
     "resnet50 224²": (lambda: ResNet(ResNetSize(stages=(3, 4, 6, 3)), classes=1000), (3, 224, 224), 40 * GIB),

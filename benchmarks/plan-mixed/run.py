@@ -28,8 +28,8 @@ from tests.plan.families import _transformer, bert, gpt, resnet, unet, vit
 from tests.plan.nets import MACHINES
 
 from outsize.plan import PlanSettings
-from outsize.plan.follow import least_again
-from outsize.plan.frontier import Effort
+from outsize.plan.search.cuts import Effort
+from outsize.plan.search.relaxation import least_again
 from plan_bench import Case, save
 
 SETTINGS = PlanSettings(effort=4)
@@ -55,8 +55,8 @@ PROOF = Effort(gap=1e-3, seconds=10.0, rounds=3, cuts=10)
 
 def bound(case: Case, budget: int) -> float:
     """Step time ÷ plain below which no plan by swap and recompute gets."""
-    searched = case.searched(budget, ("swap", "recompute"), SETTINGS)
-    return 1 + least_again(searched, PROOF) / case.profile.seconds
+    problem = case.problem(budget, ("swap", "recompute"), SETTINGS)
+    return 1 + least_again(problem, PROOF) / case.profile.seconds
 
 
 def row_of(name: tuple[str, str, str]) -> dict | None:

@@ -18,15 +18,16 @@ from tests.plan.nets import CPU, V100_PCIE3
 
 from outsize.errors import BudgetError
 from outsize.plan import PlanSettings
-from outsize.plan.best import optimum
-from outsize.plan.exact import lower_bound
 from outsize.plan.model import build_model
+from outsize.plan.planners.exact import lower_bound
 from outsize.plan.request import Request
-from outsize.plan.search import Search
+from outsize.plan.search.optimum import optimum
+from outsize.plan.search.problem import Problem
+from outsize.plan.search.search import fastest
 from plan_bench import Case, save
 
 SETTINGS = PlanSettings(
-    min_bytes=1, margin=0.0, walks=300, effort=4, exact_seconds=float(sys.argv[1]) if sys.argv[1:] else 10
+    min_bytes=1, margin=0.0, moves=300, effort=4, exact_seconds=float(sys.argv[1]) if sys.argv[1:] else 10
 )
 STEPS = {
     **{f"chain{n}": chain(n, rate=70.0) for n in (5, 8, 12)},
@@ -46,10 +47,10 @@ for name, (graph, profile) in STEPS.items():
                 graph, profile, case.slack, budget_bytes=case.between(share), settings=SETTINGS
             )
             tiers = case.tiers if "swap" in actions else ()
-            search = Search(model, Request(actions=actions, tiers=tiers, lossy={}))
-            bound = lower_bound(search)
+            problem = Problem.of(model, Request(actions=actions, tiers=tiers, lossy={}))
+            bound = lower_bound(problem)
             try:
-                found = search.planned().seconds
+                found = fastest(problem).seconds
             except BudgetError:
                 found = None
             row = {
@@ -65,7 +66,7 @@ for name, (graph, profile) in STEPS.items():
                 "feasible": bound.feasible,
             }
             best = optimum(
-                search, known=found or inf, bound=bound.seconds if bound.feasible else 0.0,
+                problem, known=found or inf, bound=bound.seconds if bound.feasible else 0.0,
                 seconds=SETTINGS.exact_seconds,
             )  # fmt: skip
             row |= {"best_seconds": best.seconds, "bound_seconds": best.bound} if best.seconds < inf else {}

@@ -109,7 +109,7 @@ def rank(rows: list[dict], suffix: str = "") -> float:
     )
 
 
-decide.PlanSettings = lambda **asked: PlanSettings(walks=20, polished_ops=2_500, **asked)  # type: ignore[assignment,misc]
+decide.PlanSettings = lambda **asked: PlanSettings(moves=20, polished_ops=2_500, **asked)  # type: ignore[assignment,misc]
 BEGAN = time.perf_counter()
 path = Path(__file__).with_name("result.json")
 known = json.loads(path.read_text())["rows"] if path.is_file() and not TINY else []

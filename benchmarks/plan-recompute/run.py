@@ -15,15 +15,15 @@ from tests.plan.families import bert, gpt, resnet, unet, vit
 from tests.plan.nets import Machine
 
 from outsize.plan import PlanSettings
-from outsize.plan.follow import least_again
-from outsize.plan.frontier import Effort
-from outsize.plan.lower import lower_decisions
-from outsize.plan.simulate import simulate
+from outsize.plan.schedule.lower import lower_decisions
+from outsize.plan.schedule.simulate import simulate
+from outsize.plan.search.cuts import Effort
+from outsize.plan.search.relaxation import least_again
 from outsize.values import Decision, StepGraph
 from plan_bench import Case, save
 
 FLOPS_ONLY = Machine(flops=1e12, bandwidth=1e18, launch=0.0, links={})
-SETTINGS = PlanSettings(walks=300, walked_ops=75_000)
+SETTINGS = PlanSettings(moves=300, move_ops=75_000)
 PROOF = Effort(gap=1e-4, seconds=30.0, rounds=3, cuts=16)
 STEPS = {
     "gpt": gpt(FLOPS_ONLY, 8, 768, 1024, 8),
@@ -70,8 +70,8 @@ def checkpointed(graph: StepGraph, ends: list[int]) -> tuple[Decision, ...]:
 
 def least_flops(case: Case, budget: int) -> float:
     """A lower bound on FLOPs ÷ plain that any recompute-only plan of this graph needs."""
-    search = case.searched(budget, ("recompute",), SETTINGS)
-    return 1 + least_again(search, PROOF) * FLOPS_ONLY.flops / sum(op.flops for op in case.graph.ops)
+    problem = case.problem(budget, ("recompute",), SETTINGS)
+    return 1 + least_again(problem, PROOF) * FLOPS_ONLY.flops / sum(op.flops for op in case.graph.ops)
 
 
 rows = []

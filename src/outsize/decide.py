@@ -14,7 +14,7 @@ from .fx import CapturedStep
 from .links import MOST_MEASURED, disk_link, host_link
 from .measure import Hardware, MeasureSettings, default_cache, estimate, measure_ops, storage_rates
 from .plan import PlanSettings, check, lower, make_plan, simulate
-from .plan.phases import phase_peaks
+from .plan.schedule.phases import phase_peaks
 from .prepared import Learned, Prepared, guessed_outside
 from .rewrite import rewrite_step, verify_step, without_bytes, without_missing
 from .runtime.ops import OPS

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import outsize
@@ -125,3 +126,36 @@ def test_a_backward_inside_of_autocast_that_casts_nothing() -> None:
         return nn.Sequential(nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 32))
 
     assert differing(run(make, step), run(make, step, lambda m, o: outsize.meter(m, optimizer=o))) == []
+
+
+class Grid(nn.Module):
+    """Grids of a computed theta and of a weight."""
+
+    def __init__(self, dims: int, corners: bool) -> None:
+        super().__init__()
+        self.linear, self.weight = (
+            nn.Linear(6, dims * (dims + 1)),
+            nn.Parameter(torch.randn(2, dims, dims + 1)),
+        )
+        self.size, self.corners = (2, 3, 7, 5, 4)[: dims + 2], corners
+
+    def forward(self, x: Tensor) -> Tensor:
+        with _autocast():
+            theta = self.linear(x).view(self.weight.shape)
+            one, other = (
+                F.affine_grid(t, self.size, align_corners=self.corners) for t in (theta, self.weight)
+            )
+            return (one.float() * other.float()).sin().sum()
+
+
+@pytest.mark.parametrize(("dims", "corners"), [(2, False), (2, True), (3, False), (3, True)])
+def test_a_grid_is_multiplied_in_low_precision_as_in_eager(dims: int, corners: bool) -> None:
+    """The kernel of `affine_grid` calls a product, which autocast casts below the operator that is captured."""
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        net, x = Grid(dims, corners), torch.randn(2, 6)
+        loss = (outsize.compile(net, "1 GiB") if compiled else net)(x)
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in net.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*found))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import outsize
@@ -233,3 +234,57 @@ def test_plan_runs_nothing_and_names_what_compile_does(
         (d.storage, d.after, d.before) for d in report.decisions
     }
     module.zero_grad()
+
+
+class Permuted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).permute(0, 2, 1)
+
+
+def test_a_gradient_in_another_order_than_its_result_is_said_once() -> None:
+    net, x = outsize.compile(Permuted(), "1 GiB"), torch.randn(4, 6, 8)
+    with pytest.warns(RuntimeWarning, match=r"strides \(48, 6, 1\), and the result has \(48, 1, 8\)"):
+        (net(x).contiguous() * torch.randn(4, 8, 6)).sum().backward()
+    (net(x).contiguous() * torch.randn(4, 8, 6)).sum().backward()
+
+
+def test_gradients_in_the_order_of_their_results_are_not_said() -> None:
+    net, x = outsize.compile(Permuted(), "1 GiB"), torch.randn(4, 6, 8)
+    net(x).square().sum().backward()
+    net(x).sum().backward()
+
+
+IN_PLACE = {
+    "relu": lambda y: F.relu_(y),
+    "leaky": lambda y: F.leaky_relu(y, 0.1, inplace=True),
+    "scaled": lambda y: y.mul_(0.5).sin(),
+    "half": lambda y: y[..., 1:].mul_(torch.linspace(0.5, 1.5, 7)).sum(-1, keepdim=True) + y,
+}
+
+
+class ChangedInPlace(nn.Module):
+    """A sequence, normalised over its channels, is changed in place as the view that it is."""
+
+    def __init__(self, change: str) -> None:
+        super().__init__()
+        self.before, self.norm, self.head = nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 5)
+        self.change = IN_PLACE[change]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.change(self.norm(self.before(x).permute(0, 2, 1)).permute(0, 2, 1)))
+
+
+@pytest.mark.parametrize("change", sorted(IN_PLACE))
+def test_a_view_that_is_changed_in_place_has_its_gradient_laid_out_as_in_eager(change: str) -> None:
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        net, x = ChangedInPlace(change), torch.randn(16, 32, 8)
+        loss = (outsize.compile(net, "1 GiB") if compiled else net)(x).square().mean()
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in net.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*found))

@@ -69,7 +69,7 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
     before, *_, after = json.loads((tmp_path / "counts.json").read_text())["series"][1:]
     rounds = after.pop("rounds") - before.pop("rounds")
     grown = {name: (after.pop(name) - before.pop(name)) / rounds for name in ("bytes", "objects")}
-    assert before == after
+    assert all(after[name] <= before[name] for name in before), (before, after)
     # A module has 150 KB of tensors, its graphs and plans as much, its session four threads.
     assert grown["bytes"] < 16_000
     assert grown["objects"] < 12

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import outsize
+from outsize import decide
 from outsize.errors import BudgetError, BudgetWarning
 
 from .eager import differing, run
@@ -189,3 +190,21 @@ def test_a_gradient_that_was_not_expected_is_computed_all_the_same() -> None:
     assert any("results that the loss uses" in str(w.message) for w in said)
     assert any(isinstance(w.message, BudgetWarning) for w in said)
     assert differing(run(make, step), planned) == []
+
+
+def test_making_the_backward_for_what_did_not_arrive_counts_in_no_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first backward with a missing gradient makes its graph in the middle of the step."""
+    made, taken = decide.without_missing, 2**26
+
+    def makes(*args: Any) -> Any:
+        torch.empty(taken, dtype=torch.uint8).fill_(1)
+        return made(*args)
+
+    monkeypatch.setattr(decide, "without_missing", makes)
+    module = outsize.compile(Heads(), "64 MiB")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", BudgetWarning)
+        module(torch.randn(ROWS, WIDTH))[0].square().mean().backward()
+    assert outsize.report(module).measured_peak_bytes < taken

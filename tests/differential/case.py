@@ -92,11 +92,6 @@ class Case:
             return Form(kind=self.kind, batch=batch, length=a, width=b)
         return Form(kind=self.kind, batch=batch, width=a, length=b)
 
-    @property
-    def recurrent(self) -> bool:
-        """Whether torch's eager step would run oneDNN's LSTM, which rounds differently."""
-        return any(name in ("Recurrent", "LastState", "Cells", "GivenState") for name, _, _ in self.pieces)
-
     def json(self) -> str:
         return json.dumps(asdict(self))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -250,13 +250,3 @@ def form_of(tensor: Tensor) -> tuple[Any, ...]:
     """What code may depend on beside the values: strides, where they say anything, and whether it has a gradient."""
     strides = tuple(s for s, n in zip(tensor.stride(), tensor.shape) if n > 1)
     return strides, tensor.requires_grad
-
-
-@contextlib.contextmanager
-def kernels_of(case: Case) -> Iterator[None]:
-    """Eager's fused oneDNN LSTM rounds differently from the steps that are captured: both run without oneDNN then."""
-    if not case.recurrent:
-        yield
-        return
-    with torch.backends.mkldnn.flags(enabled=False):
-        yield

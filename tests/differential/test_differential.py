@@ -6,25 +6,25 @@ What fails here is made smaller by `python benchmarks/differential/run.py --shri
 from __future__ import annotations
 
 import collections
+import itertools
 import warnings
 
 import pytest
 import torch
 
-from .case import Case, drawn, from_json
+from .case import Case, Loop, drawn, from_json
 from .compare import Comparison, Reference, same
+from .forms import ROWS
 from .loop import train
 from .pieces.buffers import Queue
-from .trial import Outcome, Trial, hurried, plans_of
+from .trial import Outcome, Planned, Trial, hurried, plans_of
 
-#: Nine blocks of seven seeds with eight plans and the plain step in our executor: some 500 comparisons. Where the eager
-#: step itself fails, a seed has none.
-BLOCKS, SEEDS, PLANS, FEWEST = 9, 7, 8, 45
-#: Shares of a block's planned steps that must act at all, swap, recompute and encode.
-ACTING = {"any": 0.5, "swap": 0.2, "recompute": 0.1, "encode": 0.02}
-#: Over the budget in a step, and said so: the loss used other results than before, or a first step met more than known.
-MOST_OVER = 0.25
-#: Refused, or no trial at all because the eager step itself fails.
+#: Nine blocks of at least 56 comparisons, 504 together: eight plans of a case and the plain step in our executor.
+BLOCKS, PLANS, FEWEST = 9, 8, 56
+#: Shares of a block's planned steps that must act at all, swap and recompute. How often a plan encodes hangs on measured
+#: times: `test_encoding_is_compared_too` has plans that can do nothing else.
+ACTING = {"any": 0.5, "swap": 0.2, "recompute": 0.1}
+#: Refused. A case whose eager step itself fails is no comparison.
 MOST_REFUSED = 0.15
 
 
@@ -37,15 +37,13 @@ def outcomes_of(seed: int) -> tuple[Case, list[Outcome]]:
     return case, found
 
 
-#: Differences from eager that are said when they come up: the order in which the gradients of several calls are added, a
-#: product inside of an operator that autocast does not see.
-SAID = ("adds the gradients of all uses", "F.affine_grid under autocast")
+#: Differences from eager that are said and not mended: the order in which the gradients of several calls are added, and
+#: that of sums over a gradient whose strides are not its result's.
+SAID = ("adds the gradients of all uses", "copied to those, so that sums over it")
 
 
 def is_said(outcome: Outcome, outcomes: list[Outcome]) -> bool:
-    """Whether a warning told of the difference, when the module was captured or later, or of a step over its budget."""
-    if outcome.verdict == "over":
-        return any("over the budget of" in said for said in outcome.warned)
+    """Whether a warning told of the difference when the module was called."""
     warned = [said for each in outcomes for said in each.warned]
     return outcome.verdict == "wrong" and any(kind in said for kind in SAID for said in warned)
 
@@ -56,7 +54,9 @@ def test_equal_or_refused(block: int) -> None:
     torch.set_num_threads(1)
     found, failed = [], []
     try:
-        for seed in range(block * SEEDS, (block + 1) * SEEDS):
+        for seed in itertools.count(block * 8):
+            if len(found) >= FEWEST:
+                break
             case, outcomes = outcomes_of(seed)
             found += outcomes
             failed += [
@@ -69,17 +69,26 @@ def test_equal_or_refused(block: int) -> None:
     told = "\n".join(f"{case}\n    {o.planned}: {o.verdict}: {o.detail}" for case, o in failed)
     assert not failed, f"{len(failed)} of {len(found)}:\n{told}"
     verdicts = collections.Counter(o.verdict for o in found)
-    assert len(found) >= FEWEST
     assert verdicts["refused"] <= MOST_REFUSED * len(found)
-    assert verdicts["over"] <= MOST_OVER * len(found)
     planned = [o for o in found if o.planned is not None and o.verdict == "equal"]
     acting = collections.Counter(action for o in planned for action in o.acted)
-    acting["any"], acting["encode"] = (
-        sum(bool(o.acted) for o in planned),
-        acting["encode"] + acting["encode_swap"],
-    )
+    acting["any"] = sum(bool(o.acted) for o in planned)
     assert {a: n / len(planned) for a, n in acting.items() if n < ACTING.get(a, 0) * len(planned)} == {}
     assert set(ACTING) <= set(acting)
+
+
+@pytest.mark.parametrize("loop", [Loop(), Loop(micro=2, optimizer="adam", clip=True), Loop(calls=2)])
+def test_encoding_is_compared_too(loop: Loop) -> None:
+    pieces = tuple((name, seed, False) for seed in range(6) for name in ("Linear", "Relu"))
+    case = Case(seed=1, kind=ROWS, shape=(1024, 64, 1), pieces=pieces, loop=loop)
+    shares = (0.0, 0.3, 0.7)
+    with hurried():
+        first, *planned = Trial(case).outcomes(
+            [Planned(actions=("encode",), share=share) for share in shares]
+        )
+    torch._dynamo.reset()
+    assert first.verdict == "equal"
+    assert [(o.verdict, o.acted) for o in planned] == [("equal", ("encode",))] * len(shares)
 
 
 def test_a_seed_draws_the_same_case_and_json_keeps_it() -> None:

@@ -21,7 +21,7 @@ from outsize import decide
 from ..api.training import rebudget
 from .case import Case
 from .compare import Comparison, Reference
-from .loop import Hooks, kernels_of, optimizer_of, train
+from .loop import Hooks, optimizer_of, train
 from .model import Model
 
 #: Every subset of the actions, those with several more often.
@@ -94,8 +94,8 @@ def hurried() -> Iterator[None]:
     usual = decide.PlanSettings
     decide.PlanSettings = functools.partial(  # type: ignore[misc,assignment]
         usual,
-        walks=30,
-        walked_ops=4_000,
+        moves=30,
+        move_ops=4_000,
         polished_ops=4_000,
         exchanged_ops=40_000,
         polish_tries=2,
@@ -125,7 +125,7 @@ class Trial:
         self.case, self.reference, self.invalid = case, Reference(), ""
         module, optimizer, hooks = self._made()
         try:
-            with kernels_of(case), warnings.catch_warnings():
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 train(case, module, optimizer, hooks, self.reference)
         except Exception as error:
@@ -176,7 +176,7 @@ class Trial:
         rebudget(self._module, 1, planner=planned.planner, actions=planned.actions)
         see = Comparison(self.reference)
         try:
-            with kernels_of(self.case), warnings.catch_warnings():
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 train(self.case, self._module, self._optimizer, self._hooks, see)
         except outsize.BudgetError as error:
@@ -232,8 +232,7 @@ class Trial:
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
             try:
-                with kernels_of(self.case):
-                    train(self.case, module, self._optimizer, self._hooks, watched)
+                train(self.case, module, self._optimizer, self._hooks, watched)
             except DEFECTS as error:
                 outcome.verdict, outcome.detail = "broken", f"{type(error).__name__}: {error}"
             except outsize.OutsizeError as error:

@@ -185,7 +185,7 @@ def test_the_memory_of_the_c_module_under_the_undefined_behaviour_sanitizer(tmp_
         f"-I{NATIVE}",
     ]
     (tmp_path / "module.c").write_text(MEMORY_ONLY)
-    sources = [str(NATIVE / f"{name}.c") for name in ("arena", "memory", "redirect", "small")]
+    sources = [str(NATIVE / f"{name}.c") for name in ("arena", "lanes", "memory", "redirect", "small")]
     made = subprocess.run(
         [compiler, *flags, *checks, str(tmp_path / "module.c"), *sources, "-ldl", "-o", str(built)],
         capture_output=True,

@@ -1,10 +1,12 @@
 """An interrupt at every instruction of a tier's calls and at every line of a training step: nothing is lost or stuck."""
 
 import gc
+import signal
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import pytest
 import torch
@@ -220,3 +222,34 @@ def test_two_interrupts_in_quick_succession(swapping: tuple) -> None:
     for at in at_metering[:: max(1, len(at_metering) // 25)]:
         struck(twice, at, instructions=False)
         check_next(swapping, at)
+
+
+def test_real_signals(swapping: tuple) -> None:
+    """At moments of the clock, not of a trace: in C, in a wait, in whatever runs then."""
+    module, x, _ = swapping
+    optimizer, begin = module.optimizer_of_the_test, time.perf_counter()
+    train(module, x, optimizer)
+    whole, came = time.perf_counter() - begin, 0
+    usual = signal.signal(signal.SIGALRM, _strike_in_training)
+    try:
+        for n in range(25):
+            signal.setitimer(signal.ITIMER_REAL, max(1e-4, whole * n / 25), whole / 7)  # again and again
+            try:
+                for _ in range(3):
+                    train(module, x, optimizer)
+            except Struck:
+                came += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            check_next(swapping, n)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+    assert came > 12
+
+
+def _strike_in_training(_: int, frame: FrameType | None) -> None:
+    """Only where the loop above catches it: a timer may still run out after a round has ended."""
+    while frame is not None:
+        if frame.f_code is train.__code__:
+            raise Struck
+        frame = frame.f_back

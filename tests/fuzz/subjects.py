@@ -26,7 +26,7 @@ from outsize.measure import load_hardware
 from outsize.measure import store as measured
 from outsize.measure.roofline import estimate
 from outsize.plan import PlanSettings, check, lower, make_plan
-from outsize.plan.lower import lower_decisions
+from outsize.plan.schedule.lower import lower_decisions
 from outsize.programs.trees import Forest, LocalizedTreeConv, Topology, corpus, parse, similar, store
 from outsize.programs.trees.batch import collate
 from outsize.programs.trees.dedup import exact_keys, near_duplicates, normalised_keys
@@ -120,7 +120,7 @@ def _step() -> tuple[StepGraph, Profile]:
 
 def _plan() -> Plan:
     graph, profile = _step()
-    settings = PlanSettings(min_bytes=1, walks=6)
+    settings = PlanSettings(min_bytes=1, moves=6)
     slack = compute_slack(graph, profile)
     return make_plan(graph, profile, slack, budget_bytes=650, planner="slack", settings=settings)
 

@@ -1,7 +1,7 @@
 """Imports point one way, from the bottom:
 
 errors, units, native, files → values → device, codecs, fx → stages (siblings apart) → api, parallel →
-programs, zoo → cli.
+integrations, programs, zoo → cli.
 
 Read from the syntax trees, so an import inside a function counts as well.
 """
@@ -18,7 +18,7 @@ LEVEL = {
     "device": 2, "codecs": 2, "fx": 2,
     "capture": 3, "measure": 3, "slack": 3, "plan": 3, "rewrite": 3, "runtime": 3, "report": 3,
     "asked": 4, "links": 4, "prepared": 4, "session": 4, "decide": 4, "api": 4, "parallel": 4,
-    "programs": 5, "zoo": 5,
+    "programs": 5, "zoo": 5, "integrations": 5,
     "cli": 6,
     "__main__": 7,
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """What an operator costs beyond its results, measured without a trace in the training."""
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,3 +178,18 @@ def test_a_result_over_a_larger_storage_has_a_surplus() -> None:
     costs = dict(zip((o.name for o in folded.graph.ops), measure_ops(folded.graph.ops, folded.nodes, QUICK)))
     assert costs["col2im"].surplus_bytes == (18 - 2) * 2 * 256 * 4
     assert costs["exp"].surplus_bytes == costs["im2col"].surplus_bytes == 0
+
+
+def test_figures_of_other_kernels_are_not_taken(tmp_path: Path) -> None:
+    """A product in bfloat16 that oneDNN multiplies takes room for its packed factors, the plain kernel none."""
+    product = capture(
+        nn.Linear(2304, 16, bias=False, dtype=torch.bfloat16), (torch.randn(64, 2304).bfloat16(),)
+    )
+    settings = MeasureSettings(repeats=1, quick_repeats=0, cache=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, of the flags that it sets
+        with torch.backends.mkldnn.flags(enabled=False):
+            measure_ops(product.graph.ops, product.nodes, settings)
+    (first,) = tmp_path.iterdir()
+    measure_ops(product.graph.ops, product.nodes, settings)
+    assert len(set(tmp_path.iterdir()) - {first}) == 1

@@ -1,4 +1,4 @@
-"""A wrong schedule for every rule of `plan/check.py`, and right ones that no rule may refuse."""
+"""A wrong schedule for every rule of `plan/schedule/check.py`, and right ones that no rule may refuse."""
 
 from __future__ import annotations
 

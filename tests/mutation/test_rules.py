@@ -44,7 +44,7 @@ class Judged:
         return f"without it nothing changes for {sorted(own)[:4]}"
 
 
-CHECK = Judged(Checker("outsize.plan.check", ("PlanError",)), schedules.RIGHT, schedules.WRONG)
+CHECK = Judged(Checker("outsize.plan.schedule.check", ("PlanError",)), schedules.RIGHT, schedules.WRONG)
 VERIFY = Checker("outsize.rewrite.verify", ("RewriteError",))
 
 
@@ -92,7 +92,9 @@ def test_a_new_rule_without_its_wrong_example_is_told() -> None:
     place = "        self.next_op += 1\n"
     assert source.count(place) == 1
     unheard = "        if self.next_op > 10**6:\n            raise self.fail('more than a million ops')\n"
-    checker = Checker("outsize.plan.check", ("PlanError",), source=source.replace(place, unheard + place))
+    checker = Checker(
+        "outsize.plan.schedule.check", ("PlanError",), source=source.replace(place, unheard + place)
+    )
     (new,) = {rule.name for rule in checker.rules} - {rule.name for rule in CHECK.checker.rules}
     judged = Judged(checker, schedules.RIGHT, schedules.WRONG)
     rule = next(rule for rule in checker.rules if rule.name == new)

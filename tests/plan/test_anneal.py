@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 from outsize import native
 from outsize.cli.plan import plan as cli_plan
 from outsize.plan import PlanSettings, make_plan
-from outsize.plan.anneal import Annealing, annealed
-from outsize.plan.check import check
-from outsize.plan.lower import lower_decisions
 from outsize.plan.model import build_model, floor_curve
 from outsize.plan.request import Request
-from outsize.plan.search import Search
+from outsize.plan.schedule.check import check
+from outsize.plan.schedule.lower import lower_decisions
+from outsize.plan.schedule.simulate import simulate
+from outsize.plan.search.anneal import Annealing, annealed
+from outsize.plan.search.problem import Problem
+from outsize.plan.search.search import Explored, explored
+from outsize.plan.search.starts import starts
 from outsize.plan.settings import MOST_EFFORT
-from outsize.plan.simulate import simulate
 from outsize.slack import compute_slack
 from outsize.values import Profile, StepGraph
 from tests.plan.families import _transformer, unet
@@ -30,15 +32,23 @@ pytestmark = pytest.mark.skipif(not native.available(), reason="walks by the tho
 ACTIONS = st.sampled_from([("recompute",), ("swap",), ("swap", "recompute"), ("swap", "recompute", "encode")])
 
 
-def search_of(graph: StepGraph, profile: Profile, share: float, actions: tuple[str, ...]) -> Search:
+def problem_of(graph: StepGraph, profile: Profile, share: float, actions: tuple[str, ...]) -> Problem:
     slack = compute_slack(graph, profile)
-    chosen = PlanSettings(min_bytes=1, walks=50, frontier_ops=0, effort=4)
+    chosen = PlanSettings(min_bytes=1, moves=50, frontier_ops=0, effort=4)
     roomy = build_model(graph, profile, slack, budget_bytes=2**60, settings=chosen)
     floor = int(floor_curve(roomy).max())
     budget = int(floor + share * (roomy.peak - floor))
     model = build_model(graph, profile, slack, budget_bytes=budget, settings=chosen)
     tiers = tuple(profile.links) if "swap" in actions else ()
-    return Search(model, Request(actions=actions, tiers=tiers, lossy={}, limits={}), leads=False)
+    return Problem.of(model, Request(actions=actions, tiers=tiers, lossy={}, limits={}))
+
+
+def found_by(problem: Problem) -> tuple[Explored, list[Explored]]:
+    """What the search has before it anneals: of all actions together, and of each alone."""
+    alone = [found for one in problem.alone() if (found := explored(one)) is not None]
+    together = explored(problem, alone)
+    assert together is not None
+    return together, alone
 
 
 @settings(max_examples=40, deadline=None)
@@ -47,18 +57,18 @@ def test_what_it_finds_fits_and_takes_the_seconds_it_says(
     seed: int, ops: int, share: float, actions: tuple[str, ...]
 ) -> None:
     graph, profile = random_step(seed, ops=ops)
-    search = search_of(graph, profile, share, actions)
-    start = next((scored for scored in search.starts() if scored.taste is not None), None)
+    problem = problem_of(graph, profile, share, actions)
+    start = next((scored for scored in starts(problem) if scored.policy is not None), None)
     if start is None:
         return
-    assert start.taste is not None
-    best = Annealing(search, start.taste).run(200)
+    assert start.policy is not None
+    best = Annealing(problem, start.policy).run(200)
     assert best is not None
     assert best.seconds <= start.seconds
     schedule = lower_decisions(graph, best.decisions)
-    check(graph, profile, schedule, search.model.budget)
+    check(graph, profile, schedule, problem.model.budget)
     assert simulate(graph, profile, schedule).seconds == best.seconds
-    again = Annealing(search_of(graph, profile, share, actions), start.taste).run(200)
+    again = Annealing(problem_of(graph, profile, share, actions), start.policy).run(200)
     assert again is not None
     assert again.decisions == best.decisions
 
@@ -68,20 +78,20 @@ def test_where_the_budget_is_tight_it_leaves_the_local_optimum_of_single_moves()
         unet(A100_PCIE4),
         _transformer(V100_PCIE3, 4, 512, 8, 512, 8, dropout=False, pre=True),
     ):
-        search = search_of(graph, profile, 0.05, ("swap", "recompute"))
-        search.attempt()
-        known = min(scored.seconds for scored in search.climbed)
-        for found in annealed(search, search.climbed, [alone for _, alone in search.others]):
+        problem = problem_of(graph, profile, 0.05, ("swap", "recompute"))
+        together, alone = found_by(problem)
+        known = min(scored.seconds for scored in together.plans)
+        for found in annealed(problem, together.plans, [one.best for one in alone]):
             assert found.seconds - profile.seconds < 0.95 * (known - profile.seconds)
 
 
 def test_it_starts_from_what_a_walk_gives_and_allows_what_the_search_allows() -> None:
     graph, profile = _transformer(GH200, 4, 512, 8, 512, 8, dropout=False, pre=True)
-    search = search_of(graph, profile, 0.05, ("swap", "recompute"))
-    search.attempt()
-    alone = [scored for one, scored in search.others if not one.recompute]
+    problem = problem_of(graph, profile, 0.05, ("swap", "recompute"))
+    together, others = found_by(problem)
+    alone = [one.best for one in others if not one.problem.recompute]
     assert alone, "a plan by swaps alone, with last touches"
-    (mixed, from_swaps) = annealed(search, search.climbed, alone)
+    (mixed, from_swaps) = annealed(problem, together.plans, alone)
     assert any(d.action == "recompute" for d in from_swaps.decisions)
     assert from_swaps.seconds < alone[0].seconds
     assert mixed.decisions != from_swaps.decisions
@@ -89,11 +99,11 @@ def test_it_starts_from_what_a_walk_gives_and_allows_what_the_search_allows() ->
 
 def test_a_plan_that_adds_next_to_nothing_is_left_alone() -> None:
     graph, profile = unet(A100_PCIE4)
-    search = search_of(graph, profile, 0.05, ("swap", "recompute"))
-    search.attempt()
-    nearly = replace(search.climbed[0], seconds=profile.seconds * 1.009)
-    assert annealed(search, [nearly]) == []
-    assert annealed(search, []) == []
+    problem = problem_of(graph, profile, 0.05, ("swap", "recompute"))
+    together, _ = found_by(problem)
+    nearly = replace(together.plans[0], seconds=profile.seconds * 1.009)
+    assert annealed(problem, [nearly]) == []
+    assert annealed(problem, []) == []
 
 
 def test_the_command_line_takes_the_efforts_that_there_are() -> None:

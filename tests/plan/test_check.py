@@ -9,12 +9,12 @@ import pytest
 
 from outsize.errors import PlanError
 from outsize.plan import PlanSettings, check, lower, make_plan, simulate
-from outsize.plan.lower import lower_decisions
+from outsize.plan.schedule.lower import lower_decisions
 from outsize.slack import compute_slack
 from outsize.values import Decision, Entry, Schedule
 from tests.plan.graphs import Builder, chain
 
-ANY = PlanSettings(min_bytes=1, walks=6)
+ANY = PlanSettings(min_bytes=1, moves=6)
 Entries = list[Entry]
 
 

@@ -8,34 +8,35 @@ from hypothesis import strategies as st
 
 from outsize.errors import BudgetError, PlanError
 from outsize.plan import PlanSettings, make_plan
-from outsize.plan.exact import lower_bound
 from outsize.plan.model import build_model, floor_curve
+from outsize.plan.planners.exact import lower_bound
 from outsize.plan.request import Request
-from outsize.plan.search import Search
+from outsize.plan.search.problem import Problem
+from outsize.plan.search.search import fastest
 from outsize.slack import compute_slack
 from outsize.values import Profile, StepGraph
 from tests.plan.graphs import chain, random_step
 
-SMALL = PlanSettings(min_bytes=1, margin=0.0, walks=60, exact_seconds=10)
+SMALL = PlanSettings(min_bytes=1, margin=0.0, moves=60, exact_seconds=10)
 
 
-def search_for(graph: StepGraph, profile: Profile, share: float, actions: tuple[str, ...]) -> Search:
+def problem_for(graph: StepGraph, profile: Profile, share: float, actions: tuple[str, ...]) -> Problem:
     slack = compute_slack(graph, profile)
     model = build_model(graph, profile, slack, budget_bytes=1, settings=SMALL)
     low = int(floor_curve(model).max())
     budget = int(low + share * (model.peak - low))
     model = build_model(graph, profile, slack, budget_bytes=budget, settings=SMALL)
     tiers = ("disk",) if "swap" in actions else ()
-    return Search(model, Request(actions=actions, tiers=tiers, lossy={}))
+    return Problem.of(model, Request(actions=actions, tiers=tiers, lossy={}))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
 def test_recomputation_of_a_chain_is_optimal(share: float) -> None:
-    search = search_for(*chain(6), share, ("recompute",))
-    bound = lower_bound(search)
+    problem = problem_for(*chain(6), share, ("recompute",))
+    bound = lower_bound(problem)
     assert bound.proved
-    assert search.planned().seconds == pytest.approx(bound.seconds, rel=1e-3)
-    read = search.timed(bound.decisions)
+    assert fastest(problem).seconds == pytest.approx(bound.seconds, rel=1e-3)
+    read = problem.placed(bound.decisions)
     assert read is not None
     assert read.seconds == pytest.approx(bound.seconds, rel=1e-3)
 
@@ -47,10 +48,10 @@ def test_recomputation_of_a_chain_is_optimal(share: float) -> None:
     actions=st.sampled_from([("recompute",), ("swap",), ("swap", "recompute")]),
 )
 def test_no_plan_beats_the_bound(seed: int, share: float, actions: tuple[str, ...]) -> None:
-    search = search_for(*random_step(seed, ops=5), share, actions)
-    bound = lower_bound(search)
+    problem = problem_for(*random_step(seed, ops=5), share, actions)
+    bound = lower_bound(problem)
     try:
-        found = search.planned()
+        found = fastest(problem)
     except BudgetError:
         return
     assert bound.feasible

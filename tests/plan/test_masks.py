@@ -6,8 +6,8 @@ import pytest
 
 from outsize.errors import PlanError
 from outsize.plan import check
-from outsize.plan.lower import lower_decisions
-from outsize.plan.masks import mask_bytes, with_masks
+from outsize.plan.schedule.lower import lower_decisions
+from outsize.plan.schedule.masks import mask_bytes, with_masks
 from outsize.values import CodecRate, Decision, Op, OpCost, Profile, StepGraph, Storage
 
 RATE = CodecRate(encode_bytes_per_second=1e9, decode_bytes_per_second=1e9, ratio=0.5)

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from outsize import native
 from outsize.errors import BudgetError, PlanError
 from outsize.plan import PlanSettings, make_plan
-from outsize.plan import score as score_module
-from outsize.plan.lower import lower_placed
 from outsize.plan.model import Model, build_model
-from outsize.plan.polish import _neighbours
-from outsize.plan.score import Decisions, Scorer
-from outsize.plan.simulate import simulate, tier_peaks
+from outsize.plan.schedule import score as score_module
+from outsize.plan.schedule.lower import lower_placed
+from outsize.plan.schedule.score import Decisions, Scorer
+from outsize.plan.schedule.simulate import simulate, tier_peaks
+from outsize.plan.search.polish import _neighbours
 from outsize.slack import compute_slack
 from outsize.values import CodecRate, Decision, Profile, StepGraph
 from tests.plan.families import _transformer, resnet, unet
@@ -75,8 +75,8 @@ def _rate(r: rnd.Random) -> CodecRate:
 
 def wild(r: rnd.Random, graph: StepGraph) -> Decisions:
     """Well-formed decisions that no planner would make: spans that overlap, regions at random, forms that change."""
-    mortal = [s.index for s in graph.storages if s.kind == "activation"]
-    few = r.sample(mortal, min(len(mortal), r.choice([2, 5, 50])))
+    transient = [s.index for s in graph.storages if s.kind == "activation"]
+    few = r.sample(transient, min(len(transient), r.choice([2, 5, 50])))
     return tuple(_wild(r, graph, r.choice(few)) for _ in range(r.choice([0, 1, 3, 10, 40])))
 
 
@@ -124,7 +124,7 @@ def test_plans_of_random_steps(seed: int, share: float, planner: str) -> None:
     try:
         made = make_plan(
             graph, profile, compute_slack(graph, profile), budget_bytes=budget, planner=planner,
-            settings=PlanSettings(min_bytes=1, walks=3),
+            settings=PlanSettings(min_bytes=1, moves=3),
         )  # fmt: skip
     except BudgetError:
         return
@@ -164,7 +164,7 @@ def test_plans_of_networks(name: str, planner: str, actions: tuple[str, ...], dr
     (graph, profile), tier = STEPS[name]
     link = replace(profile.links[tier], drag_seconds_per_byte=drag)
     profile = replace(profile, links={tier: link})
-    quick = PlanSettings(min_bytes=1, walks=3, polished_ops=0)
+    quick = PlanSettings(min_bytes=1, moves=3, polished_ops=0)
     scorer = Scorer(model_of(graph, profile), tier if "swap" in actions else "")
     made = make_plan(
         graph, profile, compute_slack(graph, profile), planner=planner, actions=actions, tiers=(tier,),
@@ -213,7 +213,7 @@ def test_what_the_reference_refuses_is_refused_in_its_words(change: dict, said: 
 
 def test_without_the_c_module_the_reference_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     (graph, profile), tier = STEPS["unet, shared disk"]
-    slack, quick = compute_slack(graph, profile), PlanSettings(walks=3)
+    slack, quick = compute_slack(graph, profile), PlanSettings(moves=3)
     budget = int(0.6 * model_of(graph, profile).peak)
 
     def decided() -> Decisions:

@@ -8,7 +8,7 @@ import pytest
 
 from outsize.errors import BudgetError
 from outsize.plan import PlanSettings, check, lower, make_plan, simulate
-from outsize.plan.lower import lower_decisions
+from outsize.plan.schedule.lower import lower_decisions
 from outsize.slack import compute_slack
 from outsize.values import Decision, Plan
 from tests.plan.families import _transformer
@@ -18,7 +18,7 @@ from tests.plan.nets import V100_PCIE3
 GRAPH, PROFILE = _transformer(V100_PCIE3, 4, 256, 4, 256, 8, dropout=True, pre=True)
 SLACK = compute_slack(GRAPH, PROFILE)
 PEAK = max(GRAPH.plain_residency(PROFILE.workspace))
-QUICK = PlanSettings(walks=20)
+QUICK = PlanSettings(moves=20)
 
 
 def plan(share: float, *actions: str) -> Plan:
@@ -88,7 +88,7 @@ def test_a_skip_connection_inside_the_forward_is_a_candidate(planner: str) -> No
     graph, profile = b.graph(), b.profile(60.0)
     made = make_plan(
         graph, profile, compute_slack(graph, profile), budget_bytes=100, planner=planner,
-        settings=PlanSettings(min_bytes=1, walks=5),
+        settings=PlanSettings(min_bytes=1, moves=5),
     )  # fmt: skip
     (decision,) = made.decisions
     assert (decision.storage, decision.action, decision.after, decision.before) == (skip, "swap", 1, 10)

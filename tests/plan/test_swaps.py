@@ -14,12 +14,12 @@ from outsize import native
 from outsize.errors import BudgetError, DiskBudgetError, HostBudgetError, PlanError
 from outsize.plan import PlanSettings, check, lower, make_plan, simulate
 from outsize.plan.model import build_model, floor_curve
-from outsize.plan.swaps import ground_of, place
+from outsize.plan.swaps.placement import ground_of, place
 from outsize.slack import compute_slack
 from outsize.values import Plan, Profile, StepGraph, from_json
 from tests.plan.graphs import Builder, chain, random_step
 
-ANY = PlanSettings(min_bytes=1, walks=6)
+ANY = PlanSettings(min_bytes=1, moves=6)
 
 
 def plan_for(graph: StepGraph, profile: Profile, budget: int, planner: str, **more: object) -> Plan:
@@ -166,7 +166,7 @@ def test_lanes_serve_one_transfer_at_a_time_in_order() -> None:
 
 def test_raising_a_threshold_never_adds_a_candidate() -> None:
     from outsize.plan.model import build_model
-    from outsize.plan.slackplan import candidates
+    from outsize.plan.swaps.slack import candidates
 
     for seed in range(20):
         graph, profile = random_step(seed)
@@ -183,7 +183,7 @@ def test_raising_a_threshold_never_adds_a_candidate() -> None:
 
 def test_the_slack_threshold_is_strict() -> None:
     from outsize.plan.model import build_model
-    from outsize.plan.slackplan import candidates
+    from outsize.plan.swaps.slack import candidates
 
     b = Builder()
     (x,) = b.op("make", [], [100])

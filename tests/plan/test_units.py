@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from outsize.plan import PlanSettings, check, explain, lower, make_plan
-from outsize.plan.units import find_units
+from outsize.plan.planners.units import find_units
 from outsize.slack import compute_slack
 from tests.plan.families import resnet
 from tests.plan.nets import V100_PCIE3
@@ -68,7 +68,7 @@ def test_the_hybrid_is_faster_than_swapping_alone_over_a_slow_link() -> None:
 
 def test_every_decision_and_refusal_is_explained_in_one_line() -> None:
     plan = make_plan(
-        GRAPH, PROFILE, SLACK, budget_bytes=int(0.5 * PEAK), tiers=("host",), settings=PlanSettings(walks=4)
+        GRAPH, PROFILE, SLACK, budget_bytes=int(0.5 * PEAK), tiers=("host",), settings=PlanSettings(moves=4)
     )
     lines = explain(GRAPH, plan)
     assert len(lines) == len(plan.decisions) + len(plan.refusals)

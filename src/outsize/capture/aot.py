@@ -29,7 +29,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from ..errors import OutsizeError, VersionError
 from ..fx import CapturedStep, Program
-from .autocast import cast_inside, casts_once, casts_weights, refuse_inside, say_casts_inside
+from .autocast import AffineGrid, cast_inside, casts_once, casts_weights, may_cast, refuse_inside
 from .checkpoint import refuse_changes
 from .dropout import split_dropouts
 from .gradients import as_eager
@@ -102,7 +102,7 @@ class Backend:
         with (
             _tracing_settings(),
             eager_recurrence(),
-            _eager_kernels(),
+            _eager_kernels(casts=may_cast(module)),
             casts_once(module, example_inputs),
             as_eager(functools.partial(self._begins, self.graphs)),
         ):
@@ -123,8 +123,6 @@ class Backend:
         _check_checkpoints(step, updates)
         step = replace(step, carrying=_carrying(joint, step.tangents))
         self.casts_weights |= self._under_autocast and casts_weights(step)
-        if self._under_autocast:
-            say_casts_inside(step)
         self._inside[self.graphs] = (cast_inside(step), step.device)
         number = len(self._programs)
         self._programs[number] = self._on_step(step)
@@ -189,11 +187,14 @@ _STAND_IN_KEYS = (torch._C.DispatchKey.Autograd, torch._C.DispatchKey.CompositeI
 
 
 @contextlib.contextmanager
-def _eager_kernels() -> Iterator[None]:
+def _eager_kernels(*, casts: bool) -> Iterator[None]:
     """Trace the operators that an eager step would run.
 
     Torch's compilers take interpolation apart into gathers, which round differently and keep a dozen tensors where the
     kernel keeps none, and multiply a dropout by its scale where the eager one divides its mask.
+
+    Args:
+        casts: autocast may be on.
     """
     aten = torch.ops.aten
     lifted: list[tuple[Any, Any, Any]] = []
@@ -203,9 +204,13 @@ def _eager_kernels() -> Iterator[None]:
         kernels = getattr(name, "py_kernels", {})
         if str(name).startswith(tuple(f"aten.{prefix}" for prefix in _STAND_INS)):
             lifted += [(name, key, kernels.pop(key)) for key in _STAND_IN_KEYS if key in kernels]
-    dropout = aten.dropout.default
+    dropout, grid = aten.dropout.default, aten.affine_grid_generator.default
     lifted += [(dropout, key, dropout.py_kernels[key]) for key in _STAND_IN_KEYS]
     dropout.py_kernels.update(dict.fromkeys(_STAND_IN_KEYS, _dropout))
+    if casts:
+        key = torch._C.DispatchKey.Autograd
+        lifted.append((grid, key, grid.py_kernels.get(key)))
+        grid.py_kernels[key] = AffineGrid.apply
     for operator, _, _ in lifted:
         operator._dispatch_cache.clear()
     try:
@@ -213,6 +218,8 @@ def _eager_kernels() -> Iterator[None]:
     finally:
         for operator, key, kernel in lifted:
             operator.py_kernels[key] = kernel
+            if kernel is None:
+                del operator.py_kernels[key]
             operator._dispatch_cache.clear()
 
 

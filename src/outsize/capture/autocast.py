@@ -24,7 +24,7 @@ from torch.fx import GraphModule, Node
 
 from ..errors import CaptureError
 from ..fx import CapturedStep, node_inputs
-from .place import line_of, users_line
+from .place import users_line
 
 #: What autocast runs in low precision and a backward calls.
 _CASTING = ("mm", "bmm", "mv", "addmm", "addmv", "addbmm", "baddbmm", "dot", "vdot")
@@ -42,7 +42,7 @@ def casts_once(module: GraphModule, inputs: Sequence[Any]) -> Iterator[None]:
     from torch._functorch._aot_autograd import collect_metadata_analysis, graph_capture
     from torch.fx.experimental import proxy_tensor
 
-    if not (torch._C._is_any_autocast_enabled() or _enters(module)):
+    if not may_cast(module):
         yield
         return
     leaves = {i for i, t in enumerate(inputs) if isinstance(t, torch.Tensor) and _is_leaf(t)}
@@ -69,8 +69,10 @@ def casts_once(module: GraphModule, inputs: Sequence[Any]) -> Iterator[None]:
         yield
 
 
-def _enters(module: GraphModule) -> bool:
-    """Whether the module enters autocast itself."""
+def may_cast(module: GraphModule) -> bool:
+    """Whether autocast is on, or the module enters it itself."""
+    if torch._C._is_any_autocast_enabled():
+        return True
     graphs = [m.graph for m in module.modules() if isinstance(m, GraphModule)]
     return any(n.target is torch.amp.autocast_mode._enter_autocast for g in graphs for n in g.nodes)
 
@@ -149,14 +151,32 @@ _AGAIN = (
 )
 
 
-def say_casts_inside(step: CapturedStep) -> None:
-    """Warn of an operator whose kernel calls another one that autocast runs in low precision in the eager step."""
-    found = next((n for n in step.order if n.target is torch.ops.aten.affine_grid_generator.default), None)
-    if found is not None:
-        warnings.warn(
-            "F.affine_grid under autocast multiplies in low precision in the eager step and in that of its theta here, "
-            "so grids differ by that rounding. For the same bits, compute the grid outside of the module and of "
-            f"autocast, and hand it over{line_of(found)}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+@final
+class AffineGrid(torch.autograd.Function):
+    """`F.affine_grid` as the eager step runs it under autocast: its kernel calls a product, which autocast casts.
+
+    The grid's points are rounded after they were made in theta's precision; the backward's are made in the grid's own.
+    Source: `aten/src/ATen/native/AffineGridGenerator.cpp`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, theta: torch.Tensor, size: Sequence[int], corners: bool) -> torch.Tensor:
+        ctx.size, ctx.corners = size, corners
+        batch, spatial = size[0], list(size[2:])
+        options = {"dtype": theta.dtype, "device": theta.device}
+        axes = [_from_minus_one(n, corners, options) for n in spatial]
+        points = [a.view(-1, *[1] * (len(spatial) - 1 - i)).expand(spatial) for i, a in enumerate(axes)]
+        base = torch.stack([*reversed(points), torch.ones(spatial, **options)], dim=-1)  # type: ignore[call-overload]
+        base = base.view(1, -1, len(spatial) + 1).expand(batch, -1, -1)
+        return torch.bmm(base, theta.transpose(1, 2)).view(batch, *spatial, len(spatial))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return torch.ops.aten.affine_grid_generator_backward(gradient, ctx.size, ctx.corners), None, None
+
+
+def _from_minus_one(steps: int, corners: bool, options: dict[str, Any]) -> torch.Tensor:
+    if steps <= 1:
+        return torch.zeros(1, **options)
+    line = torch.linspace(-1, 1, steps, **options)
+    return line if corners else line * (steps - 1) / steps

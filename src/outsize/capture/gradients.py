@@ -2,7 +2,8 @@
 
 Its backward is handed zeros for each result that got no gradient, so that parameters behind results that no loss uses
 would get zero gradients, which momentum and weight decay act on. Told not to make them, autograd hands over None.
-A second derivative ends in an error of torch's own; it is replaced by one that says what to write.
+A second derivative ends in an error of torch's own; it is replaced by one that says what to write. And a gradient whose
+strides are not its result's is copied to those that were traced, which can change the order of sums: that is said.
 
 Private names used: `torch._functorch._aot_autograd.runtime_wrappers` (`RuntimeWrapper.post_compile`, which is handed the
 `apply` of the function, and the function's `_double_backward`).
@@ -11,7 +12,8 @@ Private names used: `torch._functorch._aot_autograd.runtime_wrappers` (`RuntimeW
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -46,16 +48,48 @@ def as_eager(begins: Callable[[], None]) -> Iterator[None]:
 def _amend(function: Any, begins: Callable[[], None]) -> None:
     forward, backward = function.forward, function.backward
 
+    said: list[bool] = []
+
     def checked(ctx: Any, *args: Any) -> Any:
         begins()
+        gradients = args[0] if len(args) == 1 and isinstance(args[0], list) else args
+        if not said and (other := _laid_out_otherwise(ctx.outsize_strides, gradients)):
+            said.append(True)
+            warnings.warn(other, RuntimeWarning, stacklevel=2)
         return backward(ctx, *args)
 
     def without_zeros(ctx: Any, *args: Any) -> Any:
         ctx.set_materialize_grads(False)
-        return forward(ctx, *args)
+        results = forward(ctx, *args)
+        ctx.outsize_strides = tuple(_strides(r) for r in results)
+        return results
 
     function.forward, function.backward = staticmethod(without_zeros), staticmethod(checked)
     function._double_backward = staticmethod(_once)
+
+
+def _strides(value: Any) -> tuple[int, ...] | None:
+    """Strides of the dimensions that have any; None for what is no tensor."""
+    if not isinstance(value, torch.Tensor):
+        return None
+    return tuple(s for s, n in zip(value.stride(), value.shape) if n > 1)
+
+
+def _laid_out_otherwise(strides: Sequence[tuple[int, ...] | None], gradients: Sequence[Any]) -> str:
+    """What to say of a gradient whose elements lie in another order than its result's; empty where there is none.
+
+    One value for many elements (stride 0, of a sum) is no order.
+    """
+    for expected, gradient in zip(strides, gradients):
+        found = _strides(gradient)
+        if expected is None or not found or 0 in found or found == expected:
+            continue
+        return (
+            f"the gradient of a result of shape {tuple(gradient.shape)} came with strides {found}, and the result has "
+            f"{expected}. It is copied to those, so that sums over it may be made in another order than in an eager step "
+            "and gradients differ in their last bits. For the same bits, return result.contiguous() from the module"
+        )
+    return ""
 
 
 def _once(_: Any, compute: Callable[[], Any], inputs: list[Any]) -> Any:

@@ -30,13 +30,34 @@ _Geometry = tuple[tuple[int, ...], tuple[int, ...]]
 def correct_layouts(module: GraphModule) -> None:
     """Record the strides that the operators of a traced graph give their results, in the graph itself."""
     changed: set[Node] = set()
+    moved: dict[_Geometry, tuple[int, ...]] = {}
     for node in list(module.graph.nodes):
         if node.op != "call_function":
             continue
+        recorded = _geometries(node)
+        if node.target is torch.ops.aten.new_empty_strided.default:
+            _lay_out_as_base(node, moved, changed)
         if any(source in changed for source in node.all_input_nodes):
             _record_anew(module, node, changed)
         if _may_differ(node) and (found := _run(node)) is not None:
             _restride(node, found, changed)
+        if node in changed:
+            moved |= {old: new[1] for old, new in zip(recorded, _geometries(node)) if old != new}
+
+
+def _geometries(node: Node) -> list[_Geometry]:
+    return [(tuple(leaf.shape), tuple(leaf.stride())) for leaf in tensor_leaves(node.meta.get("val"))]
+
+
+def _lay_out_as_base(node: Node, moved: dict[_Geometry, tuple[int, ...]], changed: set[Node]) -> None:
+    """The gradient of a view that was changed in place is laid out as the tensor that it is a view of: as that one's
+    strides were recorded, in numbers."""
+    like, size, strides, *rest = node.args
+    corrected = moved.get((tuple(size), tuple(strides)))  # type: ignore[arg-type]
+    if corrected is not None:
+        node.args = (like, size, list(corrected), *rest)
+        node.meta["val"] = _call(node)
+        changed.add(node)
 
 
 def _may_differ(node: Node) -> bool:

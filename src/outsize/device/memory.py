@@ -28,9 +28,11 @@ from .probes import CudaProbe, NativeProbe, Probe, ThreadProbe
 __all__ = [
     "PeakMeter",
     "bytes_in_use",
+    "changed_by_lanes",
     "check_counted",
     "free_bytes",
     "malloc_owner",
+    "mark_lane",
     "meter_seconds",
     "peak_rss_bytes",
     "reset_peak_rss",
@@ -165,6 +167,17 @@ def free_bytes(device: Device = None) -> int:
 def meter_seconds() -> float:
     """Time that readings of the C allocator's count have taken so far, on any thread: the meter's own cost."""
     return int(native.kernels.meter_facts()[1]) / 1e9 if native.kernels is not None else 0.0
+
+
+def mark_lane() -> None:
+    """The calling thread moves bytes of steps, and does nothing else: what it frees, a step held."""
+    if native.kernels is not None:
+        native.kernels.lane_thread()
+
+
+def changed_by_lanes() -> int:
+    """By how much the bytes in use have changed through such threads so far; below 0 where they freed more."""
+    return int(native.kernels.lane_change()) if native.kernels is not None else 0
 
 
 @final

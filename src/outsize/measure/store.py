@@ -25,8 +25,11 @@ from ..files import Door, seal_text
 from ..values import OpCost, build
 
 #: Counted up when older figures are not to be used any more: before 2, workspace could include a block counted twice;
-#: before 3, there was no surplus; before 4, no checksum; before 5, indices were zeros only.
-_FORM = 5
+#: before 3, there was no surplus; before 4, no checksum; before 5, indices were zeros only; before 6, figures of other
+#: kernels (oneDNN switched off) were taken for these.
+_FORM = 6
+#: Variables that tell torch's libraries which kernels to take, by their beginnings.
+_CHOOSING = ("ATEN_CPU_", "DNNL_", "MKL_", "ONEDNN_")
 _DOOR = Door(kind="measurements of operators", remedy="they are measured again and the file is replaced")
 #: What this process has measured, by file.
 _SEEN: dict[Path, dict[str, OpCost]] = {}
@@ -100,6 +103,22 @@ def _machine(device: torch.device = CPU) -> str:
         model = next(x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name"))
     allocated_by = "arena" if allocator.installed() else memory.malloc_owner()
     facts = f"{_FORM}|{torch.__version__}|{model}|{os.cpu_count()}|{torch.get_num_threads()}|{allocated_by}"
+    facts += f"|{_kernels(device)}"
     if device.type == "cuda":
         facts += f"|{torch.cuda.get_device_name(device)}"
     return hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+
+def _kernels(device: torch.device) -> tuple[object, ...]:
+    """What decides which kernel serves an operator, and so what it takes."""
+    onednn, cudnn = torch.backends.mkldnn, torch.backends.cudnn
+    chosen = [
+        torch.backends.cpu.get_cpu_capability(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
+        *(getattr(onednn, name, None) for name in ("enabled", "deterministic", "allow_tf32")),
+        *sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith(_CHOOSING)),
+    ]
+    if device.type == "cuda":
+        chosen += [cudnn.enabled, cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32]
+    return tuple(chosen)

@@ -9,19 +9,22 @@ from __future__ import annotations
 import functools
 import importlib
 import warnings
-from types import ModuleType
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from ._native import Kernels
 
 __all__ = ["available", "kernels", "warn_missing"]
 
 
-def _load() -> ModuleType | None:
+def _load() -> Kernels | None:
     try:
-        return importlib.import_module("outsize.native._native")
+        return cast("Kernels", importlib.import_module("outsize.native._native"))
     except ImportError:
         return None
 
 
-kernels: ModuleType | None = _load()
+kernels: Kernels | None = _load()
 
 
 def available() -> bool:

@@ -289,6 +289,7 @@ static void *take(size_t bytes) {
     arena.index[it->start] = r;
     arena.blocks++;
     arena.allocations++;
+    outsize_lane_changed((int64_t)pages * PAGE);
     follow();
     outsize_arena_note_high();
     result = (void *)(arena.base + (size_t)it->start * PAGE);
@@ -323,6 +324,7 @@ static int give(void *pointer) {
     arena.index[page] = NONE;
     struct range *it = &arena.ranges[r];
     arena.in_use -= it->pages;
+    outsize_lane_changed(-(int64_t)it->pages * PAGE);
     arena.blocks--;
     if (arena.retired) unmap(it);
     if (it->above != NONE && arena.ranges[it->above].free) {

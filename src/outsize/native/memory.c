@@ -87,27 +87,45 @@ static size_t count_beside(size_t *shadow) {
     return all;
 }
 
+enum { TRIES = 4, LATE_TRIES = 8, FIRST_PAUSE = 50000 /* ns, twice as long after each try */ };
+
+/* Caller holds the lock. What torch's libraries do not hold, read while none of their small blocks changes. Where they
+ * change all the time the count stays as it was; once it is stale, the lowest of several readings is taken, none of
+ * which is too low: a reading in the middle of a change counts the block twice. Returns the time that readings took. */
+static int64_t read_rest(int stale) {
+    int64_t spent = 0, least = INT64_MAX, pause = FIRST_PAUSE;
+    for (int left = stale ? LATE_TRIES : TRIES; left > 0; left--) {
+        unsigned changes, later;
+        int64_t small = outsize_small_bytes(&changes), begin = now_ns();
+        if (stale || outsize_small_stands(changes)) {
+            size_t shadow, all = count_beside(&shadow);
+            int stands = outsize_small_stands(changes);
+            int64_t after = outsize_small_bytes(&later);
+            int64_t rest = (int64_t)(all - shadow) - (after < small ? after : small);
+            spent += now_ns() - begin;
+            if (shadow != MOVED && rest < least) least = rest;
+            if (shadow != MOVED && stands) {
+                meter.rest_bytes = rest;
+                return spent;
+            }
+        }
+        if (stale) {
+            struct timespec time = {.tv_sec = 0, .tv_nsec = pause};
+            nanosleep(&time, NULL); /* whoever was in the middle of a change may wait for a processor */
+            pause *= 2;
+        } else
+            sched_yield();
+    }
+    if (stale && least != INT64_MAX) meter.rest_bytes = least;
+    return spent;
+}
+
 /* Caller holds the lock. Reads the small remainder unless it was read less than `age` ns ago, then raises peaks. */
 static void sample(int64_t age) {
     int64_t begin = now_ns();
     if (begin - meter.sampled_at >= age) {
-        int left = begin - meter.sampled_at > STALE ? 64 : 4; /* other threads may allocate all the time */
-        while (left-- > 0) {
-            unsigned changes;
-            int64_t small = outsize_small_bytes(&changes);
-            if (left > 0 && !outsize_small_stands(changes)) {
-                sched_yield();
-                continue;
-            }
-            size_t shadow, all = count_beside(&shadow);
-            int late = left == 0 && begin - meter.sampled_at > STALE;
-            if (shadow != MOVED && (late || outsize_small_stands(changes))) {
-                meter.rest_bytes = (int64_t)(all - shadow) - small;
-                break;
-            }
-        }
+        meter.cost = read_rest(begin - meter.sampled_at > STALE);
         meter.sampled_at = now_ns();
-        meter.cost = meter.sampled_at - begin;
         meter.samples++;
         meter.spent += (uint64_t)meter.cost;
     }

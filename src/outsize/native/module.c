@@ -11,13 +11,14 @@ PyMODINIT_FUNC PyInit__native(void) {
     PyMethodDef *tables[] = {
         outsize_memory_methods,
         outsize_arena_methods,
+        outsize_lane_methods,
         outsize_codec_methods,
         outsize_sync_methods,
         outsize_update_methods,
         outsize_npi_methods,
         outsize_trees_methods,
         outsize_tree_layer_methods,
-        outsize_plan_walk_methods,
+        outsize_plan_evict_methods,
         outsize_plan_place_methods,
         outsize_plan_score_methods,
     };

@@ -23,9 +23,9 @@ extern PyMethodDef outsize_npi_methods[];    /* npi.c: programs/npi over compile
 extern PyMethodDef outsize_trees_methods[];  /* trees.c: sums over children */
 int outsize_ranges_within(const int64_t *first, const int64_t *count, int64_t rows); /* trees.c: all in 0 … rows */
 extern PyMethodDef outsize_tree_layer_methods[]; /* tree_layer.c: a rerooted layer after its products */
-extern PyMethodDef outsize_plan_walk_methods[]; /* plan_walk.c: one walk of the search */
-extern PyMethodDef outsize_plan_place_methods[]; /* plan_place.c: edges of its swaps */
-extern PyMethodDef outsize_plan_score_methods[]; /* plan_score.c: what a candidate plan costs */
+extern PyMethodDef outsize_plan_evict_methods[]; /* evict.c: one eviction pass of the search */
+extern PyMethodDef outsize_plan_place_methods[]; /* place.c: edges of its swaps */
+extern PyMethodDef outsize_plan_score_methods[]; /* score.c: what a candidate plan costs */
 
 /* arena.c: all zero while the arena is not installed. */
 size_t outsize_arena_in_use(void);    /* bytes of the blocks handed out */
@@ -42,6 +42,8 @@ void outsize_small_settle(void);                /* a fork left no change under w
 int outsize_small_memalign(void **out, size_t alignment, size_t bytes);
 void outsize_small_free(void *block);
 void *outsize_small_realloc(void *block, size_t bytes);
+void outsize_lane_changed(int64_t bytes); /* lanes.c: this thread came to hold so many bytes more */
+extern PyMethodDef outsize_lane_methods[];
 int outsize_small_redirect(const char *const *prefixes, int prefix_count); /* slots, -1 after a failure */
 extern PyMethodDef outsize_codec_methods[];  /* codec_python.c: zero suppression and bit masks */
 extern PyMethodDef outsize_sync_methods[];   /* sync.c: futex waits in shared memory */

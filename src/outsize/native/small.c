@@ -37,6 +37,7 @@ static size_t held_by(void *block) {
 static void count(size_t more, size_t less) {
     atomic_fetch_add(&changes, 1);
     atomic_fetch_add(&small_bytes, (int64_t)more - (int64_t)less);
+    outsize_lane_changed((int64_t)more - (int64_t)less);
     if (more > less) outsize_arena_note_high();
 }
 

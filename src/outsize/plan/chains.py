@@ -18,17 +18,19 @@ from .model import Model
 from .repeat import may_repeat, stale_reads_allowed
 
 #: Longer chains than this are not worth following: a region repeats a block, not half of the step.
-_LONGEST = 400
+LONGEST = 400
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chains:
-    """Per-op and per-storage lists that the walk reads in its inner loops.
+    """Per-op and per-storage lists that the pass reads in its inner loops.
 
     Attributes:
         repeats: op may run again at any later position.
         inputs, outputs: activations that the op reads and makes (those with bytes).
         last: last position at which the unplanned step reads the storage.
+        reach: last position at which it may be wanted where ops run again: its own last use, or that of what it can be
+            made into.
         fixed: bytes that no plan moves (residents, outputs, gradients) at each position.
     """
 
@@ -40,6 +42,7 @@ class Chains:
     second_copies: list[int]
     producer: list[int]
     last: list[int]
+    reach: list[int]
     size: list[int]
     uses: list[tuple[int, ...]]
     acted_on: list[bool]
@@ -47,27 +50,16 @@ class Chains:
     starts: list[float]
 
     def next_use(self, storage: int, position: int) -> int:
-        """First use behind the position, -1 where there is none."""
+        """First use after the position, -1 where there is none."""
         uses = self.uses[storage]
         at = bisect_right(uses, position)
         return uses[at] if at < len(uses) else -1
-
-    def reach(self, *, again: bool = True) -> list[int]:
-        """Last position at which each storage may be wanted: its own last use or, with recomputation, that of what it
-        can be made into."""
-        reach = list(self.last)
-        for op in reversed(range(len(self.inputs))):
-            if again and self.repeats[op]:
-                until = max((reach[w] for w in self.outputs[op]), default=-1)
-                for v in self.inputs[op]:
-                    reach[v] = max(reach[v], until)
-        return reach
 
 
 def build_chains(model: Model) -> Chains:
     """Static facts of a step."""
     graph, storages = model.graph, model.graph.storages
-    mortal = [s.kind == "activation" and s.nbytes > 0 for s in storages]
+    transient = [s.kind == "activation" and s.nbytes > 0 for s in storages]
     changed: dict[int, int] = {}
     for op in graph.ops:
         for s in op.mutates:
@@ -83,15 +75,19 @@ def build_chains(model: Model) -> Chains:
         if storage.kind in ("output", "gradient"):
             change[storage.producer] += storage.nbytes
     candidates = {s.index for s in graph.candidates()}
+    last = [max(s.uses, default=s.producer) for s in storages]
+    inputs = [tuple(s for s in op.reads if transient[s]) for op in graph.ops]
+    outputs = [tuple(s for s in op.writes if transient[s]) for op in graph.ops]
     return Chains(
         seconds=[cost.seconds for cost in model.profile.ops],
         workspace=[cost.workspace_bytes for cost in model.profile.ops],
         repeats=repeats,
-        inputs=[tuple(s for s in op.reads if mortal[s]) for op in graph.ops],
-        outputs=[tuple(s for s in op.writes if mortal[s]) for op in graph.ops],
-        second_copies=[sum(storages[s].nbytes for s in op.writes if not mortal[s]) for op in graph.ops],
+        inputs=inputs,
+        outputs=outputs,
+        second_copies=[sum(storages[s].nbytes for s in op.writes if not transient[s]) for op in graph.ops],
         producer=[s.producer for s in storages],
-        last=[max(s.uses, default=s.producer) for s in storages],
+        last=last,
+        reach=_reach(last, inputs, outputs, repeats),
         size=[s.nbytes for s in storages],
         uses=[s.uses for s in storages],
         acted_on=[s.index in candidates for s in storages],
@@ -100,12 +96,32 @@ def build_chains(model: Model) -> Chains:
     )
 
 
+def _reach(
+    last: list[int], inputs: list[tuple[int, ...]], outputs: list[tuple[int, ...]], repeats: list[bool]
+) -> list[int]:
+    reach = list(last)
+    for op in reversed(range(len(inputs))):
+        if repeats[op]:
+            until = max((reach[w] for w in outputs[op]), default=-1)
+            for v in inputs[op]:
+                reach[v] = max(reach[v], until)
+    return reach
+
+
 def chain_seconds(
-    chains: Chains, storage: int, use: int, resident: list[bool], returns: list[float | None], share: float
+    chains: Chains,
+    storage: int,
+    use: int,
+    *,
+    until: list[int],
+    resident: list[bool],
+    returns: list[float | None],
+    share: float,
 ) -> float:
     """Seconds of the ops that make a storage again for a use, infinite where that is not possible.
 
     Args:
+        until: last position at which each storage is wanted; after that it is gone for good.
         resident: which storages are on the device now.
         returns: seconds that bring an evicted storage back by other means than its producer, None otherwise.
         share: how much of an evicted input's own chain counts: it is made for its own uses too.
@@ -117,11 +133,11 @@ def chain_seconds(
         if op in seen:
             continue
         seen.add(op)
-        if not chains.repeats[op] or len(seen) > _LONGEST:
+        if not chains.repeats[op] or len(seen) > LONGEST:
             return inf
         total += weight * chains.seconds[op]
         for source in chains.inputs[op]:
-            if chains.last[source] < use:
+            if until[source] < use:
                 stack.append((chains.producer[source], weight))
             elif not resident[source]:
                 back = returns[source]

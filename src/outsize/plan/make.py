@@ -9,18 +9,19 @@ from dataclasses import replace
 from ..errors import DiskBudgetError, HostBudgetError, PlanError
 from ..values import Decision, Plan, Profile, Refusal, Schedule, Slack, StepGraph, Storage, Timeline
 from ..values.plan import Reason
-from .check import check
-from .distance import plan_distance
-from .exact import plan_exact
-from .lower import lower_decisions
-from .masks import with_masks
 from .model import Model, build_model
+from .planners.exact import plan_exact
+from .planners.units import plan_units
 from .request import Request
-from .search import plan_search
+from .schedule.check import check
+from .schedule.lower import lower_decisions
+from .schedule.masks import with_masks
+from .schedule.retained import retained, with_reasons
+from .schedule.simulate import simulate, tier_peaks
+from .search.search import plan_search
 from .settings import PlanSettings
-from .simulate import simulate, tier_peaks
-from .slackplan import plan_slack
-from .units import plan_units
+from .swaps.distance import plan_distance
+from .swaps.slack import plan_slack
 
 PLANNERS: dict[str, Callable[[Model, Request], list[Decision]]] = {
     "search": plan_search,
@@ -74,6 +75,7 @@ def make_plan(
     decisions: tuple[Decision, ...] = ()
     if model.peak > budget_bytes:
         decisions = with_masks(graph, profile, _over_tiers(PLANNERS[planner], model, request))
+        decisions = with_reasons(graph, decisions)
     schedule = lower_decisions(graph, decisions)
     check(graph, profile, schedule, budget_bytes)
     timeline = simulate(graph, profile, schedule)
@@ -134,8 +136,14 @@ def refusals(model: Model, decisions: tuple[Decision, ...]) -> tuple[Refusal, ..
     idle: dict[int, float] = {}
     for span in model.slack.spans:
         idle[span.storage] = max(idle.get(span.storage, 0.0), span.seconds)
+    kept = retained(model.graph, decisions)
     left = (s for s in model.graph.candidates() if s.index not in acted)
-    return tuple(_refusal(model, storage, idle.get(storage.index)) for storage in left)
+    return tuple(
+        Refusal(storage=s.index, reason="RETAINED", detail=kept[s.index].words(model.graph))
+        if s.index in kept
+        else _refusal(model, s, idle.get(s.index))
+        for s in left
+    )
 
 
 def _refusal(model: Model, storage: Storage, idle: float | None) -> Refusal:

@@ -3,7 +3,7 @@
 An op that draws random numbers or that changes something besides its outputs runs once. Everything else may run
 again when it reads the same bytes. One exception is needed: batch normalisation in training mode reads the running
 statistics only to compute their next value (its fourth and fifth result); normalised values, mean and deviation do
-not depend on them, so a rerun behind the update gives the same bits for the results that are kept, and the
+not depend on them, so a rerun after the update gives the same bits for the results that are kept, and the
 statistics themselves are updated once, by the first run.
 """
 

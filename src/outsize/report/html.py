@@ -25,6 +25,7 @@ REASONS = {
     "MUTATED": "changed in place while it would be away",
     "LOSSY_FORBIDDEN": "only a lossy codec would help, and none was allowed",
     "NOT_NEEDED": "the budget is met without it",
+    "RETAINED": "kept beyond its last use, for what is made of it later",
     "NOT_ALLOWED": "the action was not among those allowed",
     "NO_GAIN": "acting on it lowers no peak",
     "DENSE": "too few zeros for the codec",

@@ -111,6 +111,7 @@ def without_missing(
         elif node not in trail.gone:
             known[node] = new.node_copy(node, lambda n: _zeros(new, n) if n in trail.gone else known[n])
     _sweep(new, ops)
+    _let_go(new)
     new.set_codegen(_BoxedCodeGen())
     new.lint()
     return GraphModule(step.backward, new)
@@ -172,6 +173,18 @@ def _sweep(graph: Graph, ops: RuntimeOps) -> None:
         elif node.target in vars(ops).values() or not _pure(node):
             continue
         graph.erase_node(node)
+
+
+def _let_go(graph: Graph) -> None:
+    """What was saved for operators that are left out: generated code holds an input that nothing reads to its end."""
+    inputs = [n for n in graph.nodes if n.op == "placeholder"]
+    if unread := [n for n in inputs if not n.users]:
+        with graph.inserting_after(inputs[-1]):
+            graph.call_function(let_go, tuple(unread))
+
+
+def let_go(*_: object) -> None:
+    """The last use of its arguments."""
 
 
 def _pure(node: Node) -> bool:

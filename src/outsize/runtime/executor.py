@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, final
 
 import torch
@@ -45,6 +46,10 @@ class Host(ABC):
     @abstractmethod
     def backward_done(self, frame: Frame, *, kept: bool) -> None:
         """The backward of a frame has ended; `kept` when autograd may ask for another."""
+
+    @abstractmethod
+    def aside(self) -> AbstractContextManager[None]:
+        """What is allocated meanwhile and stays is no part of the step."""
 
     @abstractmethod
     def buffers(self) -> dict[int, str]:
@@ -104,7 +109,10 @@ class StepProgram(Program):
         full, keeps = self._host.backward_begins(frame, args[1:], keep=keep)
         inputs = [full, *full.take(keep=keeps), *args[1:]]
         args.clear()
-        program = full.program.without(missing) if missing else full.program.backward
+        program = full.program.backward
+        if missing:
+            with self._host.aside():  # made when these are missing for the first time
+                program = full.program.without(missing)
         gradients = _run(program, inputs, full)
         frame.leaves.spare(gradients)
         self._host.backward_done(frame, kept=keep)

@@ -12,7 +12,7 @@ from typing import final
 
 import torch
 
-from ..device.memory import PeakMeter, bytes_in_use
+from ..device.memory import PeakMeter, bytes_in_use, changed_by_lanes
 
 __all__ = ["StepMeter", "pause_all", "resume"]
 
@@ -28,18 +28,19 @@ class StepMeter:
     Args:
         resident: bytes that count from the start, beside what the step allocates.
         device: whose bytes are counted.
+        lasting: it measures a whole run, and gives its place up to no step's.
     """
 
-    def __init__(self, resident: int, device: torch.device | None = None) -> None:
-        self._device, self._resident, self._highest = device, resident, 0
+    def __init__(self, resident: int, device: torch.device | None = None, *, lasting: bool = False) -> None:
+        self._device, self._resident, self._highest, self.lasting = device, resident, 0, lasting
         live = [m for r in _STARTED if (m := r()) is not None and m.runs]
-        for oldest in live[: -MOST_METERS + 1]:
+        for oldest in [m for m in live if not m.lasting][: -MOST_METERS + 1]:
             oldest.stop()
         self._meter = PeakMeter(device).start()
         #: The bytes in use that are nobody's in this step, and those when it was paused: one value, so that no interrupt
-        #: finds half of a change.
+        #: finds half of a change. What transfers free during a pause is the step's, and does not count there.
         self._origin: tuple[int, int | None] = (bytes_in_use(device), None)
-        _STARTED[:] = [*(weakref.ref(m) for m in live[-MOST_METERS + 1 :]), weakref.ref(self)]
+        _STARTED[:] = [*(weakref.ref(m) for m in live if m.runs), weakref.ref(self)]
 
     @property
     def runs(self) -> bool:
@@ -60,7 +61,7 @@ class StepMeter:
     def now(self) -> int:
         """Bytes of the step alive now; while it pauses, those that were when the pause began."""
         base, paused_at = self._origin
-        held = bytes_in_use(self._device) if paused_at is None else paused_at
+        held = bytes_in_use(self._device) if paused_at is None else paused_at + changed_by_lanes()
         return held - base + self._resident
 
     def count(self, nbytes: int) -> None:
@@ -79,14 +80,18 @@ class StepMeter:
         """What is allocated from now on is not the step's."""
         if self.runs and not self.paused:
             self._highest = max(self._highest, self._meter.reset() + self.offset)
-            self._origin = (self._origin[0], bytes_in_use(self._device))
+            self._origin = (self._origin[0], self._held_by_others())
 
     def resume(self) -> None:
         """Bytes count again; those that came meanwhile and stay are somebody else's."""
         base, paused_at = self._origin
         if paused_at is not None and self.runs:
             self._meter.reset()
-            self._origin = (base + bytes_in_use(self._device) - paused_at, None)
+            self._origin = (base + self._held_by_others() - paused_at, None)
+
+    def _held_by_others(self) -> int:
+        """The bytes in use, as if no transfer had ended since the process began."""
+        return bytes_in_use(self._device) - changed_by_lanes()
 
     def stop(self) -> None:
         """Measure no more."""

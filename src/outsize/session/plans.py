@@ -13,8 +13,8 @@ from ..device import allocator
 from ..errors import BudgetError, PlanError
 from ..fx import CapturedStep
 from ..plan import check, lower, simulate
-from ..plan.kept import kept_peak
-from ..plan.phases import phase_peaks
+from ..plan.schedule.kept import kept_peak
+from ..plan.schedule.phases import phase_peaks
 from ..prepared import Learned, Prepare, Prepared, released
 from ..runtime.tiers import Tier
 from ..values import StepGraph

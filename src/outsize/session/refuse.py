@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..errors import BudgetError
 from ..fx import CapturedStep
 from ..plan import lower
-from ..plan.kept import kept_peak
+from ..plan.schedule.kept import kept_peak
 from ..runtime.frame import Frame
 from ..units import format_bytes
 from .learn import learn_outside

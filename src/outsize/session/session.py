@@ -68,10 +68,11 @@ class Session(Host, Updating):
         self._latest: Track | None = None
         self._round: Round | None = None
         self._paused: tuple[StepMeter, ...] = ()
+        #: Counts all that the process holds over a whole run, where a library's loop said when it began.
+        self.run_meter: StepMeter | None = None
         #: Whether the step that begins next is to be recorded.
         self.recording = False
-        self.measured = Measured()
-        self.capture_seconds = 0.0
+        self.measured, self.capture_seconds = Measured(), 0.0
         #: Steps that began under plan.
         self.calls = self.backwards = 0
         self._waiting = Waiting(self.plans)
@@ -107,7 +108,7 @@ class Session(Host, Updating):
         self._paused = ()
 
     @contextlib.contextmanager
-    def _aside(self) -> Iterator[None]:
+    def aside(self) -> Iterator[None]:
         """Planning in the middle of a step counts in none."""
         self.called()
         try:
@@ -149,11 +150,14 @@ class Session(Host, Updating):
                 self.notes.append(left_out(self.optimizers.beside, error, warn=not warned))
 
     def _resident(self, args: Iterable[Any]) -> int:
-        """Bytes of the step that are there when a call begins: those known by name, or all that were counted in the
-        round, if those are more than objects more."""
-        known = self.resident_bytes(args) - self.optimizers.beside
-        counted = self._round.now - self.optimizers.beside if self._round is not None else 0
-        return counted if counted > known + 2 * OBJECT_SPREAD else known
+        """Bytes that are there when a call begins: those known by name; all that were counted in the round, if those
+        are more than objects more; or all that the run holds, in steps of that, so that few of them figure anew."""
+        known, spread = self.resident_bytes(args) - self.optimizers.beside, OBJECT_SPREAD
+        if self._round is not None:
+            counted = self._round.now - self.optimizers.beside
+            return counted if counted > known + 2 * spread else known
+        held = self.run_meter.now + self.optimizers.unborn() - self.optimizers.beside if self.run_meter else 0
+        return max(known, -(-held // spread) * spread)
 
     def _start(self, track: Track, step: CapturedStep, made: Prepared, args: list[Any]) -> None:
         known = self.resident_bytes(args)
@@ -213,7 +217,7 @@ class Session(Host, Updating):
         if under_way.recorder is not None:
             under_way.recorder.between("outside the module")
         if not call.done:
-            with self._aside():
+            with self.aside():
                 check_loss(call, under_way, self.plans)
         call.begun = True
         if not frame.given_up and not self._fits(frame, call, keep=keep):
@@ -270,7 +274,7 @@ class Session(Host, Updating):
         while made is None:
             resident = max(0, self._round.now - self.optimizers.beside - storage_bytes(tangents))
             try:
-                with self._aside():
+                with self.aside():
                     made = self.plans.again(call.step, call.track, resident)
             except BudgetError as error:
                 if not self._give_up(error.smallest_feasible_bytes - self.budget_bytes, but=frame):

@@ -10,7 +10,7 @@ from .ranges import Count, Index, Seconds
 Action = Literal["swap", "recompute", "encode", "encode_swap"]
 Reason = Literal[
     "ALIASED", "TOO_SMALL", "NO_SLACK", "RANDOM", "MUTATED", "LOSSY_FORBIDDEN",
-    "NOT_NEEDED", "NOT_ALLOWED", "NO_GAIN", "DENSE",
+    "NOT_NEEDED", "NOT_ALLOWED", "NO_GAIN", "DENSE", "RETAINED",
 ]  # fmt: skip
 
 

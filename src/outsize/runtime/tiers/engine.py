@@ -26,6 +26,7 @@ from typing import final
 import torch
 
 from ...device.link import EmulatedLink, Pace
+from ...device.memory import mark_lane
 from ...device.waiting import Latch, aside
 from ...errors import TierError, TierFullError
 from ...units import format_bytes
@@ -127,6 +128,7 @@ class Engine:
             thread.start()
 
     def _run(self, number: int, job: Callable[[PieceMover], None], mover: PieceMover) -> None:
+        mark_lane()
         try:
             job(mover)
         finally:

@@ -1,0 +1,1 @@
+"""Label setting: the optimum of a small step by swap and recompute."""

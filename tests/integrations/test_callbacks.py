@@ -1,0 +1,110 @@
+"""What the callbacks refuse, and the parts of a model that they plan."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from outsize.errors import CaptureError, OutsizeError
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+pytestmark = pytest.mark.filterwarnings("ignore", "error::outsize.errors.BudgetWarning")
+
+
+@pytest.fixture(autouse=True)
+def _examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def code() -> Any:
+    pytest.importorskip("lightning")
+    return importlib.import_module("with_lightning")
+
+
+def test_lightning_plans_a_submodule(code: Any, tmp_path: Path) -> None:
+    plain, _ = code.train(tmp_path / "plain")
+    losses, planned = code.train(tmp_path / "planned", "3 MB", module="net")
+    assert losses == plain
+    assert planned.peaks.peak_bytes <= planned.peaks.budget_bytes
+
+
+def test_lightning_gives_the_module_back_after_an_error(
+    code: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that cannot be one graph is an error with its line, and the module has its own step again."""
+    kept = []
+
+    class Breaks(code.Classifier):
+        def on_train_start(self) -> None:
+            kept.append(self)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            torch._dynamo.graph_break()
+            return super().training_step(batch, batch_idx)
+
+    monkeypatch.setattr(code, "Classifier", Breaks)
+    with pytest.raises(CaptureError):
+        code.train(tmp_path, "1 GiB")
+    assert "training_step" not in vars(kept[0])
+    assert "log" not in vars(kept[0])
+
+
+def test_lightning_refuses_steps_that_optimize_by_hand(
+    code: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code.Classifier, "automatic_optimization", False)
+    with pytest.raises(OutsizeError, match="module='net'"):
+        code.train(tmp_path, "1 GiB", accumulate_grad_batches=1, gradient_clip_val=None)
+
+
+def test_the_trainer_plans_a_submodule_and_refuses_what_wraps_the_model() -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    from outsize.integrations.transformers import OutsizeCallback
+
+    arguments = SimpleNamespace(torch_compile=False, deepspeed=None, fsdp="", n_gpu=1)
+    whole = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    optimizer = torch.optim.SGD(whole.parameters(), lr=0.1)
+    for name, value, said in (
+        ("torch_compile", True, "torch_compile"), ("deepspeed", "ds.json", "DeepSpeed"),
+        ("fsdp", "full_shard", "sharded"), ("n_gpu", 2, "torchrun"),
+    ):  # fmt: skip
+        given = SimpleNamespace(**{**vars(arguments), name: value})
+        with pytest.raises(OutsizeError, match=said):
+            OutsizeCallback("1 GiB").on_train_begin(given, None, None, model=whole, optimizer=optimizer)
+    callback = OutsizeCallback("1 GiB", module="0")
+    callback.on_train_begin(arguments, None, None, model=whole, optimizer=optimizer)
+    whole(torch.randn(2, 4)).sum().backward()
+    optimizer.step()
+    callback.on_step_end(arguments, None, None)
+    callback.on_train_end(arguments, None, None)
+    assert callback.record is not None
+    assert callback.record.steps == 1
+    assert callback.peaks is not None
+    assert set(callback.peaks.phases) == {"step"}
+
+
+def test_accelerate_refuses_what_is_in_another_order_and_frees_what_is_gone() -> None:
+    accelerate = pytest.importorskip("accelerate")
+    from outsize.integrations.accelerate import peaks, prepare, release
+
+    accelerator = accelerate.Accelerator(cpu=True)
+    model = torch.nn.Linear(4, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(OutsizeError, match="the model first"):
+        prepare(accelerator, optimizer, model, budget="1 GiB")  # type: ignore[arg-type]
+    with pytest.raises(OutsizeError, match="was not prepared"):
+        peaks(model)
+    release(model)
+    model, optimizer = prepare(accelerator, model, optimizer, budget="1 GiB")
+    model(torch.randn(2, 4)).sum().backward()
+    optimizer.step()
+    assert 0 < peaks(model).peak_bytes < 2**30
+    release(model)
