@@ -2,7 +2,7 @@
 `clock`, which is one longer than any search takes.
 """
 
-from graphs import go_to_row, number, put, value
+from graph_programs import go_to_row, number, put, value
 
 
 def earlier(tape, u, v, other, clock):

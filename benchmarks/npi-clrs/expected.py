@@ -69,7 +69,7 @@ def library():
 
 
 def canonical(name, output):
-    """Plain lists of integers, as `tasks.py` gives them."""
+    """Plain lists of integers, as `algorithms.py` gives them."""
     parts = {k: np.asarray(v).astype(np.int64) for k, v in output.items()}
     if name == "lcs_length":  # rows are x, columns y; of the four categories the last fills the rest
         n = len(parts["b"]) // 2

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import oracles
 import torch
+from algorithms import TASKS, UNSAID, Task
 from instances import instance
-from tasks import TASKS, UNSAID, Task
 
 from outsize.errors import NpiError
 from outsize.programs import npi

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import depth
-import graphs
+import graph_programs
 import greedy
 import sequences
 from instances import KEYS, SIDE, STEP, WEIGHTS
@@ -291,18 +291,18 @@ def component_heads(A):
 TASKS = [
     Task("articulation_points", depth.articulation_points, cut_heads, cells("is_cut", 10)),
     Task("activity_selector", greedy.activity_selector, activity_heads, cells("selected", 5)),
-    Task("bellman_ford", graphs.bellman_ford, bellman_heads, cells("pi", 7)),
-    Task("bfs", graphs.bfs, bfs_heads, cells("pi", 5)),
+    Task("bellman_ford", graph_programs.bellman_ford, bellman_heads, cells("pi", 7)),
+    Task("bfs", graph_programs.bfs, bfs_heads, cells("pi", 5)),
     Task("binary_search", sequences.binary_search,
          lambda x, A: [*on_one(A, BYTES, 0, len(A) - 1), Tape([x], domain=BYTES).at()],
          lambda h: {"return": one_hot(len(h[0].tape), h[1].position)[0]}),
     Task("bridges", depth.bridges, bridge_heads, bridge_output),
     sorting("bubble_sort", sequences.bubble_sort, (0, -1)),
-    Task("dag_shortest_paths", graphs.dag_shortest_paths, dag_heads, cells("pi", 8)),
-    Task("dfs", graphs.dfs, dfs_heads, cells("pi", 4)),
-    Task("dijkstra", graphs.dijkstra, greedy_heads, cells("pi", 6)),
+    Task("dag_shortest_paths", graph_programs.dag_shortest_paths, dag_heads, cells("pi", 8)),
+    Task("dfs", graph_programs.dfs, dfs_heads, cells("pi", 4)),
+    Task("dijkstra", graph_programs.dijkstra, greedy_heads, cells("pi", 6)),
     Task("find_maximum_subarray_kadane", sequences.find_maximum_subarray_kadane, kadane_heads, kadane_output),
-    Task("floyd_warshall", graphs.floyd_warshall, floyd_heads, square("Pi", 5)),
+    Task("floyd_warshall", graph_programs.floyd_warshall, floyd_heads, square("Pi", 5)),
     sorting("heapsort", sequences.heapsort, (0, -1, 9)),
     sorting("insertion_sort", sequences.insertion_sort, (0,)),
     Task("jarvis_march", greedy.jarvis_march, hull_heads, cells("in_hull", 2)),
@@ -310,8 +310,8 @@ TASKS = [
     Task("lcs_length", sequences.lcs_length, lcs_heads, lcs_output),
     Task("minimum", sequences.minimum, lambda A: on_one(A, BYTES, 0, 0),
          lambda h: {"min": one_hot(len(h[0].tape), h[0].position)[0]}),
-    Task("mst_kruskal", graphs.mst_kruskal, kruskal_heads, kruskal_output),
-    Task("mst_prim", graphs.mst_prim, prim_heads, cells("pi", 6)),
+    Task("mst_kruskal", graph_programs.mst_kruskal, kruskal_heads, kruskal_output),
+    Task("mst_prim", graph_programs.mst_prim, prim_heads, cells("pi", 6)),
     Task("naive_string_matcher", sequences.naive_string_matcher,
          lambda T, P: [*on_one(T, range(4), 0, len(T) - len(P)), Tape(P, domain=range(4)).at()], found_at),
     Task("quickselect", sequences.quickselect,
@@ -320,5 +320,5 @@ TASKS = [
     Task("segments_intersect", greedy.segments_intersect, segment_heads, lambda h: {"intersect": h[7].tape.cells[0]}),
     Task("strongly_connected_components", depth.strongly_connected_components, component_heads, cells("scc_id", 10)),
     Task("task_scheduling", greedy.task_scheduling, task_heads, cells("selected", 5)),
-    Task("topological_sort", graphs.topological_sort, topological_heads, topological_output),
+    Task("topological_sort", graph_programs.topological_sort, topological_heads, topological_output),
 ]  # fmt: skip
