@@ -192,3 +192,33 @@ def test_a_helpers_answer_may_be_returned_on_one_way_and_not_on_another():
         marks(*plain)
         npi.run(model, [heads])
         assert heads[2].tape.cells == plain[2].tape.cells
+
+
+def never(xs, out):
+    """What only a value of 10 or more would do, and then something that no row of a possible way holds."""
+    while not xs.at_end():
+        x = xs.read()
+        if x > 5:
+            out.write(1)
+            if x < 5:
+                put(out, x * 7)
+        xs.move(1)
+        out.move(1)
+
+
+def put(out, x):
+    if x > 40:
+        out.write(x - 3)
+    else:
+        out.write(0)
+
+
+def test_a_way_that_no_values_take_is_learned_and_answers_nothing():
+    model, certificate = learn(never, tapes([3, 7], [0, 0]))
+    assert certificate.holds, certificate.not_proved
+    assert certificate.total
+    slots = [slot for slot, p in certificate.primitives.items() if p["refused"] == p["inputs"] == 1]
+    assert slots, "sites behind `x < 5` are never asked"
+    for slot in slots:
+        with pytest.raises(NpiError, match="outside of its domain"):
+            model.primitives[slot]((0,) * len(model.primitives[slot].domains))

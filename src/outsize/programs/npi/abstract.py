@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import final
 
 from .calls import Action, Row, valued
+from .paths import Shape
 from .zones import Zone
 
 __all__ = ["Layout", "Site", "analyse"]
@@ -83,7 +84,9 @@ class Analysis:
         layout: Layout,
         truths: Truths,
         outputs: Outputs,
+        shapes: Mapping[str, Shape],
     ) -> None:
+        self.shapes = shapes
         self.functions = {name: _Function(arity, []) for name, arity in arities.items()}
         for row in rows:
             self.functions[row.program].rows.append(row)
@@ -320,7 +323,10 @@ class _Walk:
         )
         keep = [n for n in self.zone.names[1:] if n not in before]
         self.zone = self.zone.project(keep, keep)
-        self._forget_cells({t for r in registers for t in self._class(r)})
+        shape = self.a.shapes[called]
+        self._forget_cells({t for k in shape.writes for t in self._class(registers[k])})
+        for k in shape.moves:
+            self._lost(registers[k])
         self.values += [None] * callee.valued
         return True
 
@@ -341,8 +347,16 @@ def _merged(zone: Zone, names: Sequence[str]) -> Zone:
 
 
 def analyse(
-    arities: Mapping[str, int], rows: Sequence[Row], layout: Layout, truths: Truths, outputs: Outputs
+    arities: Mapping[str, int],
+    rows: Sequence[Row],
+    layout: Layout,
+    truths: Truths,
+    outputs: Outputs,
+    shapes: Mapping[str, Shape],
 ) -> Analysis | None:
-    """Run the analysis; its `sites` and `writes` are what termination is decided from. None: it does not settle."""
-    analysis = Analysis(arities, rows, layout, truths, outputs)
+    """Run the analysis; its `sites` and `writes` are what termination is decided from. None: it does not settle.
+
+    `shapes` says which of its pointers each function moves, and to which pointers' tapes it writes.
+    """
+    analysis = Analysis(arities, rows, layout, truths, outputs, shapes)
     return analysis if analysis.run() else None

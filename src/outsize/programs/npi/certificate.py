@@ -109,7 +109,7 @@ class Certificate:
 
     @property
     def total(self) -> bool:
-        """Whether no input of the tapes' domains stops the model for want of an answer (off its tapes it always does)."""
+        """Whether no input of the tapes' domains stops the model for want of an answer."""
         return not any(p["stops"] for p in self.primitives.values())
 
     @property

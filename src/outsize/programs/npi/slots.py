@@ -45,7 +45,7 @@ class Site:
         self.domains: list[set[int] | None] = [set() for _ in range(self.arity)]
         self.target: set[int] | None = None
         self._target_known = False
-        self.declared = False
+        self.declared, self.reached = False, True
 
     def __call__(self, inputs: tuple[int, ...]) -> int:
         """The program's own answer."""
@@ -86,6 +86,8 @@ class Site:
         Raises:
             NpiError: the program has an answer to no input of the domain.
         """
+        if not self.reached:
+            return {(0,) * self.arity: UNDEFINED}, True
         finite = [sorted(d) for d in self.domains if d is not None]
         if len(finite) < self.arity or prod(len(d) for d in finite) > limit:
             return dict(self.seen), False
@@ -136,14 +138,16 @@ class Slots:
         inputs: Mapping[str, Sequence[tuple[int, ...] | None]],
         caps: Mapping[str, tuple[int, ...] | None],
     ) -> None:
-        """Learn the domain of every input; sites that cannot be reached go.
+        """Learn the domain of every input. A site that no values lead to has an answer to nothing: a run that comes there
+        all the same, with other primitives, is an error.
 
         Raises:
             NpiError: an input has no finite domain, and no example shows any.
         """
-        for key, site in list(self._sites.items()):
-            if site.name not in inputs:
-                del self._sites[key]
+        for key, site in self._sites.items():
+            site.reached = site.name in inputs
+            if not site.reached:
+                site.domains, site.target, site.declared = [{0} for _ in range(site.arity)], None, True
                 continue
             site.domains, site.declared = [None if d is None else set(d) for d in inputs[site.name]], True
             if site.kind != "test":

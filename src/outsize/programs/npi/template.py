@@ -277,13 +277,11 @@ def parameterize(traces: Traces) -> Template:
         executions=(*traces.executions, *(rows for _, rows in more)),
     )
     slots.declare(flow.inputs(), flow.caps)
-    known = {"", COPY, *slots.by_name()}
-    apart = tuple(row for row in closure.impossible if all(s.action.slot in known for s in row.steps))
     return Template(
         name=linker.name,
         arities=arities,
         rows=traces.rows,
-        closure=replace(closure, impossible=apart),
+        closure=closure,
         sites=slots.by_name(),
         traces=traces,
     )

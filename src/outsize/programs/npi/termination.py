@@ -72,7 +72,7 @@ def prove_termination(
         if path.row not in impossible
         for call in path.calls
     }
-    analysis = analyse(arities, rows, layout, truths, outputs)
+    analysis = analyse(arities, rows, layout, truths, outputs, flow.shapes)
     if analysis is None:
         return Termination(proved=False, measures=(), open=tuple(arities))
     marks = _marks(analysis)
