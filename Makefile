@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
-EXTRAS := dev,trees,zoo,report,transformers,accelerate,lightning,peft,trl
+EXTRAS := dev,trees,zoo,report,transformers,accelerate,lightning,peft,trl,docs
 ARGS ?=
 # Tests mostly run one Python thread each, so each processor takes some of them.
 JOBS ?= auto
 
-.PHONY: train test lint clean
+.PHONY: train test lint docs clean
 
 $(READY): pyproject.toml setup.py constraints.txt $(wildcard src/outsize/native/*.c src/outsize/native/*.h)
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
@@ -33,5 +33,8 @@ test: $(READY)
 	$(VENV)/bin/python -m pytest $(ARGS)
 endif
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache src/*.egg-info src/outsize/native/*.so
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache src/*.egg-info src/outsize/native/*.so

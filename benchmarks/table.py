@@ -1,7 +1,7 @@
-"""The README's table, from the committed results: so no figure in it is typed by hand.
+"""The tables of README.md and docs/measured.md, from the committed results: so no figure in them is typed by hand.
 
     python benchmarks/table.py            print the table
-    python benchmarks/table.py --write    put it into README.md
+    python benchmarks/table.py --write    put it into both; README.md has the rows with a `headline`
 
 A row appears when its file is there. To add one: a claim, the bar, the file, and how to read the figure from it.
 """
@@ -14,18 +14,22 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+README, MEASURED = HERE.parent / "README.md", HERE.parent / "docs/measured.md"
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A claim, the figure to reach, the file that holds what was reached, and how to read it ("" leaves it out)."""
+    """A claim, the figure to reach, the file that holds what was reached, and how to read it ("" leaves it out).
+
+    `headline` is the claim as the README words it; without one it is left to docs/measured.md.
+    """
 
     claim: str
     bar: str
     file: str
     read: Callable[[Any], str]
+    headline: str = ""
 
 
 def yes(flag: bool) -> str:
@@ -52,6 +56,7 @@ ROWS = (
     ),
     Row(
         claim="default run: losses of planned and plain steps equal to the bit, dropout included",
+        headline="losses equal to the plain step's, to the bit",
         bar="yes",
         file="default-run/result.json",
         read=lambda r: yes(r["losses_equal_to_the_bit"]),
@@ -70,6 +75,7 @@ ROWS = (
     ),
     Row(
         claim="the same ÷ the plain step under its fastest allocator",
+        headline="ResNet-50 on a CPU, 60 % of the memory, swapping to disk: step ÷ plain step",
         bar="≤ 1.35",
         file="resnet-step/result.json",
         read=lambda r: f"{r['summary']['seconds of 60% over plain-fastest']['median']:.2f} ×",
@@ -88,12 +94,14 @@ ROWS = (
     ),
     Row(
         claim="capture + plan + rewrite of ResNet-50",
+        headline="time to plan ResNet-50, once",
         bar="≤ 10 s",
         file="capture-time/result.json",
         read=lambda r: f"{r['summary']['total_seconds']['median']:.1f} s",
     ),
     Row(
         claim="measured peak ÷ budget, worst over families × 5 budgets",
+        headline="measured peak ÷ budget, the worst case",
         bar="≤ 1.00",
         file="peak-bounds/result.json",
         read=lambda r: (
@@ -123,6 +131,7 @@ ROWS = (
     ),
     Row(
         claim="H100, ResNet-50, batch 128: step ÷ plain step at 60 % and at 40 % of the peak",
+        headline="ResNet-50 on an H100, 60 % and 40 % of the memory: step ÷ plain step",
         bar="–",
         file="gpu-step/result.json",
         read=lambda r: ", ".join(f"{of_plain(r['rows']['resnet50'], way):.2f} ×" for way in ("60%", "40%")),
@@ -148,30 +157,30 @@ ROWS = (
 )
 
 
-def table() -> str:
+def table(*, headlines: bool = False) -> str:
     """The rows whose results are there, as Markdown."""
+    to = "benchmarks" if headlines else "../benchmarks"
     lines = ["| claim | bar | reached | result |", "|---|---|---|---|"]
     for row in ROWS:
-        path = HERE / row.file
-        if path.exists():
-            reached = row.read(json.loads(path.read_text()))
-            if not reached:
-                continue
-            lines.append(f"| {row.claim} | {row.bar} | {reached} | [{row.file}](benchmarks/{row.file}) |")
+        path, claim = HERE / row.file, row.headline if headlines else row.claim
+        if claim and path.exists() and (reached := row.read(json.loads(path.read_text()))):
+            folder = Path(row.file).parent
+            lines.append(f"| {claim} | {row.bar} | {reached} | [{folder}]({to}/{row.file}) |")
     return "\n".join(lines) + "\n"
 
 
-def updated(text: str) -> str:
-    """The README with the table between its marks."""
+def updated(text: str, *, headlines: bool = False) -> str:
+    """A document with the table between its marks."""
     head, rest = text.split(BEGIN)
-    return head + BEGIN + table() + END + rest.split(END)[1]
+    return head + BEGIN + table(headlines=headlines) + END + rest.split(END)[1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put it into README.md")
+    parser.add_argument("--write", action="store_true", help="put it into the documents")
     if parser.parse_args().write:
-        README.write_text(updated(README.read_text()))
+        README.write_text(updated(README.read_text(), headlines=True))
+        MEASURED.write_text(updated(MEASURED.read_text()))
     else:
         print(table(), end="")
 

@@ -26,7 +26,7 @@ __all__ = [
     "report",
 ]
 
-_ROOMS = ("codecs", "device", "parallel", "programs", "values", "zoo")
+_ROOMS = ("codecs", "device", "integrations", "parallel", "programs", "values", "zoo")
 _LAZY = ("compile", "meter", "plan", "record", "release", "report")
 
 

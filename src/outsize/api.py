@@ -50,6 +50,21 @@ def compile(
 
     The module is compiled in place and returned: same `state_dict` keys, same results to the bit.
 
+    >>> import torch, outsize
+    >>> layers = [layer for _ in range(8) for layer in (torch.nn.Linear(256, 256), torch.nn.GELU())]
+    >>> model = torch.nn.Sequential(*layers)
+    >>> optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    >>> model = outsize.compile(model, budget="32 MiB", optimizer=optimizer)
+    >>> for _ in range(2):
+    ...     model(torch.randn(2048, 256)).square().mean().backward()
+    ...     optimizer.step()
+    ...     optimizer.zero_grad()
+    >>> record = outsize.report(model)
+    >>> assert record.measured_peak_bytes <= record.budget_bytes < record.plain_peak_bytes
+
+    The first call captures the step, measures its operators and plans, which takes seconds. Where a library owns the
+    loop (Trainer, Lightning, accelerate), see `outsize.integrations`.
+
     Args:
         module: the network; its forward must be traceable as one graph.
         budget: peak bytes of the step on the module's device: an int, `"1.5 GiB"`, `"60%"` of the device's memory, or
@@ -124,6 +139,13 @@ def _tiers(device: torch.device, options: Options) -> dict[str, Tier]:
 def meter(module: torch.nn.Module, *, optimizer: torch.optim.Optimizer | None = None) -> torch.nn.Module:
     """The plain step in the same executor and under the same meter: what a plan is compared with.
 
+    Args:
+        module: the network.
+        optimizer: what updates it, whose state and workspace then count.
+
+    Returns:
+        the module; `outsize.report(module)` has the figures after a step.
+
     Raises:
         OutsizeError: `module` or `optimizer` is none; the module lies on several devices.
     """
@@ -143,6 +165,9 @@ def release(module: torch.nn.Module) -> torch.nn.Module:
     stay. It may be called again, on a module that was never compiled, and after an error. All of that happens by itself
     when the module goes.
 
+    Args:
+        module: any.
+
     Returns:
         the module.
     """
@@ -155,6 +180,9 @@ def report(module: torch.nn.Module, *, timelines: bool = True) -> RunRecord:
     Args:
         module: compiled here, and run for a step.
         timelines: simulate the step without and with the plan as well, for the curves of the report page.
+
+    Returns:
+        figures, decisions and refusals; `outsize.values.to_json` and the CLI's pages take it.
 
     Raises:
         OutsizeError: the module is not compiled here, or has not run a step yet.
@@ -203,10 +231,15 @@ def plan(
     """The plan that `compile` would make for `module(*args)`, without running the step.
 
     Args:
+        module: the network; on the meta device or under FakeTensorMode nothing is allocated.
+        args: of the module's call, as a tuple.
         budget: as for `compile`; a percentage is of the hardware's memory.
         hardware: a name that `outsize.measure.known_hardware()` lists, a TOML file, or None for this machine.
             With it the figures are estimates, and module and args may be fake tensors.
-        effort: as for `compile`.
+        optimizer, actions, planner, lossy, effort: as for `compile`.
+
+    Returns:
+        decisions, refusals, predicted peak in bytes and predicted step in seconds.
 
     Raises:
         OutsizeError: an argument is none of those above, as for `compile`.

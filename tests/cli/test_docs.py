@@ -9,6 +9,7 @@ import io
 import re
 import runpy
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,18 @@ from outsize.cli.main import app
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
     "README.md", "CONTRIBUTING.md", "docs/tour.md", "docs/training.md", "docs/example.md", "docs/vocabulary.md",
+    "docs/tutorial.md", "docs/uses.md", "docs/integrations.md", "docs/limits.md", "docs/measured.md",
 )  # fmt: skip
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: What makes a command quick. The 3D U-Net needs 32 voxels a side for a budget below its plain peak to bind.
-SMALL = {"train": ["--tiny", "--steps", "2"], "plan": ["--tiny"], "report": [], "trees": [], "npi": []}
+SMALL = {
+    "train": ["--tiny", "--steps", "2"],
+    "plan": ["--tiny"],
+    "report": [],
+    "trees": [],
+    "npi": [],
+    "doctor": [],
+}
 SIZES = {"unet3d": ["--size", "32"]}
 
 
@@ -67,6 +76,11 @@ def run(words: list[str]) -> None:
             assert all(word.startswith("ARGS=") for word in rest)
             if target == "train":
                 run(["outsize", "train", *(shlex.split(rest[0].removeprefix("ARGS=")) if rest else [])])
+        case ["pip", "install", "."]:
+            assert (ROOT / "pyproject.toml").exists()
+        case ["pip", "install", wanted] if extra := re.fullmatch(r"\.\[(\w+)\]", wanted):
+            extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+            assert extra[1] in extras
         case ["outsize", verb, *rest]:
             outsize(verb, rest)
         case ["python", script]:
@@ -108,8 +122,9 @@ def test_the_example_of_the_library_runs(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_the_table_is_that_of_the_results() -> None:
     table = runpy.run_path(str(ROOT / "benchmarks/table.py"))
-    text = (ROOT / "README.md").read_text()
-    assert table["updated"](text) == text, "run: python benchmarks/table.py --write"
+    for document, headlines in (("README.md", True), ("docs/measured.md", False)):
+        text = (ROOT / document).read_text()
+        assert table["updated"](text, headlines=headlines) == text, "run: python benchmarks/table.py --write"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -16,6 +16,7 @@ from rich.markup import escape
 from .. import __version__
 from ..errors import OutsizeError
 from . import npi, trees
+from .doctor import doctor
 from .plan import plan
 from .report import report
 from .train import train
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(plan)
 app.command()(report)
+app.command()(doctor)
 app.add_typer(trees.app, name="trees")
 app.add_typer(npi.app, name="npi")
 

@@ -90,7 +90,12 @@ def compress_bits(tensor: torch.Tensor, backend: str | Backend | None = None) ->
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """A two-dimensional pooling: each pair is (height, width); `plane` is the input's size."""
+    """A two-dimensional pooling: each pair is (height, width); `plane` is the input's size.
+
+    Attributes:
+        plane: of the input, in elements.
+        kernel, stride, padding, dilation: as for `torch.nn.MaxPool2d`, in elements.
+    """
 
     plane: tuple[int, int]
     kernel: tuple[int, int]
@@ -139,6 +144,10 @@ def compress_pool_indices(
     Args:
         indices: int64, `(…, out height, out width)`, positions in a plane of `window.plane`.
         window: the pooling that made them.
+        backend: as for `compress`.
+
+    Returns:
+        the encoding.
 
     Raises:
         CodecError: an index does not lie in its window: the geometry is another one's.

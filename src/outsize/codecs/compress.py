@@ -33,6 +33,10 @@ def compress(tensor: torch.Tensor, codec: str = "relu", backend: str | Backend |
         codec: a key of `CODECS`.
         backend: `"reference"`, `"native"`, `"triton"`, or None for the fastest on the tensor's device.
 
+    Returns:
+        the encoding; its `nbytes` says what is kept, `decompress()` gives the tensor back, bit for bit unless the
+        codec is lossy.
+
     Raises:
         CodecError: unknown codec or back end, or a tensor that it does not take.
     """

@@ -152,6 +152,9 @@ def saved_tensors_hooks(
         policy: what is encoded; see `Policy`.
         backend: as for `compress`.
 
+    Returns:
+        a context manager; its `ratio` is kept over dense bytes so far.
+
     Raises:
         CodecError: the policy names a lossy codec that does not exist.
     """

@@ -46,7 +46,15 @@ _SUBNORMAL = {torch.float32: 0.0, torch.float16: 2**-25, torch.bfloat16: 2**-134
 @final
 @dataclass(frozen=True, kw_only=True)
 class LossyCompressed(Compressed):
-    """Scales per block (fp32, none for bf16) │ one payload per element."""
+    """Scales per block (fp32, none for bf16) │ one payload per element.
+
+    Attributes:
+        codec: a lossy key of `CODECS`.
+        spec: shape, strides, dtype and device of the dense tensor.
+        storage: flat uint8: the scales, then the payload.
+        encoded: the digest of the payload.
+        backend: what decodes it.
+    """
 
     lossless: ClassVar[bool] = False
     codec: str
@@ -111,6 +119,13 @@ def bound(codec: str, tensor: torch.Tensor) -> torch.Tensor:
     """The largest error that `codec` may make on each element, fp64, in the tensor's shape.
 
     The blocks of a scale follow the tensor's memory, as its encoding does.
+
+    Args:
+        codec: a lossy key of `CODECS`.
+        tensor: fp64, fp32, fp16 or bf16, of any shape.
+
+    Returns:
+        fp64, in the tensor's shape.
     """
     flat, spec = flatten(tensor, "bound")
     x = flat.view(tensor.dtype).to(torch.float32)

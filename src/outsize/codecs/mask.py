@@ -32,6 +32,12 @@ class MaskCompressed(Compressed):
 
     `decompress` gives ones and zeros of the tensor's dtype: a boolean mask comes back exactly, and in place
     of a ReLU's saved result they give `threshold_backward` bitwise the same gradient.
+
+    Attributes:
+        spec: shape, strides, dtype and device of the dense tensor.
+        bitmap: flat uint8, one bit an element.
+        encoded: number of set bits and digest.
+        backend: what decodes it.
     """
 
     codec: str = field(default="mask", init=False)
@@ -93,6 +99,10 @@ def mask_backward(
             and the next convolution's weight gradient. If that saw a sign bit (−0.0 or a negative number,
             where the bitmap is not the mask) it is decoded first.
         out: receives the result; `out=grad` is the in-place form.
+        verify: check the bitmap's digest first.
+
+    Returns:
+        the gradient of the ReLU's input, in the shape, strides and dtype of `grad`; `out` where it was given.
 
     Raises:
         CodecError: shapes differ, or the bitmap is damaged.

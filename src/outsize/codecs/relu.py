@@ -39,6 +39,8 @@ class ReluCompressed(Compressed):
         spec: shape, strides, dtype and device of the dense tensor.
         storage: flat uint8; the encoding is its first `nbytes` bytes (more only after `encode_into`).
         encoded: number of nonzeros and digest, read from the device when first needed.
+        layout: where table, bitmap and nonzeros lie in the storage.
+        backend: what decodes it.
     """
 
     codec: str = field(default="relu", init=False)
@@ -149,6 +151,10 @@ def encode_into(
         overflow: `"raise"`, or `"flag"` to return an encoding whose `overflowed` is true (its `nnz`, `table`
             and `bitmap` are right, its values are not), so that the caller may keep or swap the tensor. On a
             GPU `"flag"` does not wait for the device until `overflowed` is read.
+        backend: as for `compress`.
+
+    Returns:
+        the encoding, which lies in `buffer`.
 
     Raises:
         CodecError: the tensor cannot be encoded, the buffer cannot hold even table and bitmap, or (with
@@ -174,9 +180,13 @@ def relu_encode(
         buffer: as for `encode_into`; by default one for the densest case, of which only the used pages of
             memory are touched.
         overflow: as for `encode_into`; the activation is whole either way.
+        backend: as for `compress`.
 
     Returns:
         The activation (bitwise `torch.relu(x)`, with NaN payloads passed through) and its encoding.
+
+    Raises:
+        CodecError: as for `encode_into`.
     """
     flat, spec = flatten(x, "relu_encode")
     if x.dtype not in NEG_INF:

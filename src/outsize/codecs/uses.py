@@ -57,6 +57,13 @@ def need_of(operation: str, argument: int) -> Need:
 
 def choose_codec(needs: Iterable[Need]) -> str | None:
     """The codec that serves all uses of one storage: "relu" for values, "mask", "pool"; None if only shapes
-    are read."""
+    are read.
+
+    Args:
+        needs: what each use reads of the storage.
+
+    Returns:
+        a key of `CODECS`, or None.
+    """
     most = max(needs, default=Need.SHAPE)
     return {Need.VALUES: "relu", Need.INDICES: "pool", Need.MASK: "mask", Need.SHAPE: None}[most]

@@ -13,6 +13,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import platform
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import final
@@ -61,6 +63,8 @@ class _Mallinfo2(ctypes.Structure):
 @functools.cache
 def malloc_owner() -> str:
     """Who serves `malloc` in this process: "glibc", "jemalloc", "tcmalloc", "mimalloc" or "other"."""
+    if not sys.platform.startswith("linux"):
+        return "other"
     if native.kernels is not None:
         return str(native.kernels.malloc_owner())
     return "glibc" if hasattr(ctypes.CDLL(None), "mallinfo2") else "other"
@@ -92,6 +96,12 @@ def check_counted(device: Device = None) -> None:
     """
     if _cuda(device) is not None or (owner := malloc_owner()) in (COUNTED if native.kernels else COUNTED[:1]):
         return
+    if not sys.platform.startswith("linux"):
+        raise OutsizeError(
+            f"the bytes in use cannot be counted on {platform.system()}, so no budget can be kept: outsize.compile and "
+            "outsize.meter need Linux, or a module on a CUDA device. What needs no count works here: outsize.plan with "
+            "hardware=, outsize.codecs, `outsize plan`, `outsize trees` and `outsize npi`"
+        )
     raise OutsizeError(
         f"the bytes in use cannot be counted, so no budget can be kept: malloc is served by "
         f"{'another library' if owner == 'other' else owner}, which gives no count of them (LD_PRELOAD is "

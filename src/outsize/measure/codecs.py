@@ -22,7 +22,14 @@ ASSUMED_DENSITY = 0.5
 
 @functools.cache
 def codec_rates(device: torch.device = CPU) -> dict[str, CodecRate]:
-    """Encode and decode rates at half zeros: dense bytes per second, the best of three runs."""
+    """Encode and decode rates at half zeros: dense bytes per second, the best of three runs.
+
+    Args:
+        device: where they are measured.
+
+    Returns:
+        by codec.
+    """
     dense = torch.relu(torch.randn(_ELEMENTS, generator=torch.Generator().manual_seed(0))).to(device)
     nbytes = dense.untyped_storage().nbytes()
     layout = Layout(numel=_ELEMENTS, itemsize=4)
@@ -63,7 +70,17 @@ def _best(device: torch.device, function: Callable[[], object]) -> float:
 def storage_rates(
     graph: StepGraph, densities: Mapping[int, float], lossy: Iterable[str] = (), device: torch.device = CPU
 ) -> dict[str, CodecRate]:
-    """The codecs' rates, those of `lossy` among them, and per storage what its density makes of them (`"relu:12"`)."""
+    """The codecs' rates, those of `lossy` among them, and per storage what its density makes of them (`"relu:12"`).
+
+    Args:
+        graph: of the step.
+        densities: by storage: share of nonzero elements.
+        lossy: codecs that may lose bits.
+        device: where the step runs.
+
+    Returns:
+        by codec, and by `codec:storage`.
+    """
     measured = codec_rates(device)
     general = measured["relu"]
     rates = {name: measured[name] for name in ("relu", "mask", *lossy)}

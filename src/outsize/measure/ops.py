@@ -77,6 +77,10 @@ def measure_ops(
         ops, nodes: the captured step's, by position.
         progress: called with (signatures done, signatures in all).
         device: that they run on.
+        settings: how long and how often to measure, and where results are kept.
+
+    Returns:
+        by position: seconds, and bytes of workspace.
     """
     store = Store(settings.cache, device)
     wanted = {op.signature: node for op, node in zip(ops, nodes) if node is not None}

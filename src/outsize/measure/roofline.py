@@ -39,6 +39,8 @@ class Hardware:
             0.8 and 0.8 to 0.9 of a data sheet's figures; the lower ends are taken.
         links: by tier.
         allow_tf32: float32 matrix products and convolutions run in tf32.
+        name: what to call it.
+        codecs: by codec, its rates in dense bytes per second.
     """
 
     name: str
@@ -69,6 +71,12 @@ def known_hardware() -> tuple[str, ...]:
 def load_hardware(name: str) -> Hardware:
     """A device by name, or from a TOML file of the same form.
 
+    Args:
+        name: one that `known_hardware()` lists, or the path of a TOML file.
+
+    Returns:
+        the device.
+
     Raises:
         UnitError: no such name or file, or a file that does not fit.
     """
@@ -93,7 +101,15 @@ def load_hardware(name: str) -> Hardware:
 
 
 def estimate(graph: StepGraph, hardware: Hardware) -> Profile:
-    """The profile of a step on that hardware. Workspace is not known there, so it is counted as none."""
+    """The profile of a step on that hardware. Workspace is not known there, so it is counted as none.
+
+    Args:
+        graph: of the step.
+        hardware: what it would run on.
+
+    Returns:
+        seconds per op by the roofline: the larger of arithmetic and memory traffic, at the reached shares.
+    """
     return Profile(
         ops=tuple(OpCost(seconds=_seconds(graph, op, hardware)) for op in graph.ops),
         links=hardware.links,

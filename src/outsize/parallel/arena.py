@@ -9,7 +9,6 @@ Sections start on pages. Pages that nobody touches cost nothing.
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 from collections.abc import Mapping
@@ -57,6 +56,8 @@ class Arena:
                 "chunk-wise data parallelism needs Linux (memfd and futex); elsewhere use "
                 "torch.nn.parallel.DistributedDataParallel"
             )
+        import fcntl  # which Windows does not have
+
         descriptor = os.memfd_create("outsize", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.fchmod(descriptor, 0o600)
         os.ftruncate(descriptor, layout.total)

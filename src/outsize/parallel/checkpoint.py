@@ -29,6 +29,13 @@ def state_dict(module: Distributed, optimizer: torch.optim.Optimizer) -> dict[st
     Tensors are private copies: loading into them changes nothing until `load_state_dict`, and a checkpoint
     that is written in the background sees no later step.
 
+    Args:
+        module: as `distribute` returned it.
+        optimizer: as `distribute` returned it.
+
+    Returns:
+        tensors on the CPU; the same on every worker.
+
     Raises:
         ParallelError: `step()` is still due.
         RankFailure: a worker failed; the parameters may be half updated.

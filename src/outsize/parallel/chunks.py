@@ -59,7 +59,14 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Parameters synchronised together. `length` counts elements of `space`, padding included."""
+    """Parameters synchronised together.
+
+    Attributes:
+        space: element type, such as `"float32"`.
+        itemsize: bytes of an element.
+        pieces: the parameters' places in it.
+        length: in elements, padding included.
+    """
 
     space: str
     itemsize: int

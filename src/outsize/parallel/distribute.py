@@ -101,7 +101,17 @@ def synchronize(
 ) -> Distributed:
     """Only synchronise gradients, as `DistributedDataParallel(module)` does: the CPU sums, `.grad` holds the mean.
 
-    Args and errors are those of `distribute`; any optimizer, or several, may use the gradients.
+    Any optimizer, or several, may use the gradients.
+
+    Args:
+        module: on the CPU, the same on every worker.
+        chunk_mb, timeout, settings: as for `distribute`.
+
+    Returns:
+        the module, wrapped.
+
+    Raises:
+        ParallelError: as for `distribute`.
     """
     worker = Worker(
         module, None, chunk_mb=chunk_mb, max_norm=None, timeout=timeout, settings=settings or Settings()

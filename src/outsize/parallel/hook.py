@@ -36,6 +36,9 @@ def shared_memory_hook(module: nn.Module, *, timeout: float = 60.0) -> Hook:
         module: whose gradients the buckets hold; the largest bucket is no larger than all of them.
         timeout: seconds after which a worker that does not arrive counts as stopped.
 
+    Returns:
+        for `DistributedDataParallel.register_comm_hook(None, hook)`.
+
     Raises:
         ParallelError: the workers are on several nodes.
     """

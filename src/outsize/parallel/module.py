@@ -26,6 +26,10 @@ from .worker import Worker
 class Distributed(nn.Module):
     """Wraps a module; made by `distribute` (or `synchronize`, which leaves the update to others).
 
+    Args:
+        module: on the CPU.
+        worker: this process.
+
     Attributes:
         module: the wrapped module.
     """

@@ -31,6 +31,11 @@ from .worker import Worker
 class ChunkOptimizer(torch.optim.Optimizer):
     """Made by `distribute`; stands for the optimizer class given there.
 
+    Args:
+        worker: this process.
+        template: the user's optimizer, over the parameters that are shared.
+        tuner: searches the size of chunks.
+
     Attributes:
         chunk_plan: the chunks in use; it may change between steps until the search for their size has ended.
         grad_norm: global gradient norm of the last step, before clipping; None unless updates are deferred.

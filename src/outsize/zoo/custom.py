@@ -30,6 +30,13 @@ def load_build(target: str, *, seed: int) -> Workload:
     `module` is an `nn.Module`; `batches` an iterable of `(input, target)`, or a function that makes one; `input` a
     tensor or a tuple of tensors; `loss_fn(output, target)` gives a scalar. What runs dry starts again.
 
+    Args:
+        target: a file, and a function in it.
+        seed: of torch's generator while it is called.
+
+    Returns:
+        the workload.
+
     Raises:
         WorkloadError: missing file or function, an exception in them, or another return value.
     """

@@ -293,6 +293,9 @@ def load(name: str, **wanted: Any) -> Workload:
         name: one of `names()`.
         **wanted: fields of `Wanted`: `seed`, `batch`, `size`, `tiny`, `data`.
 
+    Returns:
+        module, batches, loss and optimizer.
+
     Raises:
         WorkloadError: unknown name, or data or sizes that do not fit.
     """

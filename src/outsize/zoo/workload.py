@@ -16,7 +16,12 @@ from torch.utils._pytree import tree_map_only
 
 
 class Batch(NamedTuple):
-    """One batch: `loss_fn(module(*args), target)` is a scalar loss."""
+    """One batch: `loss_fn(module(*args), target)` is a scalar loss.
+
+    Attributes:
+        args: of the module's call.
+        target: what the loss compares with.
+    """
 
     args: tuple[Tensor, ...]
     target: Any
@@ -82,6 +87,12 @@ def mean_loss(workload: Workload) -> float | None:
     """Mean loss over the validation batches, in evaluation mode without gradients; None without such batches.
 
     The module is left in the mode in which it came.
+
+    Args:
+        workload: whose module is evaluated.
+
+    Returns:
+        the mean, or None.
     """
     was_training = workload.module.training
     workload.module.eval()
