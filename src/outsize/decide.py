@@ -224,6 +224,7 @@ def prepare_observed(options: Options, step: Observed, learned: Learned) -> Prep
             forward=step.forward,
             saved=step.saved,
             nbytes=step.nbytes,
+            lasting=step.lasting,
             unpacked=tuple(n for _, numbers in step.unpacked for n in numbers),
         ),
         position=step.position,

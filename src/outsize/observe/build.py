@@ -9,6 +9,7 @@ the user's code lets go of it, and no plan acts on it.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,6 +40,7 @@ class Observed:
         saved: slot of each tensor that autograd saved, -1 where it is nobody's business.
         storage: slot → storage of the graph.
         nbytes: of each slot.
+        lasting: slots of what is alive in the backward though it is not among the saved tensors that a plan acts on.
         unpacked: position of each op of the backward that reads saved tensors, with their numbers.
         densities: storage → share of elements that are not zero.
         gradients: bytes of the gradients that the backward makes.
@@ -53,6 +55,7 @@ class Observed:
     saved: tuple[int, ...]
     storage: dict[int, int]
     nbytes: tuple[int, ...]
+    lasting: frozenset[int]
     unpacked: tuple[tuple[int, tuple[int, ...]], ...]
     densities: dict[int, float] = field(default_factory=dict)
     gradients: int = 0
@@ -86,6 +89,15 @@ class Observed:
 def build_observed(seen: Observation) -> Observed:
     """Read an observation as a step."""
     return _Builder(seen).build()
+
+
+def _beside_gradients(nodes: Sequence[Node]) -> int:
+    """The most that the nodes of one op take beside the gradients that they leave, which count from its beginning."""
+    most = made = 0
+    for node in nodes:
+        made += node.gradients
+        most = max(most, node.workspace + made)
+    return max(0, most - made)
 
 
 class _Builder:
@@ -129,6 +141,11 @@ class _Builder:
             saved=tuple(self.seen.saved),
             storage=self.held,
             nbytes=tuple(e.nbytes for e in self.entries),
+            lasting=frozenset(
+                e.slot
+                for e in self.entries
+                if e.born >= 0 and not e.saved and (e.died < 0 or e.died >= self.seen.boundary)
+            ),
             unpacked=tuple(unpacked),
             densities={self.held[s]: d for s, d in self.seen.densities.items() if s in self.held},
             gradients=gradients,
@@ -198,7 +215,7 @@ class _Builder:
             writes=made,
             effect=True,
             seconds=self.seen.outside_seconds + sum(n.seconds for n in leading),
-            workspace=max([self.seen.outside, *(n.workspace for n in leading)]),
+            workspace=max(self.seen.outside, _beside_gradients(leading)),
         )
         return position
 
@@ -241,7 +258,7 @@ class _Builder:
                 signature=self._node_key(nodes[0]),
                 effect=True,
                 seconds=sum(fastest[self._node_key(n)] for n in nodes),
-                workspace=max(n.workspace for n in nodes),
+                workspace=_beside_gradients(nodes),
             )
             unpacked.append((position, numbers))
         return unpacked, gradients

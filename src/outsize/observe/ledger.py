@@ -79,6 +79,10 @@ class Ledger:
         reference, slot = self._known.get(storage._cdata, (None, -1))
         return self.entries[slot] if reference is not None and reference() is storage else None
 
+    def is_resident(self, tensor: Tensor) -> bool:
+        """Whether a tensor is there for the whole step, as any view of it."""
+        return tensor.layout is torch.strided and tensor.untyped_storage()._cdata in self._resident
+
     def enter(self, tensor: Tensor, name: str, born: int, *, zeros: bool = False) -> Entry:
         """The storage behind a tensor, entered where it was not seen before."""
         if (entry := self.known(tensor)) is not None:

@@ -101,7 +101,10 @@ class Watcher(TorchDispatchMode):
                 signature=_signature(func, args, kwargs),
                 flops=_flops(func, args, kwargs, result),
                 random=draws(func, args, kwargs),
-                effect=is_mutable(func) or "c10d" in str(func) or is_named(func, _UNFILLED),
+                effect=is_mutable(func)
+                or "c10d" in str(func)
+                or is_named(func, _UNFILLED)
+                or not all(s >= 0 or self._ledger.is_resident(t) for s, t in zip(inputs, given)),
                 seconds=seconds,
                 workspace=max(0, peak - before - sum(ledger.entries[s].nbytes for s in made)),
                 other=max(0, before - self._known - alive),

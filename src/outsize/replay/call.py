@@ -138,7 +138,7 @@ class Replayed(Keeper):
         if (acts := program.before.get(place)) is not None:
             self._run(acts)
         if place in program.recorded:
-            record = self._wiring.record(func, args, kwargs, script[place], self._is_resident)
+            record = self._wiring.record(func, args, kwargs, script[place], self._is_kept)
             if record is None:
                 self.stray()
                 return func(*args, **kwargs)
@@ -149,8 +149,8 @@ class Replayed(Keeper):
             self._wiring.note(result, script[place])
         return result
 
-    def _is_resident(self, slot: int) -> bool:
-        return slot not in self._born
+    def _is_kept(self, slot: int) -> bool:
+        return slot not in self._born or slot in self._script.lasting
 
     # What autograd saves.
 

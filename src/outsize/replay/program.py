@@ -39,12 +39,14 @@ class Script:
         forward: its operators, views among them.
         saved: slot of each tensor that autograd saves, -1 where it is nobody's business.
         nbytes: of each slot.
+        lasting: slots of what is alive in the backward, though it is not among what a plan acts on.
         unpacked: numbers of the saved tensors in the order in which the backward reads them.
     """
 
     forward: tuple[Operator, ...]
     saved: tuple[int, ...]
     nbytes: tuple[int, ...]
+    lasting: frozenset[int]
     unpacked: tuple[int, ...]
 
 

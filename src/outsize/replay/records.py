@@ -41,7 +41,7 @@ class _Reference:
 
 @dataclass(frozen=True)
 class _Resident:
-    """A tensor that is there for the whole step."""
+    """A tensor that stays, whoever holds it."""
 
     tensor: Tensor
     version: int
@@ -56,7 +56,7 @@ class _Resident:
                 f"backward makes again what came of it (version {self.tensor._version}, expected {self.version}): change "
                 "it after backward(), or leave 'recompute' out of actions="
             )
-        return self.tensor
+        return self.tensor.detach()
 
 
 @final
@@ -78,7 +78,9 @@ class Record:
                 return leaf.over(storage(leaf.slot))
             return leaf.value() if isinstance(leaf, _Resident) else leaf
 
-        with torch.no_grad():
+        # Some kernels look whether gradients are enabled (a recurrent layer makes a workspace only then). Nothing among
+        # the arguments requires one, so autograd records nothing.
+        with torch.enable_grad():
             args, kwargs = tree_unflatten([value(leaf) for leaf in self._leaves], self._spec)
             result = self._func(*args, **kwargs)
         tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
@@ -111,30 +113,28 @@ class Wiring:
         args: Any,
         kwargs: Any,
         operator: Operator,
-        resident: Callable[[int], bool],
+        kept: Callable[[int], bool],
     ) -> Record | None:
         """The operator with its arguments; None where they are not those that were observed.
 
         Args:
-            resident: whether a slot is there for the whole step.
+            kept: whether a slot is there when the operator runs again, without our doing.
         """
         leaves, spec = tree_flatten((args, kwargs))
-        expected, kept = iter(operator.inputs), []
+        expected, values = iter(operator.inputs), []
         for leaf in leaves:
             if not isinstance(leaf, Tensor):
-                kept.append(leaf)
+                values.append(leaf)
                 continue
             slot = next(expected, -1)
-            if not is_plain(leaf):
-                return None
-            if slot < 0 or resident(slot):
-                if self.slot(leaf.untyped_storage()) >= 0:
-                    return None
+            if slot < 0 or kept(slot):
                 version = -1 if leaf.is_inference() else leaf._version
-                kept.append(_Resident(leaf, version, slot in operator.stale))
+                values.append(_Resident(leaf, version, slot in operator.stale))
+            elif not is_plain(leaf):
+                return None
             elif self.slot(leaf.untyped_storage()) != slot:
                 return None
             else:
                 where = (leaf.dtype, leaf.device, leaf.shape, leaf.stride(), int(leaf.storage_offset()))
-                kept.append(_Reference(slot, *where))
-        return Record(func, kept, spec, operator.outputs)
+                values.append(_Reference(slot, *where))
+        return Record(func, values, spec, operator.outputs)

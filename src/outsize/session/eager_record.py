@@ -17,7 +17,7 @@ def eager_record(
     paths: Paths, latest: Path, seen: Measured, notes: Sequence[str], budget: int
 ) -> RunRecord | None:
     """Figures of the latest planned path and of the run so far; None before anything was planned."""
-    made = latest.prepared
+    made = next((p.prepared for p in (latest, *paths.known) if p.prepared is not None), None)
     if made is None:
         return None
     plan = made.plan
