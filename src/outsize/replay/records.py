@@ -130,9 +130,7 @@ class Wiring:
             if slot < 0 or kept(slot):
                 version = -1 if leaf.is_inference() else leaf._version
                 values.append(_Resident(leaf, version, slot in operator.stale))
-            elif not is_plain(leaf):
-                return None
-            elif self.slot(leaf.untyped_storage()) != slot:
+            elif not is_plain(leaf) or self.slot(leaf.untyped_storage()) != slot:
                 return None
             else:
                 where = (leaf.dtype, leaf.device, leaf.shape, leaf.stride(), int(leaf.storage_offset()))

@@ -45,6 +45,8 @@ def shapes(args: Iterable[Any], module: torch.nn.Module | None) -> str:
 
 def named_bytes(module: torch.nn.Module | None, args: Iterable[Any], device: torch.device) -> dict[int, int]:
     """Bytes on the device of the module, its gradients and what it is called with, by storage."""
-    tensors = (t for t in (*owned(module), *args) if isinstance(t, torch.Tensor) and t.device.type == device.type)
+    tensors = (
+        t for t in (*owned(module), *args) if isinstance(t, torch.Tensor) and t.device.type == device.type
+    )
     storages = (part.untyped_storage() for t in tensors for part in _parts(t))
     return {storage._cdata: storage.nbytes() for storage in storages}
