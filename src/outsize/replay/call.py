@@ -28,13 +28,17 @@ __all__ = ["Replayed"]
 
 @final
 class _Again(Away):
-    """To be made again by the operators that made it."""
+    """To be made again by the operators that made it. The call outlives whoever asks for it: autograd asks it."""
 
-    def __init__(self, call: Replayed, slot: int) -> None:
-        self._call, self._slot = call, slot
+    def __init__(self, call: Replayed, slot: int, sources: dict[int, Saved]) -> None:
+        self._call, self._slot = weakref.ref(call), slot
+        #: What the operators read, which lives as long as this may be asked for.
+        self._sources = sources
 
     def back(self) -> torch.UntypedStorage:
-        return self._call.made_again(self._slot)
+        call = self._call()
+        assert call is not None
+        return call.made_again(self._slot)
 
 
 @final
@@ -89,7 +93,6 @@ class Replayed(Keeper):
         self._ordered = True
         self._place = self._event = 0
         self._slots: dict[int, weakref.ref[Saved]] = {}
-        self._held: dict[int, Saved] = {}
         self._made: dict[int, torch.UntypedStorage] = {}
         self._records: dict[int, Record] = {}
         self._producer: dict[int, int] = {}
@@ -123,7 +126,12 @@ class Replayed(Keeper):
     def stray(self) -> None:
         """The step takes another path."""
         if self.follows:
-            self.follows = self._ordered = self.light = False
+            self.follows = self._ordered = False
+            before, self.inside = self.inside, True
+            try:
+                self.take_over()
+            finally:
+                self.inside = before
             self._diverged()
 
     def operator(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -169,7 +177,6 @@ class Replayed(Keeper):
             saved.slot = slot
             self._slots[slot] = weakref.ref(saved)
             if slot in self._program.sources:
-                self._held[slot] = saved
                 assert saved.storage is not None
                 if slot in self._born and self._wiring.slot(saved.storage) != slot:
                     self.stray()
@@ -215,7 +222,6 @@ class Replayed(Keeper):
     def done(self) -> None:
         """A backward has ended. Where it went as observed, nothing is needed any more but what autograd holds."""
         if self._event >= len(self._script.unpacked):
-            self._held.clear()
             self._made.clear()
             self._ordered = False
 
@@ -267,8 +273,10 @@ class Replayed(Keeper):
         saved = self._saved(act.slot)
         if saved is None or saved.storage is None:
             return
-        if saved.away is None and self._can_make(act.slot, set()):
-            saved.away = _Again(self, act.slot)
+        if saved.away is None:
+            sources: dict[int, Saved] = {}
+            if self._sources(act.slot, sources, set()):
+                saved.away = _Again(self, act.slot, sources)
         saved.again()
 
     def _fetch(self, act: Act) -> None:
@@ -290,9 +298,8 @@ class Replayed(Keeper):
 
     def _release(self, act: Act) -> None:
         self._made.pop(act.slot, None)
-        self._held.pop(act.slot, None)
         saved = self._saved(act.slot)
-        if saved is not None and not isinstance(saved.away, _Again):
+        if saved is not None:
             saved.again()
 
     def _clone(self, act: Act) -> None:
@@ -318,7 +325,7 @@ class Replayed(Keeper):
         """The bytes of a slot, however they are to be had."""
         if (made := self._made.get(slot)) is not None:
             return made
-        saved = self._held.get(slot) or self._saved(slot)
+        saved = self._saved(slot)
         if saved is not None and (saved.storage is not None or saved.away is not None):
             return saved.back()
         return self.made_again(slot)
@@ -328,12 +335,16 @@ class Replayed(Keeper):
         results = self._records[self._producer[slot]].run(self._storage)
         return results[slot]
 
-    def _can_make(self, slot: int, seen: set[int]) -> bool:
+    def _sources(self, slot: int, found: dict[int, Saved], seen: set[int]) -> bool:
+        """Whether a storage can be made again, and what of autograd's is read for it."""
         place = self._producer.get(slot, -1)
         if place < 0:
             return False
-        seen.add(slot)
-        return all(
-            s in seen or s in self._held or s in self._made or self._can_make(s, seen)
-            for s in self._records[place].sources()
-        )
+        for source in self._records[place].sources() - seen:
+            seen.add(source)
+            saved = self._saved(source)
+            if saved is not None and (saved.storage is not None or saved.away is not None):
+                found[source] = saved
+            elif not self._sources(source, found, seen):
+                return False
+        return True

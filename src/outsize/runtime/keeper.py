@@ -38,8 +38,9 @@ class Keeper(ABC):
         self.count = 0
         #: Whether what runs now is the keeper's own, which a dispatch mode of ours lets pass unseen.
         self.inside = False
-        #: Whether all that is saved is left where it is.
+        #: Whether all that is saved is left where it is, until `take_over`.
         self.light = False
+        self._large: list[weakref.ref[Kept]] = []
         self._known: weakref.WeakValueDictionary[int, Saved] = weakref.WeakValueDictionary()
 
     def hooks(self) -> Any:
@@ -84,7 +85,6 @@ class Keeper(ABC):
             storage = _storage_of(tensor)
             if (
                 storage is None
-                or self.light
                 or storage.nbytes() < LEAST_BYTES
                 or storage._cdata in self._resident
                 or tensor.device.type != self._type
@@ -92,25 +92,45 @@ class Keeper(ABC):
             ):
                 self.left(tensor, number)
                 return Kept(tensor, number)
-            known = self._known.get(storage._cdata)
-            fresh = known is None or not known.is_of(storage, tensor._version)
-            saved = Saved(storage, tensor, -1, number) if known is None or fresh else known
-            if fresh:
-                self._known[storage._cdata] = saved
-            handle = Handle(tensor, saved, number)
+            if self.light:
+                self.left(tensor, number)
+                kept = Kept(tensor, number)
+                if self.light:
+                    self._large.append(weakref.ref(kept))
+                    return kept
+            handle, fresh = self._handle(tensor, storage, number)
             del tensor, storage
-            self.packed(saved, number, fresh=fresh)
+            self.packed(handle.saved, number, fresh=fresh)
             return handle
         finally:
             self.inside = before
+
+    def _handle(self, tensor: Tensor, storage: torch.UntypedStorage, number: int) -> tuple[Handle, bool]:
+        """A tensor as a view of bytes that may go, and whether they are new here."""
+        known = self._known.get(storage._cdata)
+        fresh = known is None or not known.is_of(storage, tensor._version)
+        saved = Saved(storage, tensor, -1, number) if known is None or fresh else known
+        if fresh:
+            self._known[storage._cdata] = saved
+        return Handle(tensor, saved, number), fresh
+
+    def take_over(self) -> None:
+        """What was left where it is may go from now on."""
+        large, self._large, self.light = self._large, [], False
+        for reference in large:
+            if (kept := reference()) is not None:
+                number = kept.number
+                kept.give_up(lambda t, n=number: self._handle(t, t.untyped_storage(), n)[0])
 
     @final
     def _unpack(self, packed: Handle | Kept) -> Tensor:
         before, self.inside = self.inside, True
         try:
             if isinstance(packed, Kept):
-                self.wanted(packed.number, None)
-                return packed.restore()
+                if packed.handle is None:
+                    self.wanted(packed.number, None)
+                    return packed.restore()
+                packed = packed.handle
             packed.check()
             self.wanted(packed.number, packed.saved)
             return packed.view()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
@@ -227,13 +228,28 @@ class Handle:
 
 @final
 class Kept:
-    """A saved tensor that is left where it is, with the version that it had."""
+    """A saved tensor that is left where it is, with the version that it had.
 
-    __slots__ = ("_tensor", "_version", "number")
+    Attributes:
+        handle: in place of the tensor, where it was left at first and may go after all.
+    """
+
+    __slots__ = ("__weakref__", "_tensor", "_version", "handle", "number")
 
     def __init__(self, tensor: Tensor, number: int) -> None:
-        self._tensor, self.number = tensor, number
+        self._tensor: Tensor | None = tensor
+        self.number = number
         self._version = -1 if tensor.is_inference() else tensor._version
+        self.handle: Handle | None = None
+
+    def give_up(self, make: Callable[[Tensor], Handle | None]) -> None:
+        """Put a handle in the tensor's place, where one can be made."""
+        tensor = self._tensor
+        if tensor is None or tensor._version != self._version:
+            return
+        self.handle = make(tensor)
+        if self.handle is not None:
+            self._tensor = None
 
     def restore(self) -> Tensor:
         """The tensor.
@@ -241,6 +257,7 @@ class Kept:
         Raises:
             MutationError: it was changed in place since.
         """
+        assert self._tensor is not None
         if self._version >= 0 and self._tensor._version != self._version:
             raise changed_in_place(self._tensor, self._tensor.shape, self._version)
         return self._tensor

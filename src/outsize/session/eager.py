@@ -17,7 +17,7 @@ from ..runtime.keeper import Keeper
 from ..units import format_bytes
 from .meter import StepMeter
 from .optimizers import Optimizers
-from .paths import Path, Pattern
+from .paths import Path, Paths, Pattern
 from .plans import OBJECT_SPREAD
 
 __all__ = ["EagerCall", "EagerRound", "learn_path", "most_beside", "warn_over"]
@@ -105,16 +105,18 @@ def learn_path(
     )
 
 
-def warn_over(under_way: EagerRound, limit: int) -> None:
-    """A step went over the budget, and it was not the first."""
+def warn_over(under_way: EagerRound, limit: int, paths: Paths) -> None:
+    """A step went over the budget, and it was not the first: said once for a plan, and once for all paths without one."""
     worst = max((c for c in under_way.calls if c.peaks), key=lambda c: max(c.peaks.values()), default=None)
     if worst is None or (peak := max(worst.peaks.values())) <= limit:
         return
-    if worst.path is not None and worst.path.warned:
-        return
-    if worst.path is not None:
-        worst.path.warned = True
     new = "" if worst.followed else "on a path that was not planned for "
+    if worst.path is not None and worst.followed:
+        said, worst.path.warned = worst.path.warned, True
+    else:
+        said, paths.over = bool(paths.over), max(paths.over, peak - limit)
+    if said:
+        return
     warnings.warn(
         BudgetWarning(
             f"a step {new}reached {format_bytes(peak)} ({peak} bytes), {format_bytes(peak - limit)} over the budget of "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..device.memory import peak_rss_bytes
 from ..prepared import PreparedReplay
+from ..units import format_bytes
 from ..values import RunRecord, ShapeRecord
 from .paths import Path, Paths
 from .state import Measured
@@ -25,6 +26,10 @@ def eager_record(
         f"{paths.observed} steps were observed, {len(paths.known)} paths are known; {paths.strays} steps took another "
         "path than the one that was expected of them"
     )
+    if paths.over:
+        counted += (
+            f"; on paths without a plan steps were over the budget by {format_bytes(paths.over)} at most"
+        )
     return RunRecord(
         budget_bytes=budget,
         plain_peak_bytes=plan.plain_peak_bytes,

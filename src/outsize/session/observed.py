@@ -282,7 +282,7 @@ class ObservedSession(Updating):
             if call.done and call.path is not None:
                 learn_path(call, under_way, call.path, self.budget_bytes, self.optimizers)
         if self.calls > 1:
-            warn_over(under_way, self.budget_bytes + self.optimizers.beside)
+            warn_over(under_way, self.budget_bytes + self.optimizers.beside, self.paths)
 
     # What is resident, what was updated, what happened.
 

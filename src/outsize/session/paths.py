@@ -87,11 +87,13 @@ class Paths:
         known: latest taken first.
         strays: calls that took a path that nobody had observed.
         observed: calls that were observed.
+        over: the most bytes by which a step on a path without a plan went over the budget.
     """
 
     known: list[Path] = field(default_factory=list)
     strays: int = 0
     observed: int = 0
+    over: int = 0
     _wanted: bool = False
     _pause: int = 0
     _skip: int = 0
