@@ -304,12 +304,19 @@ class Replayed(Keeper):
 
     def _clone(self, act: Act) -> None:
         record = self._records.get(act.slot)
-        if record is not None and any(self._missing(s) for s in record.outputs if s >= 0):
-            self._put(record.run(self._storage), record)
+        if record is None or not any(self._missing(s) for s in record.outputs if s >= 0):
+            return
+        if any(self._missing(s) and self._nowhere(s) for s in record.sources()):
+            return  # smaller than observed, so that it was left where it is: nothing waits for these results
+        self._put(record.run(self._storage), record)
 
     def _missing(self, slot: int) -> bool:
         saved = self._saved(slot)
         return slot not in self._made if saved is None else saved.storage is None
+
+    def _nowhere(self, slot: int) -> bool:
+        saved = self._saved(slot)
+        return saved is None or saved.away is None
 
     def _put(self, results: dict[int, torch.UntypedStorage], record: Record) -> None:
         for slot, storage in results.items():
