@@ -7,6 +7,7 @@ and that no saved tensor was changed in place.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -119,8 +120,10 @@ class Keeper(ABC):
         large, self._large, self.light = self._large, [], False
         for reference in large:
             if (kept := reference()) is not None:
-                number = kept.number
-                kept.give_up(lambda t, n=number: self._handle(t, t.untyped_storage(), n)[0])
+                kept.give_up(functools.partial(self._taken_over, kept.number))
+
+    def _taken_over(self, number: int, tensor: Tensor) -> Handle:
+        return self._handle(tensor, tensor.untyped_storage(), number)[0]
 
     @final
     def _unpack(self, packed: Handle | Kept) -> Tensor:

@@ -173,6 +173,7 @@ class Call:
         self, module: torch.nn.Module, session: ObservedSession, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """It cannot be captured: from now on its steps are eager, and observed."""
+        session.run_meter = self._session.run_meter
         install(module, session)
         return module(*args, **kwargs)
 

@@ -26,9 +26,10 @@ from ..units import format_bytes
 from ..values import RunRecord
 from .eager import EagerCall, EagerRound, learn_path, most_beside, warn_over
 from .eager_record import eager_record
-from .meter import pause_all, resume
+from .meter import StepMeter, pause_all, resume
 from .optimizers import Optimizers
 from .paths import SIGHTINGS, Path, Paths, pattern_of
+from .plans import OBJECT_SPREAD
 from .residents import named_bytes, shapes
 from .state import Measured, transferred
 from .updates import Updating
@@ -69,6 +70,8 @@ class ObservedSession(Updating):
         self._round: EagerRound | None = None
         self._latest: Path | None = None
         self._running: int | None = None
+        #: Counts all bytes of a run, where an integration keeps one.
+        self.run_meter: StepMeter | None = None
         self._over = 0
         self.calls = self.backwards = 0
 
@@ -138,8 +141,13 @@ class ObservedSession(Updating):
     def _planned(self, path: Path, tensors: list[torch.Tensor]) -> PreparedReplay | None:
         """The plan of a path; None where it has to be observed once more."""
         resident = self.resident_bytes(tensors)
+        counted = 0
         if self._round is not None:
-            resident = max(resident, self._round.now + self._round.unborn)
+            counted = self._round.now + self._round.unborn - 2 * OBJECT_SPREAD
+        elif self.run_meter is not None:
+            held = self.run_meter.now + self.optimizers.unborn() - self.optimizers.beside
+            counted = -(-held // OBJECT_SPREAD) * OBJECT_SPREAD
+        resident = max(resident, counted)
         if path.prepared is not None and not path.stale and resident <= path.resident:
             return path.prepared
         paused = pause_all()
