@@ -284,7 +284,8 @@ class ObservedSession(Updating):
         under_way.current = None
         under_way.peak()
         under_way.meter.stop()
-        allocator.trim()
+        if any(c.made is None or c.made.plan.decisions for c in under_way.calls):
+            allocator.trim()  # a step that nothing was done to takes the same pages again
         self.note_peak(under_way.highest)
         for call in under_way.calls:
             if call.done and call.path is not None:
