@@ -25,8 +25,8 @@ from torch.utils.checkpoint import checkpoint
 
 from outsize.capture import compiled_call
 from outsize.capture.dropout import split_dropouts
-from outsize.capture.flops import call_flops
 from outsize.capture.graph import build_step
+from outsize.fx.flops import call_flops
 from outsize.values import StepGraph
 
 SOLVERS = ("dp", "greedy", "ilp", "dp_knapsack_sliding_hirschberg")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from . import asked
 from .capture import Backend, check_version, compiled_call, forget, sources_of
-from .decide import ACTIONS, Options, decide, prepare
+from .decide import ACTIONS, Options, decide, prepare, prepare_observed
 from .device import allocator, memory
 from .device.place import device_of
 from .errors import BudgetError, CaptureError, OutsizeError
@@ -22,7 +23,7 @@ from .measure import Hardware
 from .plan import lower, simulate
 from .prepared import Learned, released
 from .runtime.tiers import DiskTier, HostSettings, HostTier, Tier
-from .session import SESSIONS, Session, install, session_of
+from .session import SESSIONS, ObservedSession, Session, install, session_of
 from .session import release as _release
 from .units import parse_bytes
 from .values import Plan, RunRecord
@@ -45,6 +46,8 @@ def compile(
     disk_budget: int | str | None = None,
     inner: str = "aten",
     effort: int = 1,
+    door: str = "auto",
+    strict: bool = False,
 ) -> torch.nn.Module:
     """Keep the module's training step under a budget; the training loop stays as it is.
 
@@ -66,7 +69,7 @@ def compile(
     loop (Trainer, Lightning, accelerate), see `outsize.integrations`.
 
     Args:
-        module: the network; its forward must be traceable as one graph.
+        module: the network.
         budget: peak bytes of the step on the module's device: an int, `"1.5 GiB"`, `"60%"` of the device's memory, or
             None for the bytes that are free now. It counts parameters, buffers, gradients, inputs, activations, operator
             workspace and, given `optimizer`, its state.
@@ -81,6 +84,11 @@ def compile(
         inner: `aten` runs the step operator by operator, to the bit; `inductor` fuses what lies between our calls.
         effort: how long the planner may look: 1 takes about a second on 400 operators; with 2 to 8 it anneals as well,
             some seconds for each more, which makes plans by several actions a few per cent faster.
+        door: how the step becomes known. `captured`: `torch.compile` traces it as one graph, before it runs. `observed`:
+            its first steps run in eager PyTorch and are watched. `auto`: captured where that is possible, else observed;
+            the report says which and why.
+        strict: in an observed module, a step on a path that was not seen before and that cannot be kept under the budget
+            is an error; else it runs, and a warning says by how much it was over.
 
     Raises:
         OutsizeError: an argument is none of those above, or of another kind; `lossy` allows less than its codec's error;
@@ -89,9 +97,10 @@ def compile(
         VersionError: this torch is not supported.
         TierError: the disk directory is missing, read-only or too small.
         BudgetError: (at the first forward) no plan fits; it names the smallest budget that does.
-        CaptureError: (at the first forward) the module is not one graph.
+        CaptureError: (at the first forward, with `door="captured"`) the module is not one graph.
     """
     device = _device(module)
+    door = asked.a_door(door)
     memory.check_counted(device)
     options = Options(
         budget_bytes=asked.bytes_of(budget, device),
@@ -107,11 +116,33 @@ def compile(
     _suits(device, disk, disk_budget, inner)
     asked.an_optimizer(optimizer)
     allocator.install()
+    made = functools.partial(_observed, weakref.ref(module), optimizer, options, device, strict=bool(strict))
+    if door == "observed":
+        return install(module, made("as asked"))
     tiers = _tiers(device, options) if {"swap", "encode"} & set(options.actions) else {}
     planned = functools.partial(prepare, options)
     repeats = "recompute" in options.actions
     session = Session(module, optimizer, tiers, planned, options.budget_bytes, device, repeats=repeats)
-    return install(module, session)
+    return install(module, session, made if door == "auto" else None)
+
+
+def _observed(
+    module: weakref.ref[torch.nn.Module],
+    optimizer: Any,
+    options: Options,
+    device: torch.device,
+    why: str,
+    *,
+    strict: bool,
+) -> ObservedSession:
+    """The session of a module whose steps are observed."""
+    alive = module()
+    assert alive is not None  # it is being compiled, or called
+    tiers = _tiers(device, options) if {"swap", "encode"} & set(options.actions) else {}
+    planned = functools.partial(prepare_observed, options)
+    return ObservedSession(
+        alive, optimizer, tiers, planned, options.budget_bytes, device, why=why, strict=strict
+    )
 
 
 def _suits(device: torch.device, disk: object, disk_budget: object, inner: str) -> None:
@@ -212,6 +243,11 @@ def record(module: torch.nn.Module) -> None:
     if (session := session_of(module)) is None:
         raise OutsizeError(
             "there is no step to record: call outsize.compile(module) or outsize.meter(module) first"
+        )
+    if isinstance(session, ObservedSession):
+        raise OutsizeError(
+            "a module whose steps are observed runs in eager PyTorch, which is not recorded operator by operator: use "
+            " torch.profiler, or door='captured' where the module is one graph"
         )
     session.recording = True
 

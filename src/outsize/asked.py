@@ -26,6 +26,7 @@ from .units import parse_bytes
 #: Lossy codecs that a step may use, and their largest relative error.
 LOSSY_IN_STEPS = {"bf16": 2.0**-8}
 INNERS = ("aten", "inductor")
+DOORS = ("auto", "captured", "observed")
 
 
 def a_module(module: object) -> torch.nn.Module:
@@ -67,6 +68,13 @@ def tier_bytes(name: str, budget: object, *, whole: int | None = None) -> int | 
         return None if budget is None else parse_bytes(budget, whole=whole)  # type: ignore[arg-type]
     except UnitError as error:
         raise UnitError(f"{name}=: {error}") from None
+
+
+def a_door(door: object) -> str:
+    """How a step becomes known."""
+    if door not in DOORS:
+        raise OutsizeError(f"door={door!r}: give one of {', '.join(map(repr, DOORS))}")
+    return str(door)
 
 
 def an_optimizer(optimizer: object) -> Any:

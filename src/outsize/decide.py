@@ -13,18 +13,22 @@ import torch
 from .fx import CapturedStep
 from .links import MOST_MEASURED, disk_link, host_link
 from .measure import Hardware, MeasureSettings, default_cache, estimate, measure_ops, storage_rates
+from .observe import Observed
 from .plan import PlanSettings, check, lower, make_plan, simulate
 from .plan.schedule.phases import phase_peaks
-from .prepared import Learned, Prepared, guessed_outside
+from .prepared import Learned, Prepared, PreparedReplay, guessed_outside
+from .replay import Script, build_program
 from .rewrite import rewrite_step, verify_step, without_bytes, without_missing
 from .runtime.ops import OPS
 from .slack import compute_slack
-from .values import LinkRate, OpCost, Plan, Profile, Schedule, StepGraph, Storage
+from .values import CodecRate, LinkRate, OpCost, Plan, Profile, Schedule, StepGraph, Storage
 
 #: A step's own Python objects and small native blocks, which the allocator's count includes: 30 to 60 KB were seen on
 #: steps of 6 to 60 ops, 300 to 430 KB on 1,000; a process's first steps, its libraries warm, took 50 KB more;
 #: with 96 KiB a GPT of 3.4 MB went 687 bytes over.
 OBJECT_BYTES, OBJECT_BYTES_PER_OP = 128 * 1024, 384
+#: And for each tensor that autograd saves in an eager step: a handle, a view's description, an emptied alias.
+OBJECT_BYTES_SAVED = 2048
 ACTIONS = ("swap", "recompute", "encode")
 
 
@@ -73,6 +77,11 @@ def decide(step: CapturedStep, learned: Learned, options: Options) -> Decided:
     costs = tuple(OpCost(seconds=0.0) if i in idle else cost for i, cost in enumerate(profile.ops))
     profile = replace(profile, ops=costs)
     clock.append(time.perf_counter())
+    return _decided(graph, profile, options, clock)
+
+
+def _decided(graph: StepGraph, profile: Profile, options: Options, clock: list[float]) -> Decided:
+    """slack → plan → check. The clock has when measuring began and when it had ended."""
     made = make_plan(
         graph,
         profile,
@@ -193,6 +202,67 @@ def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:
         planning_seconds=made.seconds[1],
         rewrite_seconds=time.perf_counter() - start,
     )
+
+
+def prepare_observed(options: Options, step: Observed, learned: Learned) -> PreparedReplay:
+    """Decide for a step that was observed, then spread the plan over its events."""
+    clock = [time.perf_counter()]
+    spare = object_bytes(step.graph) + OBJECT_BYTES_SAVED * len(step.saved)
+    graph = replace(step.graph, extra_resident_bytes=learned.resident + learned.bias + spare)
+    costs = list(step.costs)
+    if learned.outside is not None:
+        costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=learned.outside)
+    costs[-1] = replace(costs[-1], workspace_bytes=learned.update)
+    profile = _with_rates(graph, Profile(ops=tuple(costs)), learned.densities, options, step.device)
+    clock.append(time.perf_counter())
+    made = _decided(graph, profile, options, clock)
+    start = time.perf_counter()
+    program = build_program(
+        graph,
+        made.schedule,
+        Script(
+            forward=step.forward,
+            saved=step.saved,
+            nbytes=step.nbytes,
+            lasting=step.lasting,
+            unpacked=tuple(n for _, numbers in step.unpacked for n in numbers),
+        ),
+        position=step.position,
+        unpacked=step.unpacked,
+        storage=step.storage,
+        boundary=step.boundary,
+    )
+    return PreparedReplay(
+        graph=graph,
+        profile=profile,
+        plan=made.plan,
+        program=program,
+        phase_peaks=made.peaks,
+        object_bytes=spare,
+        measure_seconds=made.seconds[0],
+        planning_seconds=made.seconds[1],
+        rewrite_seconds=time.perf_counter() - start,
+    )
+
+
+def _with_rates(
+    graph: StepGraph, profile: Profile, densities: dict[int, float], options: Options, device: torch.device
+) -> Profile:
+    """With the rates of codecs and links, where the step does not fit as it is."""
+    if max(graph.plain_residency(profile.workspace)) <= options.budget_bytes:
+        return profile
+    lossy = tuple(options.lossy or ())
+    if "encode" in options.actions and (lossy or any(s.zeros for s in graph.candidates())):
+        profile = replace(profile, codecs=_without_masks(storage_rates(graph, densities, lossy, device)))
+    if "swap" in options.actions:
+        most = min(options.disk_budget or 2**62, sum(s.nbytes for s in graph.candidates()))
+        profile = replace(profile, links=_links(device, replace(options, disk_budget=most)))
+    return profile
+
+
+def _without_masks(rates: dict[str, CodecRate]) -> dict[str, CodecRate]:
+    """A mask gives back no values, and an eager step that takes another path may ask for them."""
+    return {name: rate for name, rate in rates.items() if name != "mask"}
 
 
 def _sampled(options: Options, made: Decided, learned: Learned) -> frozenset[int]:

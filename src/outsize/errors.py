@@ -86,8 +86,8 @@ class ChecksumError(TierError):
     """A block came back from a tier with other bytes than went in."""
 
 
-class MutationError(OutsizeError):
-    """A storage was changed in place while its bytes were in a tier."""
+class MutationError(OutsizeError, RuntimeError):
+    """A tensor that the backward reads was changed in place since the forward: a `RuntimeError`, as autograd raises."""
 
 
 class CodecError(OutsizeError):

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from .errors import OutsizeError
 from .fx import CapturedStep, RewrittenStep
+from .observe import Observed
+from .replay import ReplayProgram
 from .values import OpCost, Plan, Profile, StepGraph
 
 
@@ -18,6 +20,21 @@ class Prepared:
     profile: Profile
     plan: Plan
     rewritten: RewrittenStep
+    phase_peaks: dict[str, int]
+    object_bytes: int
+    measure_seconds: float
+    planning_seconds: float
+    rewrite_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedReplay:
+    """An observed step with everything that was decided for it."""
+
+    graph: StepGraph
+    profile: Profile
+    plan: Plan
+    program: ReplayProgram
     phase_peaks: dict[str, int]
     object_bytes: int
     measure_seconds: float
@@ -71,3 +88,4 @@ def released(*_: object) -> Prepared:
 
 
 Prepare = Callable[[CapturedStep, Learned], Prepared]
+PrepareObserved = Callable[[Observed, Learned], PreparedReplay]

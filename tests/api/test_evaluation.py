@@ -46,7 +46,10 @@ def pair(kind: str = "") -> Iterator[tuple[nn.Module, torch.optim.Optimizer]]:
         torch.manual_seed(0)
         module = Net(kind)
         optimizer = torch.optim.AdamW(module.parameters())
-        yield outsize.compile(module, "1 GiB", optimizer=optimizer) if compiled else module, optimizer
+        yield (
+            outsize.compile(module, "1 GiB", optimizer=optimizer, door="captured") if compiled else module,
+            optimizer,
+        )
 
 
 def captures(module: nn.Module) -> int:
@@ -176,7 +179,7 @@ def test_beyond_the_limit_a_step_over_its_budget_is_said_once(monkeypatch: pytes
     monkeypatch.setattr(call, "MOST_SHAPES", 1)
     module = Net()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-    outsize.compile(module, "1 MiB", optimizer=optimizer)
+    outsize.compile(module, "1 MiB", optimizer=optimizer, door="captured")
     step(module, optimizer, torch.randn(2, 16))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -94,7 +94,7 @@ def test_a_branch_names_the_users_line_alone() -> None:
             return super().forward(x) if x.sum() > 0 else x
 
     with pytest.raises(CaptureError, match=r"torch\.where") as caught:
-        outsize.compile(nn.Sequential(Inner(4, 4)), "1 GiB")(torch.randn(2, 4))
+        outsize.compile(nn.Sequential(Inner(4, 4)), "1 GiB", door="captured")(torch.randn(2, 4))
     assert "x.sum() > 0" in str(caught.value)
     assert "torch/nn" not in str(caught.value)
     assert "Hint" not in str(caught.value)
@@ -104,7 +104,7 @@ def test_a_mask_whose_kind_torch_looks_for_is_to_be_named() -> None:
     module = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1)
     x, mask = torch.randn(2, 5, 8), nn.Transformer.generate_square_subsequent_mask(5)
     with pytest.raises(CaptureError, match="is_causal") as caught:
-        outsize.compile(module, "1 GiB")(x, mask)
+        outsize.compile(module, "1 GiB", door="captured")(x, mask)
     assert not any(word in str(caught.value) for word in ("TORCH_LOGS", "TORCHDYNAMO", "from user code"))
     assert str(caught.value).count(f'File "{__file__}"') == 1  # all other frames are torch's
     torch._dynamo.reset()
@@ -208,7 +208,7 @@ def test_hooks_on_a_parts_backward_are_refused_with_a_way_out() -> None:
     module = nn.Sequential(nn.Linear(8, 8))
     module[0].register_full_backward_hook(lambda *_: None)
     with pytest.raises(CaptureError, match="register_hook"):
-        outsize.compile(module, "1 GiB")(torch.randn(4, 8))
+        outsize.compile(module, "1 GiB", door="captured")(torch.randn(4, 8))
 
 
 def test_inputs_of_a_waiting_forward_are_resident() -> None:

@@ -17,7 +17,7 @@ LEVEL = {
     "values": 1,
     "device": 2, "codecs": 2, "fx": 2,
     "capture": 3, "measure": 3, "slack": 3, "plan": 3, "rewrite": 3, "runtime": 3, "report": 3,
-    "asked": 4, "links": 4, "prepared": 4, "session": 4, "decide": 4, "api": 4, "parallel": 4,
+    "observe": 4, "replay": 4, "asked": 4, "links": 4, "prepared": 4, "session": 4, "decide": 4, "api": 4, "parallel": 4,
     "programs": 5, "zoo": 5, "integrations": 5,
     "cli": 6,
     "__main__": 7,

@@ -1,4 +1,4 @@
-"""A wrong schedule for every rule of `plan/schedule/check.py`, and right ones that no rule may refuse."""
+"""A wrong schedule for every rule of `plan/check.py`, and right ones that no rule may refuse."""
 
 from __future__ import annotations
 
@@ -69,12 +69,19 @@ def _changed(**changes: Any) -> Callable[[ModuleType], Any]:
     graph, profile = S.builder.graph(), S.builder.profile()
     if "ops" in changes:
         profile = dataclasses.replace(profile, ops=profile.ops * changes["ops"])
+    if "held_until" in changes:
+        held = dataclasses.replace(graph.storages[X], held_until=changes["held_until"])
+        graph = dataclasses.replace(
+            graph, storages=tuple(held if s.index == X else s for s in graph.storages)
+        )
     if "storages" in changes:
         graph = dataclasses.replace(graph, storages=(*graph.storages, changes["storages"](graph)))
     if "writes" in changes:
         again = dataclasses.replace(graph.ops[2], writes=(X,))
         graph = dataclasses.replace(graph, ops=(*graph.ops[:2], again, *graph.ops[3:]))
     entries = tuple(op(n) for n in range(4))
+    if "held_until" in changes:
+        entries = (*entries[:2], *AWAY, *BACK, *entries[2:])
     return lambda module: module.check(graph, profile, Schedule(entries=entries), BUDGET)
 
 
@@ -201,6 +208,7 @@ def _wide_decode() -> Callable[[ModuleType], Any]:
 RIGHT: dict[str, Callable[[ModuleType], Any]] = {
     "the plain step": S.runs([op(n) for n in range(4)]),
     "a swap": between(*AWAY, *BACK),
+    "a swap after others let go": _changed(held_until=1),
     "a swap of an encoded form": between(*ENCODED, *SENT, *RETURNED, act("decode", X)),
     "a drop while the encoded form is written": between(
         ENCODED[0], SENT[0], ENCODED[1], SENT[1], *RETURNED, act("decode", X)),
@@ -256,6 +264,7 @@ WRONG: dict[str, Callable[[ModuleType], Any]] = {
     "the end of another write": between(*ENCODED, SENT[0], act("settle", X), *RETURNED, act("decode", X)),
     "two encodings": between(act("encode", X, nbytes=40), *ENCODED, act("decode", X)),
     "the drop of a resident": S.runs([*(op(n) for n in range(4)), act("drop", W)]),
+    "the drop of what others hold up to idle": _changed(held_until=2),
     "the drop under a write": between(act("swap_out", X), act("drop", X), act("settle", X), *BACK),
     "a fetch of what is there": between(*AWAY[:2], act("fetch", X), act("wait", X)),
     "a fetch of what is arriving": between(*AWAY, act("fetch", X), *BACK),

@@ -18,23 +18,10 @@ from torch.fx import GraphModule, Node
 from ..device.place import device_of
 from ..errors import CaptureError
 from ..fx import CapturedStep, format_target, node_inputs, tensor_leaves
+from ..fx.flops import count_flops
+from ..fx.operators import CHECKPOINTS, ZEROS, draws, is_mutable, is_named, written
 from ..values import Op, StepGraph, Storage
-from .flops import count_flops
 from .updates import any_version, keep_old_values
-
-#: Operators that one does not want to redo: they head units (method 4).
-_CHECKPOINTS = (
-    "convolution",
-    "mm",
-    "addmm",
-    "bmm",
-    "baddbmm",
-    "_scaled_dot_product",
-    "_grouped_mm",
-    "_trilinear",
-)
-#: Operators whose results hold many zeros.
-_ZEROS = ("relu", "native_dropout", "masked_dropout", "threshold", "hardtanh", "clamp_min")
 
 
 def build_step(
@@ -114,28 +101,15 @@ def _split(
 
 
 def _draws(node: Node) -> bool:
-    """It takes random numbers; an attention that may drop out, but does so with probability 0, takes none."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
-        return False
-    return bool(_argument(node, target, "dropout_p") != 0)
+    return draws(node.target, node.args, node.kwargs)
 
 
 def _traced_in_backward(node: Node) -> bool:
     return "backward" in node.meta.get("partitioner_tag", "")
 
 
-def _argument(node: Node, target: torch._ops.OpOverload, name: str) -> Any:
-    """What the node gives for an argument, or its default; None where there is none of that name."""
-    for place, argument in enumerate(target._schema.arguments):
-        if argument.name == name:
-            given = node.args[place] if place < len(node.args) else node.kwargs.get(name)
-            return argument.default_value if given is None else given
-    return None
-
-
 def _mutates(node: Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+    return is_mutable(node.target)
 
 
 class _Reader:
@@ -173,7 +147,9 @@ class _Reader:
             if not _reads_sign_only(node, index, self.storage):
                 self._whole[index] = position
         for leaf in tensor_leaves(value):
-            index, fresh = self._touch(leaf, node.name, "activation", position, zeros=_is(node, _ZEROS))
+            index, fresh = self._touch(
+                leaf, node.name, "activation", position, zeros=is_named(node.target, ZEROS)
+            )
             if fresh:
                 writes.append(index)
         if isinstance(value, torch.Tensor):
@@ -242,7 +218,7 @@ class _Reader:
                 "flops": count_flops(node),
                 "random": _draws(node),
                 "effect": _mutates(node) or "c10d" in str(node.target),
-                "checkpoint": _is(node, _CHECKPOINTS) and phase == "forward",
+                "checkpoint": is_named(node.target, CHECKPOINTS) and phase == "forward",
             }
         )
         self.nodes.append(node)
@@ -318,14 +294,6 @@ def _key(leaf: torch.Tensor) -> int:
     return int(leaf.untyped_storage()._cdata)
 
 
-def _is(node: Node, names: Sequence[str]) -> bool:
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return False
-    name = target._schema.name.split("::")[-1]
-    return any(name == n or (n.startswith("_") and name.startswith(n)) for n in names)
-
-
 def _reads_sign_only(node: Node, storage: int, known: dict[Node, int]) -> bool:
     """Whether the node needs of that storage only where it is above zero: a ReLU's backward does."""
     if node.target is not torch.ops.aten.threshold_backward.default or node.args[2] != 0:
@@ -335,14 +303,7 @@ def _reads_sign_only(node: Node, storage: int, known: dict[Node, int]) -> bool:
 
 
 def _mutated_inputs(node: Node) -> list[Node]:
-    if not _mutates(node):
-        return []
-    schema = node.target._schema  # type: ignore[union-attr]
-    given = dict(zip((a.name for a in schema.arguments), node.args)) | dict(node.kwargs)
-    written = [
-        given.get(a.name) for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write
-    ]
-    return [n for n in written if isinstance(n, Node)]
+    return [n for n in written(node.target, node.args, node.kwargs) if isinstance(n, Node)]
 
 
 def signature(node: Node) -> str:

@@ -20,7 +20,7 @@ import torch
 
 from .. import api, asked
 from ..errors import BudgetWarning, OutsizeError
-from ..session import session_of
+from ..session import ObservedSession, Session, session_of
 from ..session.meter import StepMeter
 from ..session.residents import named_bytes
 from ..units import format_bytes
@@ -103,7 +103,14 @@ class Run:
     @property
     def record(self) -> RunRecord | None:
         """As `outsize.report` gives it; None before the first step."""
-        return self._session.record()
+        return self._current.record()
+
+    @property
+    def _current(self) -> Session | ObservedSession:
+        """The session of the module: where it could not be captured, the one that observes its steps since."""
+        module = self._module()
+        found = session_of(module) if module is not None else None
+        return found if found is not None and found.run_meter is self._meter else self._session
 
     def ends(self, phase: str) -> None:
         """What the loop did since it last said so was of this phase.
@@ -125,9 +132,10 @@ class Run:
 
     def close(self) -> None:
         """The run is over: the plain module is given back. Again, it does nothing."""
+        module, session = self._module(), self._current
         self._meter.stop()
-        module, self._session.run_meter = self._module(), None
-        if module is not None and session_of(module) is self._session:
+        session.run_meter = None
+        if module is not None and session_of(module) is session:
             api.release(module)
 
 

@@ -37,7 +37,7 @@ typedef struct {
     const int32_t *expire_at, *expire; /* storages by the position at which they go if they are retained */
     const int64_t *size;           /* [storages] bytes */
     const int32_t *use_at, *use;   /* positions that read a storage, ascending */
-    const uint8_t *acted_on;       /* [storages] */
+    const int32_t *acted_from;     /* [storages] position of the first touch after which it may go */
     const int64_t *fixed;          /* [ops] bytes */
     const double *starts;          /* [ops] seconds */
     const int32_t *option_at;      /* [2 storages + 1]: options of storage s, bytes written before or not: 2 s + written */

@@ -71,7 +71,7 @@ double pass_scaled(const Pass *w, int32_t s, double cost) {
 void pass_offer(Pass *w, int32_t s, int32_t p) {
     const Step *g = w->g;
     int32_t following = next_use(w, s, p), first, end;
-    if (following < 0 || !g->acted_on[s]) return;
+    if (following < 0 || g->acted_from[s] > p) return;
     double cost = pass_may_remake(w, s, p) ? g->seconds[g->producer[s]] : INFINITY;
     pass_ways(w, s, &first, &end);
     for (int32_t o = first; o < end; o++) {

@@ -31,6 +31,7 @@ class Chains:
         last: last position at which the unplanned step reads the storage.
         reach: last position at which it may be wanted where ops run again: its own last use, or that of what it can be
             made into.
+        acted_from: position of the first touch after which the storage may be acted on; the number of ops for never.
         fixed: bytes that no plan moves (residents, outputs, gradients) at each position.
     """
 
@@ -45,7 +46,7 @@ class Chains:
     reach: list[int]
     size: list[int]
     uses: list[tuple[int, ...]]
-    acted_on: list[bool]
+    acted_from: list[int]
     fixed: list[int]
     starts: list[float]
 
@@ -90,7 +91,7 @@ def build_chains(model: Model) -> Chains:
         reach=_reach(last, inputs, outputs, repeats),
         size=[s.nbytes for s in storages],
         uses=[s.uses for s in storages],
-        acted_on=[s.index in candidates for s in storages],
+        acted_from=[max(0, s.held_until) if s.index in candidates else len(graph.ops) for s in storages],
         fixed=[int(b) for b in np.cumsum(change)[:-1] + graph.resident_bytes],
         starts=list(model.slack.starts),
     )

@@ -31,6 +31,7 @@ from ..capture import (
 from ..errors import CaptureError, OutsizeError
 from ..fx import CapturedStep
 from ..runtime.executor import StepProgram, plain_forward
+from .observed import ObservedSession
 from .recaptures import Recaptures
 from .session import Session
 from .updates import Updates
@@ -39,25 +40,60 @@ from .watch import forget_module, watch_module
 __all__ = ["SESSIONS", "install", "release", "session_of"]
 
 #: Of the modules that were taken on.
-SESSIONS: weakref.WeakKeyDictionary[torch.nn.Module, Session] = weakref.WeakKeyDictionary()
+SESSIONS: weakref.WeakKeyDictionary[torch.nn.Module, Session | ObservedSession] = weakref.WeakKeyDictionary()
 
 
-def session_of(module: torch.nn.Module) -> Session | None:
+def session_of(module: torch.nn.Module) -> Session | ObservedSession | None:
     """The session of a module, or of the one that `outsize.parallel.distribute` has wrapped."""
     return SESSIONS.get(module) or SESSIONS.get(getattr(module, "module", module))
 
 
-def install(module: torch.nn.Module, session: Session) -> torch.nn.Module:
-    """Run the module under a session from now on, in place of the one before."""
-    check_version()
+def install(
+    module: torch.nn.Module,
+    session: Session | ObservedSession,
+    otherwise: Callable[[str], ObservedSession] | None = None,
+) -> torch.nn.Module:
+    """Run the module under a session from now on, in place of the one before.
+
+    Args:
+        session: captured or observed.
+        otherwise: makes the session of a module that cannot be captured, from the reason; None where that is an error.
+    """
     refuse_foreign(module)
     _release(module)
-    call = Call(module, session)
+    call: Call | ObservedCall
+    if isinstance(session, Session):
+        check_version()
+        call = Call(module, session, otherwise)
+    else:
+        call = ObservedCall(module, session)
     # Around it, another torch.compile stops here, and goes on after the step.
     module._compiled_call_impl = torch.compiler.disable(call.run, reason="outsize.compile runs the module")
     watch_module(module, call.updates, call)
     SESSIONS[module] = session
     return module
+
+
+@final
+class ObservedCall:
+    """What `module(…)` runs where its steps are eager."""
+
+    def __init__(self, module: torch.nn.Module, session: ObservedSession) -> None:
+        self._module, self._session = weakref.ref(module), session
+        self.updates = Updates(session)
+        self._end = weakref.finalize(module, session.close)
+        self._end.atexit = False
+
+    def close(self) -> None:
+        """Free what the session holds; a backward that is yet to come still runs."""
+        self._end()
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        module = self._module()
+        assert module is not None  # it is being called
+        if not trains(module, args, kwargs):
+            return module._call_impl(*args, **kwargs)
+        return self._session.call(module, args, kwargs)
 
 
 def release(module: torch.nn.Module) -> torch.nn.Module:
@@ -70,7 +106,9 @@ def release(module: torch.nn.Module) -> torch.nn.Module:
 
 def _release(module: torch.nn.Module) -> None:
     SESSIONS.pop(module, None)
-    if (found := forget_module(module)) is not None and isinstance(call := found.installed, Call):
+    if (found := forget_module(module)) is not None and isinstance(
+        call := found.installed, Call | ObservedCall
+    ):
         if found.in_place(module):
             del module._compiled_call_impl
         call.close()
@@ -80,8 +118,13 @@ def _release(module: torch.nn.Module) -> None:
 class Call:
     """What `module(…)` runs."""
 
-    def __init__(self, module: torch.nn.Module, session: Session) -> None:
-        self._module, self._session = weakref.ref(module), session
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        session: Session,
+        otherwise: Callable[[str], ObservedSession] | None = None,
+    ) -> None:
+        self._module, self._session, self._otherwise = weakref.ref(module), session, otherwise
         self.updates = Updates(session)
         self._recaptures = Recaptures(type(module).__qualname__)
         # Dynamo and what is called when the module goes must not hold what holds the module.
@@ -108,6 +151,8 @@ class Call:
             with sources_of(self._backend):
                 result = self._compiled(*args, **kwargs)
         except CaptureError as error:
+            if self._otherwise is not None:
+                return self._observe(module, self._otherwise(str(error)), args, kwargs)
             if not hit_limit(error):
                 raise
             self._beyond_limit = True
@@ -123,6 +168,14 @@ class Call:
             session.capture_seconds = time.perf_counter() - start
             self._recaptures.captured(guards, session.capture_seconds)
         return result
+
+    def _observe(
+        self, module: torch.nn.Module, session: ObservedSession, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """It cannot be captured: from now on its steps are eager, and observed."""
+        session.run_meter = self._session.run_meter
+        install(module, session)
+        return module(*args, **kwargs)
 
     def _as_it_fits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Beyond the limit of captures: under plan where one of them suits the call, else unplanned, under the meter."""

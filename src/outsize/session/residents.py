@@ -19,6 +19,13 @@ def owned(module: torch.nn.Module | None) -> Iterator[torch.Tensor]:
     yield from module.buffers() if module is not None else ()
 
 
+def _parts(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What holds a tensor's bytes: of a sparse one, its indices and its values."""
+    if tensor.layout is torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    return (tensor,) if tensor.layout is torch.strided else ()
+
+
 def buffers(module: torch.nn.Module | None) -> dict[int, str]:
     """What to call its buffers, by storage."""
     named = module.named_buffers() if module is not None else ()
@@ -27,13 +34,19 @@ def buffers(module: torch.nn.Module | None) -> dict[int, str]:
 
 def shapes(args: Iterable[Any], module: torch.nn.Module | None) -> str:
     """What a module is called with, in words: dtypes and shapes, its own tensors left out."""
-    own = {tensor.untyped_storage()._cdata for tensor in owned(module)}
-    given = (a for a in args if isinstance(a, torch.Tensor) and a.untyped_storage()._cdata not in own)
+    own = {part.untyped_storage()._cdata for tensor in owned(module) for part in _parts(tensor)}
+    given = (
+        a
+        for a in args
+        if isinstance(a, torch.Tensor) and not any(p.untyped_storage()._cdata in own for p in _parts(a))
+    )
     return ", ".join(f"{str(a.dtype).removeprefix('torch.')}{list(a.shape)}" for a in given)
 
 
 def named_bytes(module: torch.nn.Module | None, args: Iterable[Any], device: torch.device) -> dict[int, int]:
     """Bytes on the device of the module, its gradients and what it is called with, by storage."""
-    tensors = (t for t in (*owned(module), *args) if isinstance(t, torch.Tensor))
-    storages = (t.untyped_storage() for t in tensors if t.device.type == device.type)
+    tensors = (
+        t for t in (*owned(module), *args) if isinstance(t, torch.Tensor) and t.device.type == device.type
+    )
+    storages = (part.untyped_storage() for t in tensors for part in _parts(t))
     return {storage._cdata: storage.nbytes() for storage in storages}

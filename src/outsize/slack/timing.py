@@ -17,7 +17,8 @@ from ..values import IdleSpan, Profile, Slack, StepGraph
 def compute_slack(graph: StepGraph, profile: Profile) -> Slack:
     """Every idle span of every candidate storage, with its slack in seconds.
 
-    Spans between touches that are direct neighbours in the schedule hold nothing and are left out.
+    Spans between touches that are direct neighbours in the schedule hold nothing and are left out, and so are those in
+    which somebody outside holds the storage too.
 
     Raises:
         PlanError: the profile does not cost each op of the graph.
@@ -30,6 +31,6 @@ def compute_slack(graph: StepGraph, profile: Profile) -> Slack:
         IdleSpan(storage=storage.index, after=after, before=before, seconds=starts[before] - ends[after])
         for storage in graph.candidates()
         for after, before in pairwise(dict.fromkeys((storage.producer, *storage.uses)))
-        if before > after + 1
+        if before > after + 1 and after >= storage.held_until
     )
     return Slack(spans=spans, starts=starts)

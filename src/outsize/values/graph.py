@@ -76,6 +76,8 @@ class Storage:
         zeros: it comes out of a ReLU or a dropout, so a zero-removing codec is worth trying.
         mask_from: position from which on only the sign pattern is read (a ReLU's backward), -1 if never.
         held: somebody outside the graph holds it too, so no action frees it.
+        held_until: position of the touch up to which somebody outside holds it, so that no action frees it before; -1
+            where nobody does.
     """
 
     index: Index
@@ -88,6 +90,7 @@ class Storage:
     zeros: bool = False
     mask_from: MaybeIndex = -1
     held: bool = False
+    held_until: MaybeIndex = -1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -161,7 +161,7 @@ class Evictor:
         option_at = [0]
         for storage in range(count):
             for written in (False, True):
-                if chains.acted_on[storage]:
+                if chains.acted_from[storage] < len(chains.seconds):
                     self.listed += self._options(storage, written)
                     self.owner += [storage] * (len(self.listed) - len(self.owner))
                 option_at.append(len(self.listed))
@@ -182,7 +182,7 @@ class Evictor:
             *_rows_of(self._expiring()),
             _ints(chains.size),
             *_rows_of(chains.uses),
-            np.array(chains.acted_on, dtype=np.uint8),
+            _places(chains.acted_from),
             _ints(chains.fixed),
             _doubles(chains.starts),
             _places(option_at),

@@ -56,7 +56,7 @@ class ReferencePass(Room):
         region, fetched = self._missing(p)
         self._note_remade(p, region)
         if region:
-            self._replace(region, before)
+            self._replace(p, region, before)
         touched = {*chains.inputs[p], *fetched}
         made = {s for op in region for s in chains.outputs[op]}
         for op in region:
@@ -147,7 +147,7 @@ class ReferencePass(Room):
                 self._restored(s, p, self._closure(s, region))
         return True
 
-    def _replace(self, region: list[int], before: int) -> None:
+    def _replace(self, p: int, region: list[int], before: int) -> None:
         """Where room may be short, what the region makes again anyway need not be there twice."""
         chains = self.chains
         made = [s for op in region for s in chains.outputs[op]]
@@ -155,7 +155,7 @@ class ReferencePass(Room):
         if self.alive + before + sum(chains.size[s] for s in made) + most <= self.budget:
             return
         for s in made:
-            if self.resident[s] and chains.acted_on[s]:
+            if self.resident[s] and chains.acted_from[s] <= p:
                 self.exact[s] = (self.moves, 0.0, None)
                 self._evict(s)
 

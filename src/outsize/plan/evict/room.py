@@ -85,7 +85,7 @@ class Room(ABC):
         """The storage may be taken away from now on; its price so far is a lower bound."""
         chains = self.chains
         following = self._next_use(s, p)
-        if following < 0 or not chains.acted_on[s]:
+        if following < 0 or chains.acted_from[s] > p:
             return
         cost = chains.seconds[chains.producer[s]] if self._may_remake(s, p) else inf
         for option in self._ways(s, p):

@@ -64,7 +64,8 @@ class StepFacts:
         self.outputs = [mask_of(o) for o in chains.outputs]
         self.again = [recompute and chains.repeats[i] and self.outputs[i] != 0 for i in range(count)]
         least = model.settings.min_bytes
-        self.able = mask_of(s for s in self.transient if chains.acted_on[s] and chains.size[s] >= least)
+        free = (s for s in self.transient if chains.acted_from[s] <= max(0, chains.producer[s]))
+        self.able = mask_of(s for s in free if chains.size[s] >= least)
         self.remade = mask_of(s for s in self.transient if self.again[chains.producer[s]]) & self.able
         transient = set(self.transient)
         self.changes = [mask_of(s for s in op.mutates if s in transient) for op in model.graph.ops]

@@ -127,8 +127,9 @@ class _Stages:
         for v in self.transient:
             made = chains.producer[v]
             if made <= t < self.reach[v]:
-                program.add(("P", t, v), high=1.0, whole=True)
-            if self.link is not None and chains.acted_on[v] and made < t <= self.reach[v]:
+                kept = float(t < chains.acted_from[v] < len(chains.seconds))
+                program.add(("P", t, v), low=kept, high=1.0, whole=True)
+            if self.link is not None and max(made, chains.acted_from[v]) < t <= self.reach[v]:
                 program.add(("F", t, v), high=1.0, whole=True)
                 for transfer in ("Wb", "Wd", "Rb", "Rd"):
                     program.add((transfer, t, v))
@@ -225,7 +226,7 @@ class _Stages:
         chains, program = self.chains, self.program
         assert self.link is not None
         for v in self.transient:
-            if not chains.acted_on[v]:
+            if chains.acted_from[v] == len(chains.seconds):
                 continue
             out = self.link.out_seconds(chains.size[v]) * self.second
             back = self.link.in_seconds(chains.size[v]) * self.second
@@ -261,7 +262,7 @@ class _Stages:
                 used = read_again or (any(v in chains.inputs[i] for i in group))
                 away = not carried
                 comes_back = away and (read_again or ("P", t, v) in on or (used and ("F", t, v) in on))
-                if comes_back and chains.acted_on[v]:
+                if comes_back and chains.acted_from[v] < len(chains.seconds):
                     decisions.append(self._decision(v, after, t, group, by_read=("F", t, v) in on))
                 if (used and carried) or comes_back:
                     after = t

@@ -202,6 +202,8 @@ class _Interpreter:
         self._resident(storage)
         if self.graph.storages[storage].kind != "activation":
             raise self.fail(f"{self.name(storage)} is {self.graph.storages[storage].kind}: never dropped")
+        if self.next_op <= (until := self.graph.storages[storage].held_until):
+            raise self.fail(f"{self.name(storage)} is dropped before op {until}, up to which others hold it")
         if storage in self.writing and not self.writing[storage][2]:
             raise self.fail(f"{self.name(storage)} is dropped while its write is under way: no settle")
         self._free(storage)

@@ -136,7 +136,8 @@ class CutProgram:
                 if self._until[v] > cut:
                     program.add(("P", k, v), low=1.0, high=1.0)
             elif chains.producer[v] <= cut < self._until[v]:
-                program.add(("P", k, v), high=1.0, whole=True)
+                low = float(cut < chains.acted_from[v] < len(chains.inputs))
+                program.add(("P", k, v), low=low, high=1.0, whole=True)
                 kept[("P", k, v)] = chains.size[v] * part
         program.at_most(kept, BUDGET_PARTS - self._own(cut) * part)
 
@@ -158,7 +159,7 @@ class CutProgram:
         for k in reversed(range(len(cuts))):
             program.add(("S", k, 0), cost=self._scale)
             for v in self._transient:
-                if not (chains.acted_on[v] and chains.producer[v] <= cuts[k] < self._reach[v]):
+                if not max(chains.acted_from[v], chains.producer[v]) <= cuts[k] < self._reach[v]:
                     continue
                 touched = {*chains.inputs[cuts[k]], *chains.outputs[cuts[k]]}
                 if v in touched:
@@ -239,7 +240,7 @@ class CutProgram:
         """Idle spans over a cut at which the storage is not kept, and how it comes back for the use after it."""
         chains = self._chains
         for v in self._transient:
-            if not chains.acted_on[v]:
+            if chains.acted_from[v] == len(chains.seconds):
                 continue
             away = [k for k in range(len(cuts)) if values.get(("P", k, v), 1.0) < 0.5]
             for after, before in pairwise(sorted({chains.producer[v], *chains.uses[v]})):

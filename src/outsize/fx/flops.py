@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 from torch.utils.flop_counter import flop_registry
 
-from ..fx import tensor_leaves
+from .nodes import tensor_leaves
 
 _aten = torch.ops.aten
 #: The CPU's fused attention has no formula of its own; the same arguments come first, so its relatives' serve.

@@ -1,0 +1,184 @@
+"""A schedule for an eager step: what to do before which operator of the forward and before which unpacking.
+
+Nothing runs between the events of an eager step, so the entries of a schedule that stand between two ops of the graph are
+done at the event before the second: an operator that is dispatched, or autograd asking for what it saved.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..values import Entry, Schedule, StepGraph
+
+__all__ = ["Act", "Operator", "ReplayProgram", "Script", "build_program"]
+
+
+class Operator(Protocol):
+    """An operator of the forward, as it was observed."""
+
+    @property
+    def target(self) -> Any: ...
+    @property
+    def inputs(self) -> tuple[int, ...]: ...
+    @property
+    def outputs(self) -> tuple[int, ...]: ...
+    @property
+    def made(self) -> tuple[int, ...]: ...
+    @property
+    def stale(self) -> tuple[int, ...]: ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Script:
+    """What a step does, in the order in which it is noticed.
+
+    Attributes:
+        forward: its operators, views among them.
+        saved: slot of each tensor that autograd saves, -1 where it is nobody's business.
+        nbytes: of each slot.
+        lasting: slots of what is alive in the backward, though it is not among what a plan acts on.
+        unpacked: numbers of the saved tensors in the order in which the backward reads them.
+    """
+
+    forward: tuple[Operator, ...]
+    saved: tuple[int, ...]
+    nbytes: tuple[int, ...]
+    lasting: frozenset[int]
+    unpacked: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Act:
+    """One entry of the schedule, by the slot of its storage or, for `clone`, the place of its operator."""
+
+    kind: str
+    slot: int
+    tier: str = ""
+    codec: str = ""
+    nbytes: int = 0
+    last: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReplayProgram:
+    """What to do when.
+
+    Attributes:
+        script: the step that it is for.
+        before: place of an operator → what is done before it runs.
+        between: what is done when the forward has ended.
+        unpacking: place in `script.unpacked` → what is done before that one is given back.
+        recorded: places of the operators that run again.
+        watched: places of those whose results they read.
+        sources: slots that they read.
+        acts: whether there is anything to do at all.
+    """
+
+    script: Script
+    before: dict[int, tuple[Act, ...]]
+    between: tuple[Act, ...]
+    unpacking: dict[int, tuple[Act, ...]]
+    recorded: frozenset[int]
+    watched: frozenset[int]
+    sources: frozenset[int]
+
+    @property
+    def acts(self) -> bool:
+        """Whether the step differs from a plain one."""
+        return bool(self.before or self.between or self.unpacking)
+
+
+def build_program(
+    graph: StepGraph,
+    schedule: Schedule,
+    script: Script,
+    *,
+    position: Sequence[int],
+    unpacked: Sequence[tuple[int, tuple[int, ...]]],
+    storage: dict[int, int],
+    boundary: int,
+) -> ReplayProgram:
+    """Spread a schedule over the events of a step.
+
+    Args:
+        position: of each operator in the graph.
+        unpacked: position of each op of the backward, and the saved tensors that it reads.
+        storage: slot → storage of the graph.
+        boundary: position of the `outside` op.
+    """
+    slot = {index: s for s, index in storage.items()}
+    place = {
+        at: number for number, at in enumerate(position)
+    }  # views stand before the op whose position they have
+    gaps = _gaps(graph, schedule, slot, place)
+    before: dict[int, tuple[Act, ...]] = {}
+    clock = 0
+    for number, at in enumerate(position):
+        due = tuple(act for p in range(clock, at + 1) for act in gaps.get(p, ()))
+        clock = max(clock, at + 1)
+        if due:
+            before[number] = due
+    between = tuple(act for p in range(clock, boundary + 1) for act in gaps.get(p, ()))
+    unpacking, clock, event = {}, max(clock, boundary + 1), 0
+    for at, numbers in unpacked:
+        due = tuple(act for p in range(clock, at + 1) for act in gaps.get(p, ()))
+        clock = max(clock, at + 1)
+        if due:
+            unpacking[event] = due
+        event += len(numbers)
+    recorded = {act.slot for acts in gaps.values() for act in acts if act.kind == "clone"}
+    sources = {s for number in recorded for s in script.forward[number].inputs if s >= 0}
+    watched = {n for n, op in enumerate(script.forward) if sources & {*op.made}}
+    return ReplayProgram(
+        script=script,
+        before=before,
+        between=between,
+        unpacking=unpacking,
+        recorded=frozenset(recorded),
+        watched=frozenset(watched - recorded),
+        sources=frozenset(sources),
+    )
+
+
+def _gaps(
+    graph: StepGraph, schedule: Schedule, slot: dict[int, int], place: dict[int, int]
+) -> dict[int, list[Act]]:
+    """Position → what stands before its op in the schedule, the releases that it leaves unsaid among them."""
+    gaps: dict[int, list[Act]] = defaultdict(list)
+    last = _last_needs(graph, schedule)
+    position = 0
+    for number, entry in enumerate(schedule.entries):
+        if entry.kind == "op":
+            position = entry.op + 1
+        elif entry.kind == "clone":
+            gaps[position].append(Act("clone", place[entry.op]))
+        else:
+            act = Act(entry.kind, slot[entry.storage], entry.tier, entry.codec, entry.nbytes, entry.last)
+            gaps[position].append(act)
+        gaps[position] += [Act("release", slot[s]) for s in last.get(number, ()) if s in slot]
+    return dict(gaps)
+
+
+def _last_needs(graph: StepGraph, schedule: Schedule) -> dict[int, list[int]]:
+    """Entry → storages that come back at some time, and that it is the last to need."""
+    entries: Sequence[Entry] = schedule.entries
+    back = {e.storage for e in entries if e.kind in ("wait", "decode")}
+    back |= {
+        s for e in entries if e.kind == "clone" for s in (*graph.ops[e.op].writes, *graph.ops[e.op].reads)
+    }
+    last: dict[int, int] = {}
+    for number, entry in enumerate(entries):
+        if entry.kind in ("op", "clone"):
+            touched = (*graph.ops[entry.op].reads, *graph.ops[entry.op].writes)
+        else:
+            touched = (entry.storage,)
+        for s in touched:
+            if s in back and graph.storages[s].kind == "activation":
+                last[s] = number
+    needs: dict[int, list[int]] = defaultdict(list)
+    for s, number in last.items():
+        needs[number].append(s)
+    return needs
