@@ -54,19 +54,8 @@ def compile(
     The module is compiled in place and returned: same `state_dict` keys, same results to the bit.
 
     >>> import torch, outsize
-    >>> layers = [layer for _ in range(8) for layer in (torch.nn.Linear(256, 256), torch.nn.GELU())]
-    >>> model = torch.nn.Sequential(*layers)
-    >>> optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    >>> model = outsize.compile(model, budget="32 MiB", optimizer=optimizer)
-    >>> for _ in range(2):
-    ...     model(torch.randn(2048, 256)).square().mean().backward()
-    ...     optimizer.step()
-    ...     optimizer.zero_grad()
-    >>> record = outsize.report(model)
-    >>> assert record.measured_peak_bytes <= record.budget_bytes < record.plain_peak_bytes
-
-    The first call captures the step, measures its operators and plans, which takes seconds. Where a library owns the
-    loop (Trainer, Lightning, accelerate), see `outsize.integrations`.
+    >>> model = torch.nn.Sequential(*(torch.nn.Linear(256, 256) for _ in range(8)))
+    >>> outsize.compile(model, budget="64 MiB").train()(torch.randn(2048, 256)).square().mean().backward()
 
     Args:
         module: the network.

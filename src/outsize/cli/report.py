@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="A RunRecord, as `outsize train --json` writes it.")],
+    run: Annotated[Path, typer.Argument(help="A saved run, as `outsize train --json` writes it.")],
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page here.")] = None,
     trace: Annotated[
         Path | None, typer.Option(help="Write the timelines here, for ui.perfetto.dev or chrome://tracing.")

@@ -49,13 +49,17 @@ Device = Annotated[
     str | None,
     typer.Option(
         metavar="cpu|cuda|cuda:N",
-        help="Where the network and its budget are, if not where it was built; a GPU swaps to host memory.",
+        help="Device to train on; the budget is of its memory. A GPU swaps to host memory.",
     ),
 ]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that share the work, each under the budget.")]
 Effort = Annotated[
     int,
-    typer.Option(min=1, max=8, help="How long to plan: 1 is quick, more anneals, some seconds for each."),
+    typer.Option(
+        min=1,
+        max=8,
+        help="How long to plan: 1 takes about a second; each step up adds seconds and may make the step faster.",
+    ),
 ]
 Trace = Annotated[
     Path | None, typer.Option(help="Write one real step here, operators and transfers, for ui.perfetto.dev.")
@@ -70,17 +74,24 @@ def train(
     budget: Annotated[
         str, typer.Option(help="Peak bytes of a step: '300 MiB', or a share of the plain step's peak.")
     ] = "60%",
-    disk: Annotated[Path | None, typer.Option(help="Directory of the disk tier.")] = None,
+    disk: Annotated[
+        Path | None,
+        typer.Option(help="Directory to swap to; by default a real disk with the most free bytes."),
+    ] = None,
     data: Data = None,
     batch: Batch = None,
     size: Size = None,
     tiny: Tiny = False,
     lr: Annotated[float | None, typer.Option(min=0, help="AdamW's learning rate.")] = None,
     seed: Seed = 0,
-    json: Annotated[Path | None, typer.Option(help="Write the RunRecord here.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the figures of the run here, for `outsize report`.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report page here.")] = None,
     trace: Trace = None,
-    no_plan: Annotated[bool, typer.Option("--no-plan", help="The plain step, under the same meter.")] = False,
+    no_plan: Annotated[
+        bool, typer.Option("--no-plan", help="Train without a plan, under the same meter, for comparison.")
+    ] = False,
     device: Device = None,
     workers: Workers = 1,
     effort: Effort = 1,
