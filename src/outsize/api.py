@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,11 +12,11 @@ from typing import Any
 import torch
 
 from . import asked
-from .capture import Backend, check_version, compiled_call, forget, sources_of
+from .capture import capture
 from .decide import ACTIONS, Options, decide, prepare, prepare_observed
 from .device import allocator, memory
 from .device.place import device_of
-from .errors import BudgetError, CaptureError, OutsizeError
+from .errors import BudgetError, OutsizeError
 from .fx import CapturedStep
 from .measure import Hardware
 from .plan import lower, simulate
@@ -380,37 +379,3 @@ def _unlearned(
     counts = Session(module, optimizer, {}, released, 0, step.device)
     resident = max(0, counts.resident_bytes(args) - step.graph.resident_bytes)
     return Learned(resident=resident, update=counts.optimizers.workspace)
-
-
-class _Captured(OutsizeError):
-    """Carries the step out of the compiler, before anything runs."""
-
-    def __init__(self, step: CapturedStep) -> None:
-        super().__init__("captured")
-        self.step = step
-
-
-def capture(module: torch.nn.Module, args: tuple[Any, ...]) -> CapturedStep:
-    """The training step of `module(*args)` as a graph; nothing is run.
-
-    Raises:
-        CaptureError: no graph with a backward came out.
-    """
-    check_version()
-
-    def stop(step: CapturedStep) -> Any:
-        raise _Captured(step)
-
-    def no_step(_: Any) -> Any:
-        raise CaptureError("the module's result needs no gradient here, so there is no training step to plan")
-
-    backend = Backend(stop, no_step)
-    try:
-        with sources_of(backend):
-            compiled_call(module, backend)(*args)
-    except _Captured as captured:
-        return captured.step
-    finally:
-        forget(backend)
-        gc.collect()  # torch's compiler leaves the module in cycles
-    raise CaptureError("torch.compile found nothing to capture in this module's forward")

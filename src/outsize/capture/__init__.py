@@ -5,11 +5,13 @@ from .caches import FailedGuard, failed_guards, forget, hit_limit, sources_of
 from .call import compiled_call
 from .graph import build_step, signature
 from .refusals import refuse_foreign
+from .step import capture
 
 __all__ = [
     "Backend",
     "FailedGuard",
     "build_step",
+    "capture",
     "check_version",
     "compiled_call",
     "failed_guards",

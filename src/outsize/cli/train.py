@@ -111,14 +111,10 @@ def train(
 
     from .. import api, parallel
     from ..device.place import device_of
-    from ..errors import WorkloadError
     from ..zoo import training
 
     proofread(budget, disk, json, html, trace, device=device)
-    if chunk_mb is not None and (chunk_mb <= 0 or (workers == 1 and not parallel.is_worker())):
-        raise WorkloadError(
-            f"--chunk-mb {chunk_mb:g} must be positive, and divides the gradients of several workers: add --workers 2"
-        )
+    _proofread_chunk(chunk_mb, several=workers > 1 or parallel.is_worker())
     if workers > 1 and not parallel.is_worker():
         parallel.launch("outsize", sys.argv[1:], workers=workers)
         return
@@ -130,9 +126,9 @@ def train(
     console.print(workload.describe(), markup=False, highlight=False)
     torch.manual_seed(seed)
     optimizer: torch.optim.Optimizer = training.make_optimizer(workload, learning_rate=lr)
+    limit = None
     if no_plan:
         api.meter(workload.module, optimizer=optimizer)
-        limit = None
     else:
         limit = announce(console, workload, optimizer, budget)
         api.compile(workload.module, budget=limit, optimizer=optimizer, disk=disk, effort=effort)
@@ -152,6 +148,15 @@ def train(
         show(record, workload.name, json=json, html=html, trace=trace)
     if interrupted:
         raise typer.Exit(130)
+
+
+def _proofread_chunk(chunk_mb: float | None, *, several: bool) -> None:
+    from ..errors import WorkloadError
+
+    if chunk_mb is not None and (chunk_mb <= 0 or not several):
+        raise WorkloadError(
+            f"--chunk-mb {chunk_mb:g} must be positive, and divides the gradients of several workers: add --workers 2"
+        )
 
 
 def show(record: RunRecord, name: str, *, json: Path | None, html: Path | None, trace: Path | None) -> None:
