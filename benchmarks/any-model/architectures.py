@@ -44,6 +44,27 @@ SPEECH = {
     "mask_time_prob": 0.0,
 }
 
+LONG = {
+    "attention_window": 16,
+    "max_encoder_position_embeddings": 128,
+    "max_decoder_position_embeddings": 128,
+}
+HASHED = {
+    "is_decoder": False,
+    "axial_pos_shape": [8, 8],
+    "axial_pos_embds_dim": [32, 32],
+    "attn_layers": ["local", "lsh"],
+    "attention_head_size": 16,
+    "feed_forward_size": 128,
+    "local_attn_chunk_length": 16,
+    "lsh_attn_chunk_length": 16,
+    "num_hashes": 1,
+    "num_buckets": 8,
+}
+PYRAMID = {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1]}
+WINDOWS = {"image_size": 64, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "window_size": 4}
+LATENTS = {"d_latents": 64, "num_latents": 32, "num_self_attends_per_block": 2}
+
 Inputs = Callable[[], dict[str, Any]]
 
 
@@ -86,10 +107,10 @@ ARCHITECTURES: tuple[tuple[str, str, dict[str, Any], Inputs], ...] = (
     ("hubert", "AutoModel", SPEECH, sound),
     ("wavlm", "AutoModel", SPEECH, sound),
     ("longformer", "AutoModelForMaskedLM", {"attention_window": 16}, words),
-    ("led", "AutoModelForSeq2SeqLM", {"attention_window": 16, "max_encoder_position_embeddings": 128, "max_decoder_position_embeddings": 128}, pairs),
+    ("led", "AutoModelForSeq2SeqLM", LONG, pairs),
     ("big_bird", "AutoModelForMaskedLM", {"block_size": 8, "num_random_blocks": 2}, words),
-    ("reformer", "AutoModelForMaskedLM", {"is_decoder": False, "axial_pos_shape": [8, 8], "axial_pos_embds_dim": [32, 32], "attn_layers": ["local", "lsh"], "attention_head_size": 16, "feed_forward_size": 128, "local_attn_chunk_length": 16, "lsh_attn_chunk_length": 16, "num_hashes": 1, "num_buckets": 8}, words),
-    ("segformer", "AutoModelForSemanticSegmentation", {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1], "decoder_hidden_size": 32}, image(64)),
+    ("reformer", "AutoModelForMaskedLM", HASHED, words),
+    ("segformer", "AutoModelForSemanticSegmentation", PYRAMID | {"decoder_hidden_size": 32}, image(64)),
     ("bert", "AutoModelForMaskedLM", {}, words),
     ("gpt2", "AutoModelForCausalLM", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}, words),
     ("llama", "AutoModelForCausalLM", {}, words),
@@ -101,8 +122,8 @@ ARCHITECTURES: tuple[tuple[str, str, dict[str, Any], Inputs], ...] = (
     ("mamba", "AutoModelForCausalLM", {}, words),
     ("rwkv", "AutoModelForCausalLM", {"context_length": 128, "attention_hidden_size": 64}, words),
     ("vit", "AutoModel", {"image_size": 64, "patch_size": 8}, image(64)),
-    ("swin", "AutoModel", {"image_size": 64, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "window_size": 4}, image(64)),
-    ("convnext", "AutoModel", {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1]}, image(64)),
+    ("swin", "AutoModel", WINDOWS, image(64)),
+    ("convnext", "AutoModel", PYRAMID, image(64)),
     ("canine", "AutoModel", {}, plain_words),
-    ("perceiver", "AutoModelForMaskedLM", {"d_latents": 64, "num_latents": 32, "num_self_attends_per_block": 2}, plain_words),
+    ("perceiver", "AutoModelForMaskedLM", LATENTS, plain_words),
 )  # fmt: skip
