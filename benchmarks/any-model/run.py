@@ -1,8 +1,8 @@
 """Does any model that trains in PyTorch train under a budget?
 
-Architectures of transformers (`architectures.py`), each trained some steps in plain PyTorch and then under a budget in
-the middle of what is feasible: the door that was taken, whether everything that is left behind has the plain steps' bits, the
-measured peak over the budget and the time of a step over the plain one's.
+Architectures of transformers (`architectures.py`) are trained some steps in plain PyTorch, and then under a budget in the
+middle of what is feasible. A line tells the door that was taken, whether all that is left behind has the plain steps'
+bits, the measured peak over the budget, and the time of a step over the plain one's.
 
     python benchmarks/any-model/run.py [name ...] [--door auto|observed|captured]
 """
