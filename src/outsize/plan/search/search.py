@@ -90,7 +90,11 @@ def explored(problem: Problem, alone: Sequence[Explored] = ()) -> Explored | Non
     found = sorted([*found, *retaining(aimed, found)], key=lambda plan: plan.seconds)
     if not found:
         return None
-    plans = (*improved(aimed, found), *found)
+    without = [plan for plan in found if plan.policy is None or not plan.policy.retain]
+    others = (
+        improved(aimed, without) if len(without) < len(found) else ()
+    )  # a faster start may climb less far
+    plans = (*improved(aimed, found), *others, *found)
     return Explored(problem=aimed, plans=plans, best=_touched(aimed, plans))
 
 
