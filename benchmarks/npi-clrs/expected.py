@@ -1,8 +1,8 @@
 """What the benchmark's own code answers: digests of its outputs, which run.py compares the models' with.
 
-    python -m venv /tmp/clrs && /tmp/clrs/bin/pip install --no-deps dm-clrs==2.0.3
-    /tmp/clrs/bin/pip install absl-py attrs numpy jax chex
-    /tmp/clrs/bin/python benchmarks/npi-clrs/expected.py
+    python -m venv clrs && clrs/bin/pip install --no-deps dm-clrs==2.0.3
+    clrs/bin/pip install absl-py attrs numpy jax chex
+    clrs/bin/python benchmarks/npi-clrs/expected.py
 
 Its algorithms run on this folder's instances. Only the outputs are recorded (the states in between of 1,000 elements fit
 no memory: these calls are taken out of the source), `np.argsort` is made stable (its order of equal keys is not defined),

@@ -75,8 +75,7 @@ def train(
         str, typer.Option(help="Peak bytes of a step: '300 MiB', or a share of the plain step's peak.")
     ] = "60%",
     disk: Annotated[
-        Path | None,
-        typer.Option(help="Directory to swap to; by default a real disk with the most free bytes."),
+        Path | None, typer.Option(help="Directory to swap to; by default the real disk with the most room.")
     ] = None,
     data: Data = None,
     batch: Batch = None,
