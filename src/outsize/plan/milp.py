@@ -74,6 +74,12 @@ class Program:
 
     def solve(self, time_limit: float, *, gap: float = 1e-4, nodes: int | None = None) -> Answer | None:
         """The optimum to a relative gap, or what is known of it at a limit; None where the rows contradict each other."""
+        if not self._low:  # nothing to decide, which the solver does not take
+            return (
+                None
+                if any(least > 0 for least in self._least)
+                else Answer(bound=0.0, proved=True, values={}, late=False)
+            )
         options = {"time_limit": time_limit, "mip_rel_gap": gap}
         shape = (len(self._least), len(self._low))
         matrix = csr_array((self._entries, (self._rows, self._columns)), shape=shape)
