@@ -131,7 +131,7 @@ class _Run:
         _seed(0)
         self.made = what.make()
         for budget, module, optimizer in zip(budgets, self.made.modules, self.made.optimizers):
-            outsize.compile(module, budget, optimizer=optimizer, **settings)
+            outsize.compile(module, budget, optimizer=optimizer, door="captured", **settings)
         _seed(1)
         with torch.backends.mkldnn.flags(enabled=what.onednn):
             for i in range(what.steps):

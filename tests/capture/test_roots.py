@@ -56,7 +56,7 @@ def test_a_graph_break_names_its_place(module: nn.Module) -> None:
         capture(module, (torch.randn(2, 4),))
     assert "test_roots.py" in str(caught.value)
     assert "forward" in str(caught.value)
-    compiled = outsize.compile(module, "1 GiB")
+    compiled = outsize.compile(module, "1 GiB", door="captured")
     with pytest.raises(CaptureError, match=r"test_roots\.py"):
         compiled(torch.randn(2, 4))
 
@@ -75,7 +75,7 @@ def test_what_dynamo_leaves_out_never_passes_silently() -> None:
     with pytest.raises(CaptureError):
         capture(Opaque(), (torch.randn(2, 4),))
     with pytest.raises(CaptureError):
-        outsize.compile(Opaque(), "1 GiB")(torch.randn(2, 4))
+        outsize.compile(Opaque(), "1 GiB", door="captured")(torch.randn(2, 4))
 
 
 def test_nothing_to_train_is_said() -> None:

@@ -50,7 +50,8 @@ def real_layouts() -> Iterator[None]:
         ):
             return result
         found = _run(func, args, kwargs or {}, lambda value: value)
-        return result if found is None else (_restrided(result, found) or result)
+        corrected = None if found is None else _restrided(result, found)
+        return result if corrected is None else corrected
 
     with mock.patch.object(FakeTensorMode, "dispatch", dispatch):
         yield
