@@ -3,28 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..device.memory import peak_rss_bytes
-from ..prepared import Prepared
+from ..prepared import Prepared, PreparedReplay
 from ..values import RunRecord, ShapeRecord
 from .plans import Plans
 from .state import Measured, Track
 
-__all__ = ["run_record"]
+__all__ = ["planned_record", "run_record", "shape_record"]
 
 
 def run_record(
     plans: Plans, latest: Track, made: Prepared, seen: Measured, notes: Sequence[str], capture_seconds: float
 ) -> RunRecord:
     """Figures of the latest step and of the run so far."""
-    plan = made.plan
     known = [t for places in plans.tracks.values() for t in places.values()]
     tracks = known if latest in known else [*known, latest]
+    budget = plans.budget_bytes
+    shapes = (
+        shape_record(
+            t.prepared,
+            budget,
+            inputs=t.inputs,
+            place=t.place,
+            steps=t.ran,
+            peak=t.peak,
+            runs_again=t.gives_up,
+        )
+        for t in tracks
+        if t.prepared is not None and t.ran
+    )
+    record = planned_record(
+        made,
+        seen,
+        budget=budget,
+        peak=max(t.peak for t in tracks),
+        shapes=tuple(shapes),
+        notes=(*notes, *latest.densities.notes()),
+    )
+    return replace(record, capture_seconds=capture_seconds, measured_timeline=seen.timeline)
+
+
+def planned_record(
+    made: Prepared | PreparedReplay,
+    seen: Measured,
+    *,
+    budget: int,
+    peak: int,
+    shapes: tuple[ShapeRecord, ...],
+    notes: tuple[str, ...],
+) -> RunRecord:
+    """What a plan foresaw and what its steps measured, by whichever door they came."""
+    plan = made.plan
     return RunRecord(
-        budget_bytes=plans.budget_bytes,
+        budget_bytes=budget,
         plain_peak_bytes=plan.plain_peak_bytes,
         predicted_peak_bytes=plan.predicted_peak_bytes,
-        measured_peak_bytes=max(t.peak for t in tracks),
+        measured_peak_bytes=peak,
         resident_bytes=plan.resident_bytes,
         swapped_out_bytes=seen.bytes_out,
         swapped_in_bytes=seen.bytes_in,
@@ -39,33 +75,39 @@ def run_record(
         plain_flops=plan.plain_flops,
         rss_peak_bytes=peak_rss_bytes(),
         steps=seen.steps,
-        capture_seconds=capture_seconds,
         measure_seconds=made.measure_seconds,
         planning_seconds=made.planning_seconds,
         rewrite_seconds=made.rewrite_seconds,
         storage_names=tuple(s.name for s in made.graph.storages),
         storage_bytes=tuple(s.nbytes for s in made.graph.storages),
         encoded_bytes=seen.encoded,
-        measured_timeline=seen.timeline,
         highest_peak_bytes=seen.peak,
-        shapes=tuple(
-            _shape(t, t.prepared, plans.budget_bytes) for t in tracks if t.prepared is not None and t.ran
-        ),
-        notes=(*notes, *latest.densities.notes()),
+        shapes=shapes,
+        notes=notes,
     )
 
 
-def _shape(track: Track, made: Prepared, budget: int) -> ShapeRecord:
+def shape_record(
+    made: Prepared | PreparedReplay,
+    budget: int,
+    *,
+    inputs: str,
+    place: int,
+    steps: int,
+    peak: int,
+    runs_again: bool = False,
+) -> ShapeRecord:
+    """The same of one shape or path."""
     plan = made.plan
     return ShapeRecord(
-        inputs=track.inputs,
-        place=track.place,
-        steps=track.ran,
+        inputs=inputs,
+        place=place,
+        steps=steps,
         budget_bytes=budget,
         plain_peak_bytes=plan.plain_peak_bytes,
         predicted_peak_bytes=plan.predicted_peak_bytes,
-        measured_peak_bytes=track.peak,
+        measured_peak_bytes=peak,
         predicted_step_seconds=plan.predicted_step_seconds,
         decisions=plan.decisions,
-        runs_again=track.gives_up,
+        runs_again=runs_again,
     )
