@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 from .errors import BudgetError, BudgetWarning, OutsizeError
 
 if TYPE_CHECKING:
-    from .api import compile, meter, plan, record, release, report
+    from .api import compile, meter, plan, record, release, report, resident
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,10 +24,11 @@ __all__ = [
     "record",
     "release",
     "report",
+    "resident",
 ]
 
 _ROOMS = ("codecs", "device", "integrations", "parallel", "programs", "values", "zoo")
-_LAZY = ("compile", "meter", "plan", "record", "release", "report")
+_LAZY = ("compile", "meter", "plan", "record", "release", "report", "resident")
 
 
 def __getattr__(name: str) -> Any:

@@ -22,12 +22,12 @@ from .measure import Hardware
 from .plan import lower, simulate
 from .prepared import Learned, released
 from .runtime.tiers import DiskTier, HostSettings, HostTier, Tier
-from .session import SESSIONS, ObservedSession, Session, install, session_of
+from .session import SESSIONS, ObservedSession, Session, install, resident, session_of
 from .session import release as _release
 from .units import parse_bytes
 from .values import Plan, RunRecord
 
-__all__ = ["capture", "compile", "meter", "plan", "record", "release", "report", "sweep"]
+__all__ = ["capture", "compile", "meter", "plan", "record", "release", "report", "resident", "sweep"]
 
 _SESSIONS = SESSIONS
 
@@ -47,6 +47,7 @@ def compile(
     effort: int = 1,
     door: str = "auto",
     strict: bool = False,
+    residents: str = "move",
 ) -> torch.nn.Module:
     """Keep the module's training step under a budget; the training loop stays as it is.
 
@@ -75,6 +76,8 @@ def compile(
         door: how the step becomes known. `captured`: `torch.compile` traces it as one graph, before it runs. `observed`:
             its first steps run in eager PyTorch and are watched. `auto`: captured where that is possible, else observed;
             the report says which and why.
+        residents: `move`: where the budget leaves no room for it, the optimizer's state rests on a tier between its
+            updates (of a captured module; the page on the whole step says of which optimizers). `keep`: it stays.
         strict: in an observed module, a step on a path that was not seen before and that cannot be kept under the budget
             is an error; else it runs, and a warning says by how much it was over.
 
@@ -88,7 +91,6 @@ def compile(
         CaptureError: (at the first forward, with `door="captured"`) the module is not one graph.
     """
     device = _device(module)
-    door = asked.a_door(door)
     memory.check_counted(device)
     options = Options(
         budget_bytes=asked.bytes_of(budget, device),
@@ -103,15 +105,23 @@ def compile(
     )
     _suits(device, disk, disk_budget, inner)
     asked.an_optimizer(optimizer)
+    door, streams = asked.a_door(door), asked.residents(residents) == "move" and "swap" in options.actions
     allocator.install()
     made = functools.partial(_observed, weakref.ref(module), optimizer, options, device, strict=bool(strict))
     if door == "observed":
         return install(module, made("as asked"))
+    captured = _captured(module, optimizer, options, device, streams=streams)
+    return install(module, captured, made if door == "auto" else None)
+
+
+def _captured(
+    module: torch.nn.Module, optimizer: Any, options: Options, device: torch.device, *, streams: bool
+) -> Session:
+    """The session of a module whose steps are captured."""
     tiers = _tiers(device, options) if {"swap", "encode"} & set(options.actions) else {}
     planned = functools.partial(prepare, options)
-    repeats = "recompute" in options.actions
-    session = Session(module, optimizer, tiers, planned, options.budget_bytes, device, repeats=repeats)
-    return install(module, session, made if door == "auto" else None)
+    repeats, budget = "recompute" in options.actions, options.budget_bytes
+    return Session(module, optimizer, tiers, planned, budget, device, repeats=repeats, streams=streams)
 
 
 def _observed(
@@ -376,6 +386,7 @@ def _unlearned(
     optimizer: torch.optim.Optimizer | None,
 ) -> Learned:
     """What is known of a step that has not run: the resident bytes that its graph does not hold."""
-    counts = Session(module, optimizer, {}, released, 0, step.device)
+    counts = Session(module, optimizer, {}, released, 0, step.device, streams=True)
+    counts.streams.refresh(module)
     resident = max(0, counts.resident_bytes(args) - step.graph.resident_bytes)
-    return Learned(resident=resident, update=counts.optimizers.workspace)
+    return Learned(resident=resident, update=counts.optimizers.workspace, units=counts.streams.units)

@@ -26,6 +26,7 @@ from .units import parse_bytes
 #: Lossy codecs that a step may use, and their largest relative error.
 LOSSY_IN_STEPS = {"bf16": 2.0**-8}
 INNERS = ("aten", "inductor")
+RESIDENTS = ("move", "keep")
 DOORS = ("auto", "captured", "observed")
 
 
@@ -75,6 +76,13 @@ def a_door(door: object) -> str:
     if door not in DOORS:
         raise OutsizeError(f"door={door!r}: give one of {', '.join(map(repr, DOORS))}")
     return str(door)
+
+
+def residents(value: object) -> str:
+    """What may become of an optimizer's state."""
+    if value not in RESIDENTS:
+        raise OutsizeError(f"residents={value!r}: give one of {', '.join(map(repr, RESIDENTS))}")
+    return str(value)
 
 
 def an_optimizer(optimizer: object) -> Any:

@@ -14,14 +14,25 @@ from .fx import CapturedStep
 from .links import MOST_MEASURED, disk_link, host_link
 from .measure import Hardware, MeasureSettings, default_cache, estimate, measure_ops, storage_rates
 from .observe import Observed
-from .plan import PlanSettings, check, lower, make_plan, simulate
+from .plan import PlanSettings, check, lower, make_plan, plan_with_state, simulate
 from .plan.schedule.phases import phase_peaks
 from .prepared import Learned, Prepared, PreparedReplay, guessed_outside
 from .replay import Script, build_program
 from .rewrite import rewrite_step, verify_step, without_bytes, without_missing
 from .runtime.ops import OPS
 from .slack import compute_slack
-from .values import CodecRate, LinkRate, OpCost, Plan, Profile, Schedule, StepGraph, Storage
+from .values import (
+    CodecRate,
+    Entry,
+    LinkRate,
+    OpCost,
+    Plan,
+    Profile,
+    Schedule,
+    StateUnit,
+    StepGraph,
+    Storage,
+)
 
 #: A step's own Python objects and small native blocks, which the allocator's count includes: 30 to 60 KB were seen on
 #: steps of 6 to 60 ops, 300 to 430 KB on 1,000; a process's first steps, its libraries warm, took 50 KB more;
@@ -77,24 +88,48 @@ def decide(step: CapturedStep, learned: Learned, options: Options) -> Decided:
     costs = tuple(OpCost(seconds=0.0) if i in idle else cost for i, cost in enumerate(profile.ops))
     profile = replace(profile, ops=costs)
     clock.append(time.perf_counter())
-    return _decided(graph, profile, options, clock)
+    return _decided(graph, profile, options, clock, learned.units)
 
 
-def _decided(graph: StepGraph, profile: Profile, options: Options, clock: list[float]) -> Decided:
+def _decided(
+    graph: StepGraph,
+    profile: Profile,
+    options: Options,
+    clock: list[float],
+    units: tuple[StateUnit, ...] = (),
+) -> Decided:
     """slack → plan → check. The clock has when measuring began and when it had ended."""
-    made = make_plan(
-        graph,
-        profile,
-        compute_slack(graph, profile),
-        budget_bytes=options.budget_bytes,
-        planner=options.planner,
-        actions=options.actions,
-        tiers=tuple(t for t in ("host", "disk") if t in profile.links),
-        lossy=options.lossy,
-        host_budget=options.host_budget,
-        disk_budget=options.disk_budget,
-        settings=PlanSettings(effort=options.effort),
-    )
+    tiers = tuple(t for t in ("host", "disk") if t in profile.links)
+
+    def planned(graph: StepGraph, profile: Profile, resting: int) -> Plan:
+        """Beside so many bytes of state in the tier."""
+        return make_plan(
+            graph,
+            profile,
+            compute_slack(graph, profile),
+            budget_bytes=options.budget_bytes,
+            planner=options.planner,
+            actions=options.actions,
+            tiers=tiers,
+            lossy=options.lossy,
+            host_budget=_left(options.host_budget, resting),
+            disk_budget=_left(options.disk_budget, resting),
+            settings=PlanSettings(effort=options.effort),
+        )
+
+    if units:
+        moves = "swap" in options.actions and options.inner != "inductor" and tiers
+        graph, profile, made = plan_with_state(
+            graph,
+            profile,
+            units,
+            planned,
+            budget_bytes=options.budget_bytes,
+            tier=tiers[0] if moves else "",
+            tier_bytes=options.host_budget if tiers[:1] == ("host",) else options.disk_budget,
+        )
+    else:
+        made = planned(graph, profile, 0)
     schedule = lower(graph, made)
     timeline = simulate(graph, profile, schedule)
     check(graph, profile, schedule, options.budget_bytes)
@@ -104,12 +139,17 @@ def _decided(graph: StepGraph, profile: Profile, options: Options, clock: list[f
     return Decided(graph=graph, profile=profile, plan=made, schedule=schedule, peaks=peaks, seconds=seconds)
 
 
+def _left(limit: int | None, taken: int) -> int | None:
+    return None if limit is None else max(0, limit - taken)
+
+
 def _costs(step: CapturedStep, learned: Learned, options: Options) -> tuple[OpCost, ...]:
     """Of this machine, or estimated for the hardware asked for."""
     if options.hardware is not None:
         return estimate(step.graph, options.hardware).ops
     settings = MeasureSettings(cache=default_cache())
-    return learned.costs or measure_ops(step.graph.ops, step.nodes, settings, device=step.device)
+    known = learned.costs[: len(step.graph.ops)]  # without the updates that a plan has taken apart
+    return known or measure_ops(step.graph.ops, step.nodes, settings, device=step.device)
 
 
 def _as_made(graph: StepGraph, costs: Sequence[OpCost]) -> StepGraph:
@@ -159,9 +199,10 @@ def _profile(
     costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=max(0, outside - learned.later))
     costs[-1] = replace(costs[-1], workspace_bytes=learned.update)
     profile = replace(profile, ops=tuple(costs))
-    fits = max(graph.plain_residency(profile.workspace)) <= options.budget_bytes
+    state = sum(unit.nbytes for unit in learned.units)
+    fits = max(graph.plain_residency(profile.workspace)) + state <= options.budget_bytes
     if options.hardware is None and not fits and "swap" in options.actions:
-        most = min(options.disk_budget or 2**62, sum(s.nbytes for s in graph.candidates()))
+        most = min(options.disk_budget or 2**62, state + sum(s.nbytes for s in graph.candidates()))
         profile = replace(profile, links=_links(step.device, replace(options, disk_budget=most)))
     return profile
 
@@ -201,7 +242,14 @@ def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:
         measure_seconds=made.seconds[0],
         planning_seconds=made.seconds[1],
         rewrite_seconds=time.perf_counter() - start,
+        updates=_updates(step, made.schedule),
     )
+
+
+def _updates(step: CapturedStep, schedule: Schedule) -> tuple[Entry, ...]:
+    """The entries from the first update on."""
+    first = next(i for i, e in enumerate(schedule.entries) if e.op == len(step.nodes) - 1)
+    return schedule.entries[first:]
 
 
 def prepare_observed(options: Options, step: Observed, learned: Learned) -> PreparedReplay:

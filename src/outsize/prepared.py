@@ -9,12 +9,13 @@ from .errors import OutsizeError
 from .fx import CapturedStep, RewrittenStep
 from .observe import Observed
 from .replay import ReplayProgram
-from .values import OpCost, Plan, Profile, StepGraph
+from .values import Entry, OpCost, Plan, Profile, StateUnit, StepGraph
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """A captured step with everything that was decided for it; `object_bytes` are kept free for the step's objects."""
+    """A captured step with everything that was decided for it; `object_bytes` are kept free for the step's objects, and
+    `updates` are the entries from the first update on, which run with the optimizer's step."""
 
     graph: StepGraph
     profile: Profile
@@ -25,6 +26,7 @@ class Prepared:
     measure_seconds: float
     planning_seconds: float
     rewrite_seconds: float
+    updates: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,6 +56,7 @@ class Learned:
         bias: bytes that the first step took beyond the prediction.
         densities: storage → share of nonzero elements to plan for.
         costs: of the ops, where they were measured before.
+        units: optimizer state that may rest on a tier; `resident` does not have it.
         absent: places of tangents that are not expected: results that the loss does not use.
     """
 
@@ -65,6 +68,7 @@ class Learned:
     densities: dict[int, float] = field(default_factory=dict)
     costs: tuple[OpCost, ...] = ()
     absent: frozenset[int] = frozenset()
+    units: tuple[StateUnit, ...] = ()
 
 
 def guessed_outside(step: CapturedStep, absent: frozenset[int]) -> int:

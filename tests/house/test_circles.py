@@ -11,7 +11,16 @@ from .test_layers import FILES, PACKAGE, imported
 
 #: Rooms of `plan/`, from the bottom; those on one floor leave each other alone. `model`, `chains` and the like are the
 #: ground, `make` is the roof.
-FLOORS = {"schedule": 1, "evict": 2, "swaps": 2, "labels": 2, "search": 3, "planners": 4, "make": 5}
+FLOORS = {
+    "schedule": 1,
+    "evict": 2,
+    "swaps": 2,
+    "labels": 2,
+    "search": 3,
+    "planners": 4,
+    "make": 5,
+    "state": 5,
+}
 
 
 #: Circles that type hints still make, by their first module. The list only gets shorter.

@@ -154,6 +154,25 @@ def _mutating(entries: Callable[[int, int], Sequence[Entry]]) -> Callable[[Modul
     return lambda module: module.check(graph, profile, Schedule(entries=tuple(entries(x, y))), BUDGET)
 
 
+def _state(*entries: Entry) -> Callable[[ModuleType], Any]:
+    """Two ops and an update that changes state: the entries come between the first two, and what is None stands for the
+    update."""
+    b = Builder()
+    (x,) = b.op("make", [b.resident(10, "w")], [100])
+    b.op("late", [x], [10], kinds=["output"])
+    state = b.resident(50, "state")
+    b.op("update", [state], mutates=[state])
+    graph = b.graph()
+    storages = [dataclasses.replace(s, kind="state") if s.index == state else s for s in graph.storages]
+    graph, profile = dataclasses.replace(graph, storages=tuple(storages)), b.profile()
+    whole = (op(0), *(dataclasses.replace(e, storage=state) if e.op < 0 else e for e in entries))
+    return lambda module: module.check(graph, profile, Schedule(entries=whole), BUDGET)
+
+
+COMES, GOES = [act("fetch", 0), act("wait", 0)], [act("swap_out", 0), act("settle", 0), act("drop", 0)]
+GOES_ELSEWHERE = [act("swap_out", 0, tier="host"), act("settle", 0), act("drop", 0)]
+
+
 def _special(**why: Any) -> Callable[[ModuleType], Any]:
     b = Builder()
     (x,) = b.op("make", [], [10], **why)
@@ -206,6 +225,9 @@ def _wide_decode() -> Callable[[ModuleType], Any]:
 
 
 RIGHT: dict[str, Callable[[ModuleType], Any]] = {
+    "state rests over the turn": _state(op(1), *COMES, op(2), *GOES),
+    "state stays": _state(op(1), op(2)),
+    "state goes and comes within the step": _state(*GOES, op(1), *COMES, op(2)),
     "the plain step": S.runs([op(n) for n in range(4)]),
     "a swap": between(*AWAY, *BACK),
     "a swap after others let go": _changed(held_until=1),
@@ -227,6 +249,10 @@ RIGHT: dict[str, Callable[[ModuleType], Any]] = {
 }  # fmt: skip
 
 WRONG: dict[str, Callable[[ModuleType], Any]] = {
+    "state is not written after its update": _state(op(1), *COMES, op(2), act("drop", 0)),
+    "state came and stays": _state(op(1), *COMES, op(2)),
+    "state was here and is away": _state(op(1), op(2), *GOES),
+    "state went to another tier": _state(op(1), *COMES, op(2), *GOES_ELSEWHERE),
     "an op is missing": _two(op(0)),
     "an output that no op makes": _changed(storages=_lost_output),
     "a write that is never waited for": S.runs([*(op(n) for n in range(4)), act("swap_out", W)]),

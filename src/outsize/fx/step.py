@@ -54,7 +54,8 @@ class RuntimeOps:
 
     `swap_out(frame, tensor, slot, tier)`, `settle(frame, slot)`, `fetch(frame, slot, nbytes, dtype)`,
     `wait(frame, slot) -> flat tensor`, `encode(frame, tensor, slot, codec, nbytes)`,
-    `decode(frame, slot, dtype, last) -> flat tensor`, `observe(frame, tensor, slot)` (samples its density).
+    `decode(frame, slot, dtype, last) -> flat tensor`, `observe(frame, tensor, slot)` (samples its density),
+    `fetch_state(frame, slot)` (of an optimizer; its other halves run with the update).
     """
 
     swap_out: Callable[..., Any]
@@ -64,6 +65,7 @@ class RuntimeOps:
     encode: Callable[..., Any]
     decode: Callable[..., Any]
     observe: Callable[..., Any]
+    fetch_state: Callable[..., Any]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -135,6 +135,8 @@ def _storages(optimizer: Any, device: torch.device | None = None) -> dict[int, i
     for tensor in _values(_attributes(optimizer), _DEPTH):
         if not isinstance(tensor, torch.Tensor) or id(tensor) in own or tensor.layout is not torch.strided:
             continue
+        if getattr(tensor, "is_away", False):  # in a tier
+            continue
         if device is None or tensor.device.type == device.type:
             storage = tensor.untyped_storage()
             held[storage._cdata] = storage.nbytes()

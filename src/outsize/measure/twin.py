@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["TORCHS", "twin_bytes"]
+__all__ = ["TORCHS", "bare_step", "plain_group", "state_sizes", "twin_bytes", "twin_class"]
 
 #: Optimizers whose steps are torch's own code.
 TORCHS = frozenset(
@@ -54,8 +54,8 @@ def twin_bytes(kind: type[torch.optim.Optimizer], groups: list[dict[str, Any]]) 
 
 
 def _measured(kind: type[torch.optim.Optimizer], groups: list[dict[str, Any]]) -> tuple[int, int]:
-    twin = _twin_class(kind)(groups)  # type: ignore[arg-type]
-    step = _bare_step(kind)
+    twin = twin_class(kind)(groups)  # type: ignore[arg-type]
+    step = bare_step(kind)
     with _Temporary() as temporary:
         step(twin)
         temporary.begin()
@@ -69,12 +69,53 @@ def _measured(kind: type[torch.optim.Optimizer], groups: list[dict[str, Any]]) -
 
 
 @functools.cache
-def _twin_class(kind: type[torch.optim.Optimizer]) -> Any:
+def twin_class(kind: type[torch.optim.Optimizer]) -> Any:
     """The class without what its constructor does to the step of all its instances."""
     return type("Twin", (kind,), {"_patch_step_function": lambda self: None})
 
 
-def _bare_step(kind: type[torch.optim.Optimizer]) -> Callable[[Any], Any]:
+def state_sizes(
+    kind: type[torch.optim.Optimizer], group: dict[str, Any], parameter: torch.Tensor
+) -> tuple[int, ...]:
+    """Bytes of each tensor that one of torch's optimizers keeps of a parameter; empty where that cannot be told."""
+    alone = {**group, "params": [parameter]}
+    key = (
+        kind,
+        repr(plain_group(group)),
+        parameter.shape,
+        parameter.stride(),
+        parameter.dtype,
+        parameter.device,
+    )
+    if key not in _SIZES:
+        _SIZES[key] = _state_sizes(kind, alone)
+    return _SIZES[key]
+
+
+def _state_sizes(kind: type[torch.optim.Optimizer], group: dict[str, Any]) -> tuple[int, ...]:
+    with FakeTensorMode():
+        copied = _copied(group) | _applied({"fused": None, "foreach": False}, group)
+        copied["params"][0].grad = torch.empty_like(copied["params"][0])
+        try:
+            twin = twin_class(kind)([copied])  # type: ignore[arg-type]
+            with _Temporary():
+                bare_step(kind)(twin)
+        except Exception:  # as in `twin_bytes`: a kernel without a fake form
+            return ()
+        kept = [v for state in twin.state.values() for v in state.values() if isinstance(v, torch.Tensor)]
+        return tuple(v.untyped_storage().nbytes() for v in kept)
+
+
+_SIZES: dict[tuple[Any, ...], tuple[int, ...]] = {}
+
+
+def plain_group(group: dict[str, Any]) -> dict[str, Any] | None:
+    """A group's settings; None where one of them is no plain value, as a learning rate in a tensor."""
+    settings = {k: v for k, v in group.items() if k not in ("params", "param_names", "initial_lr")}
+    return settings if all(_is_plain(v) for v in settings.values()) else None
+
+
+def bare_step(kind: type[torch.optim.Optimizer]) -> Callable[[Any], Any]:
     """The step without its hooks, which belong to the user."""
     step: Any = kind.step
     return step.__wrapped__ if getattr(step, "hooked", False) else step  # type: ignore[no-any-return]

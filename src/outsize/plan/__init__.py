@@ -6,5 +6,15 @@ from .schedule.check import check
 from .schedule.lower import lower
 from .schedule.simulate import simulate
 from .settings import PlanSettings
+from .state import plan_with_state, with_updates
 
-__all__ = ["PlanSettings", "check", "explain", "lower", "make_plan", "simulate"]
+__all__ = [
+    "PlanSettings",
+    "check",
+    "explain",
+    "lower",
+    "make_plan",
+    "plan_with_state",
+    "simulate",
+    "with_updates",
+]

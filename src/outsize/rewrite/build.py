@@ -133,6 +133,9 @@ class _Builder:
         self.version[entry.storage] = -1 - abs(self.version.get(entry.storage, 0))
 
     def _fetch(self, entry: Entry) -> None:
+        if entry.storage >= len(self.step.graph.storages):  # of the optimizer
+            self._call(self.ops.fetch_state, entry.storage)
+            return
         storage = self.step.graph.storages[entry.storage]
         self._call(self.ops.fetch, entry.storage, entry.nbytes or storage.nbytes)
 

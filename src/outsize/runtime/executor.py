@@ -29,6 +29,9 @@ from .watch import Watched
 class Host(ABC):
     """What an executor asks of its owner."""
 
+    #: Starts to bring back the optimizer state behind a slot, at the plan's place.
+    fetch_state: Callable[[int], None]
+
     @abstractmethod
     def begin(self, step: CapturedStep, args: list[Any]) -> RewrittenStep:
         """A forward begins with these inputs: the rewritten step to run."""
@@ -107,6 +110,7 @@ class StepProgram(Program):
         frame = Frame.of(args[0])
         missing = frozenset(i for i, tangent in enumerate(args[1:]) if tangent is None)
         full, keeps = self._host.backward_begins(frame, args[1:], keep=keep)
+        full.homes = self._host.fetch_state
         inputs = [full, *full.take(keep=keeps), *args[1:]]
         args.clear()
         program = full.program.backward

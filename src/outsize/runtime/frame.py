@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -63,6 +64,7 @@ class Frame:
         again: what its forward was given, to run it once more.
         given_up: its saved values are gone; the forward runs again for a backward.
         leaves: those among the inputs of the forward.
+        homes: starts to bring an optimizer's state back, by its slot; None where none of it moves.
         kept: whether autograd may ask for another backward, which will read the encoded forms once more.
     """
 
@@ -86,6 +88,7 @@ class Frame:
         self.given_up = False
         self.kept = False
         self.leaves = Leaves(())
+        self.homes: Callable[[int], None] | None = None
         self._saved: list[Any] = []
         self._watched: list[Watched] = []
 

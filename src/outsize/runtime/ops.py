@@ -80,6 +80,12 @@ def observe(frame: Frame, tensor: Tensor, slot: int) -> None:
         frame.densities[slot] = sample_density(tensor)
 
 
+def fetch_state(frame: Frame, slot: int) -> None:
+    """Start to bring an optimizer's state back, where the step's backward is expected to be followed by its update."""
+    if frame.homes is not None:
+        frame.homes(slot)
+
+
 OPS = RuntimeOps(
     swap_out=swap_out,
     settle=settle,
@@ -88,4 +94,5 @@ OPS = RuntimeOps(
     encode=encode,
     decode=decode,
     observe=observe,
+    fetch_state=fetch_state,
 )

@@ -2,6 +2,7 @@
 
 from .install import SESSIONS, install, release, session_of
 from .observed import ObservedSession
+from .resident import resident
 from .session import Session
 
-__all__ = ["SESSIONS", "ObservedSession", "Session", "install", "release", "session_of"]
+__all__ = ["SESSIONS", "ObservedSession", "Session", "install", "release", "resident", "session_of"]

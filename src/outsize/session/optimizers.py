@@ -7,12 +7,14 @@ each optimizer (`watch.py`), so one that is not known yet is found at its first 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import torch
 
 from ..measure.optimizer import UpdateBytes, optimizers_in, state_storages, update_bytes
+from ..runtime.tiers import Tier
+from .streams import StateStreams
 
 __all__ = ["Optimizers"]
 
@@ -24,9 +26,18 @@ class Optimizers:
     Args:
         given: to `outsize.compile`, or None.
         device: whose bytes are counted.
+        tiers: where their state may rest between updates.
+        moves: whether it may.
     """
 
-    def __init__(self, given: Any, device: torch.device) -> None:
+    def __init__(
+        self,
+        given: Any,
+        device: torch.device,
+        tiers: Mapping[str, Tier] | None = None,
+        *,
+        moves: bool = False,
+    ) -> None:
         self._device = device
         self._roots: list[Callable[[], Any]] = []
         self._found: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
@@ -37,6 +48,8 @@ class Optimizers:
         self.expected = UpdateBytes()
         #: Whether the update under way runs steps of the module itself, in a closure.
         self.runs_steps = False
+        #: Of their state, what may rest on a tier; it is counted by itself.
+        self.streams = StateStreams(self._given, tiers if tiers is not None else {}, device, moves=moves)
         if given is not None:
             self._add(given)
 
@@ -46,7 +59,12 @@ class Optimizers:
     def _live(self) -> list[Any]:
         return [root for reference in self._roots if (root := reference()) is not None]
 
-    def _all(self) -> list[torch.optim.Optimizer]:
+    def _given(self) -> list[torch.optim.Optimizer]:
+        """Those that were given, and those that these hold."""
+        return [o for o in self.all() if o not in self._found]
+
+    def all(self) -> list[torch.optim.Optimizer]:
+        """Those that are known, and those that these hold."""
         return [optimizer for root in self._live() for optimizer in optimizers_in(root)]
 
     def _add(self, root: Any) -> None:
@@ -64,7 +82,7 @@ class Optimizers:
 
     def knows(self, optimizer: torch.optim.Optimizer) -> bool:
         """Whether it was given or found before, by itself or inside another."""
-        known = self._all()
+        known = self.all()
         if any(optimizer is one for one in known):
             return True
         if not any(inner is one for inner in optimizers_in(optimizer) for one in known):
@@ -105,7 +123,7 @@ class Optimizers:
         if self.expected.guessed:
             self.resize()
         self._stepped.add(optimizer)
-        return all(one in self._stepped for one in self._all())
+        return all(one in self._stepped for one in self.all())
 
     @property
     def workspace(self) -> int:
@@ -113,12 +131,16 @@ class Optimizers:
         return self.expected.workspace + self.learned_workspace
 
     def storages(self) -> dict[int, int]:
-        """Bytes of the state that is there, by storage."""
+        """Bytes of the state that is there and does not move, by storage."""
         held: dict[int, int] = {}
         for root in self._live():
             held |= state_storages(root, self._device)
+        for storage in self.streams.storages():
+            held.pop(storage, None)
         return held
 
     def unborn(self) -> int:
-        """Bytes of state that updates are yet to make."""
-        return max(0, self.expected.state - sum(self.storages().values())) if self._roots else 0
+        """Bytes of state that does not move and that updates are yet to make."""
+        if not self._roots:
+            return 0
+        return max(0, self.expected.state - self.streams.expected_bytes - sum(self.storages().values()))

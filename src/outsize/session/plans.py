@@ -74,6 +74,12 @@ class Plans:
         self.tracks.clear()
         self._tiers, self.prepare = {}, released
 
+    def forget(self) -> None:
+        """Make all plans anew: what may move is not what it was."""
+        for places in self.tracks.values():
+            for track in places.values():
+                track.prepared = track.again = track.kept_peak = None
+
     def track(self, step: CapturedStep, place: int) -> Track:
         """What is known of a step at a place of its round."""
         places = self.tracks.setdefault(step, {})
@@ -135,6 +141,7 @@ class Plans:
             densities=track.densities.expected(),
             costs=track.costs,
             absent=track.arrivals.absent,
+            units=self.optimizers.streams.units,
         )
 
     def _prepared_for(self, step: CapturedStep, track: Track, resident: int) -> Prepared:
@@ -255,7 +262,9 @@ class Plans:
     ) -> Prepared | None:
         """The figures of a plan in force with other resident bytes or other bytes outside; None if it does not fit."""
         costs = list(made.profile.ops)
-        costs[-1] = replace(costs[-1], workspace_bytes=self.optimizers.workspace)
+        for op in graph.ops:
+            if op.phase == "update":
+                costs[op.index] = replace(costs[op.index], workspace_bytes=self.optimizers.workspace)
         if outside is not None:
             costs[boundary] = replace(costs[boundary], workspace_bytes=outside)
         profile = replace(made.profile, ops=tuple(costs))

@@ -20,7 +20,6 @@ from typing import Any, ClassVar, final
 import torch
 
 from ..device import allocator
-from ..device.clock import Stopwatch
 from ..device.place import CPU
 from ..errors import BudgetError
 from ..fx import CapturedStep, RewrittenStep
@@ -38,7 +37,7 @@ from .optimizers import Optimizers
 from .plans import OBJECT_SPREAD, Plans
 from .refuse import beside_waiting, check_loss, no_room_beside, no_room_kept
 from .residents import buffers, named_bytes, shapes
-from .state import Call, Measured, Round, Track, transferred
+from .state import Call, Measured, Round, Track, begun, transferred
 from .updates import Updating, left_out
 from .waiting import Waiting
 
@@ -59,9 +58,12 @@ class Session(Host, Updating):
         device: torch.device = CPU,
         *,
         repeats: bool = True,
+        streams: bool = False,
     ) -> None:
         self._module, self.device = weakref.ref(module), device
-        self.optimizers = Optimizers(optimizer, device)
+        self.optimizers = Optimizers(optimizer, device, tiers, moves=streams)
+        self.streams = self.optimizers.streams
+        self.fetch_state = self.streams.fetch
         self._tiers, self.budget_bytes = tiers, budget_bytes
         self.notes: list[str] = []
         self.plans = Plans(prepare, tiers, budget_bytes, self.optimizers, self.notes, repeats=repeats)
@@ -121,7 +123,10 @@ class Session(Host, Updating):
             self._finish()
         track = self.plans.track(step, len(self._round.calls) if self._round is not None else 0)
         track.inputs = track.inputs or shapes(args, self._module())
+        if self.streams.refresh(self._module(), under_way=self._round is not None):
+            self.plans.forget()
         made = self._planned(step, track, args)
+        self.streams.begin(made, under_way=self._round is not None)
         self._latest, self.calls = track, self.calls + 1
         self.runs()
         resident = self._resident(args)
@@ -154,29 +159,27 @@ class Session(Host, Updating):
         are more than objects more; or all that the run holds, in steps of that, so that few of them figure anew."""
         known, spread = self.resident_bytes(args) - self.optimizers.beside, OBJECT_SPREAD
         if self._round is not None:
-            counted = self._round.now - self.optimizers.beside
+            counted = self._round.unplanned - self.optimizers.beside
             return counted if counted > known + 2 * spread else known
-        held = self.run_meter.now + self.optimizers.unborn() - self.optimizers.beside if self.run_meter else 0
+        run, more = self.run_meter, self.optimizers.unborn() - self.optimizers.beside
+        held = run.now + more - self.streams.bytes_here if run else 0
         return max(known, -(-held // spread) * spread)
 
     def _start(self, track: Track, step: CapturedStep, made: Prepared, args: list[Any]) -> None:
         known = self.resident_bytes(args)
         if self._round is None:
-            unborn = self.optimizers.unborn()
+            unborn, here, kept = self.optimizers.unborn(), self.streams.bytes_here, self.streams.kept_bytes
             self.optimizers.begin()
-            self._round = Round(
-                meter=StepMeter(known - unborn, self.device),
-                unborn=unborn,
-                time=Stopwatch(self.device),
-                counters=transferred(self._tiers.values()),
+            self._round = begun(
+                self.device, self._tiers, known - unborn + here, unborn + max(0, kept - here), kept
             )
             if self.recording:
                 self.recording, meter = False, self._round.meter
-                names, tiers = [s.name for s in step.graph.storages], self._tiers.values()
+                names, tiers = [s.name for s in made.graph.storages], self._tiers.values()
                 self._round.recorder = Recorder(names, tiers, lambda: meter.offset, self.device)
         else:
             self._segment("outside")
-            self._round.meter.count(max(0, known - self._round.now))
+            self._round.meter.count(max(0, known + self._round.state - self._round.now))
         self._round.calls.append(Call(track=track, step=step, made=made, start=self._round.now))
         self._round.given = Again(step, track.repeats, args)
 
@@ -233,13 +236,8 @@ class Session(Host, Updating):
         """The round under way, with this call in it: a backward may come after the update, or again."""
         if self._round is None:
             call.split = True
-            held = self.resident_bytes(())
-            self._round = Round(
-                meter=StepMeter(held, self.device),
-                unborn=0,
-                time=Stopwatch(self.device),
-                counters=transferred(self._tiers.values()),
-            )
+            held = self.resident_bytes(()) + self.streams.bytes_here
+            self._round = begun(self.device, self._tiers, held, 0, self.streams.kept_bytes)
         if call not in self._round.calls:
             call.split = True
             self._round.calls.append(call)
@@ -272,7 +270,7 @@ class Session(Host, Updating):
         assert frame.again is not None
         args, made = frame.again.args(), None
         while made is None:
-            resident = max(0, self._round.now - self.optimizers.beside - storage_bytes(tangents))
+            resident = max(0, self._round.unplanned - self.optimizers.beside - storage_bytes(tangents))
             try:
                 with self.aside():
                     made = self.plans.again(call.step, call.track, resident)
@@ -295,6 +293,7 @@ class Session(Host, Updating):
             self._waiting.let_go(frame, call)
         self._segment("backward", call)
         call.done = True
+        self.streams.backward_done()
         under_way = self._round
         under_way.time.stop()
         self.measured.time = under_way.time
@@ -323,8 +322,8 @@ class Session(Host, Updating):
 
     def note_peak(self, peak: int) -> int:
         self.measured.peak = max(self.measured.peak, peak)
-        if self._latest is not None:
-            self._latest.peak = max(self._latest.peak, peak)
+        if (latest := self._latest) is not None:
+            latest.peak = max(latest.peak, peak)
         return peak
 
     def _note_peaks(self, under_way: Round) -> None:
@@ -369,6 +368,7 @@ class Session(Host, Updating):
         """Let go of plans, graphs and tiers. A step whose backward is yet to come keeps what it needs."""
         if self._round is not None:
             self._round.close()
+        self.streams.close()
         for tier in () if self._waiting else self._tiers.values():
             tier.close()
         self.plans.close()
@@ -381,20 +381,16 @@ class Session(Host, Updating):
 
     def resident_bytes(self, args: Iterable[Any]) -> int:
         """Bytes of the module, its gradients, the optimizer's state and the inputs, each storage once."""
-        held, waiting = named_bytes(self._module(), args, self.device), 0
-        # Forwards whose backward has yet to come keep their inputs and saved values meanwhile.
-        for frame in self._waiting.frames():
-            held |= frame.inputs
-            waiting += frame.held_bytes
-        held |= self.optimizers.storages()
+        inputs, saved = self._waiting.held()
+        held = named_bytes(self._module(), args, self.device) | inputs | self.optimizers.storages()
         inside = self.optimizers.workspace if self.optimizers.runs_steps else 0
-        return sum(held.values()) + self.optimizers.unborn() + inside + waiting
+        return sum(held.values()) + self.optimizers.unborn() + inside + saved
 
     # What happened.
 
     def record(self) -> RunRecord | None:
         """The figures so far, or None before the first step."""
-        if self._latest is None or self._latest.prepared is None:
+        made = self.prepared
+        if self._latest is None or made is None:
             return None
-        made = self._latest.prepared
         return run_record(self.plans, self._latest, made, self.measured, self.notes, self.capture_seconds)

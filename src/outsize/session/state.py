@@ -8,8 +8,10 @@ is learned of a step is learned for each place: the first one waits while the se
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+import torch
 
 from ..device.clock import Stopwatch
 from ..fx import CapturedStep
@@ -22,7 +24,7 @@ from .arrivals import Arrivals
 from .density import DensityWatch
 from .meter import StepMeter
 
-__all__ = ["Call", "Measured", "Round", "Track", "transferred"]
+__all__ = ["Call", "Measured", "Round", "Track", "begun", "transferred"]
 
 
 @dataclass(kw_only=True)
@@ -151,7 +153,8 @@ class Round:
     """The calls under way.
 
     Attributes:
-        unborn: bytes of optimizer state that the update is yet to make.
+        unborn: bytes of optimizer state that the update is yet to make, those that rest on a tier left out.
+        state: bytes of the state that may move and that the plan keeps on the device, made yet or not.
         calls: in the order of their forwards.
         given: what the latest forward was given, until its frame takes it.
         peak: highest bytes so far.
@@ -166,6 +169,7 @@ class Round:
     calls: list[Call] = field(default_factory=list)
     given: Again | None = None
     updated: bool = False
+    state: int = 0
     recorder: Recorder | None = None
     peak: int = 0
 
@@ -173,6 +177,11 @@ class Round:
     def now(self) -> int:
         """Bytes of the step alive now, those of the state to come included."""
         return self.meter.now + self.unborn
+
+    @property
+    def unplanned(self) -> int:
+        """Of those, what no plan decides on: without the state that it may keep or move."""
+        return self.now - self.state
 
     @property
     def complete(self) -> bool:
@@ -184,6 +193,12 @@ class Round:
         self.meter.stop()
         if self.recorder is not None:
             self.recorder.close()
+
+
+def begun(device: torch.device, tiers: Mapping[str, Tier], held: int, unborn: int, state: int) -> Round:
+    """A round begins with so many bytes on the device; of those that it counts as there, so many are yet to be made."""
+    time, meter = Stopwatch(device), StepMeter(held, device)
+    return Round(meter=meter, unborn=unborn, state=state, time=time, counters=transferred(tiers.values()))
 
 
 def transferred(tiers: Iterable[Tier]) -> tuple[int, int, float]:

@@ -69,6 +69,7 @@ class Updates(Updated):
     def update_begins(self, optimizer: torch.optim.Optimizer, *, closure: bool) -> None:
         session = self._session
         session.optimizers.runs_steps = closure
+        session.optimizers.streams.update_begins(optimizer)
         if session.optimizers.knows(optimizer):
             return
         session.optimizers.found(optimizer)
@@ -79,6 +80,7 @@ class Updates(Updated):
     def update_done(self, optimizer: torch.optim.Optimizer) -> None:
         optimizers, late, self._late = self._session.optimizers, self._late, None
         optimizers.runs_steps = False
+        optimizers.streams.update_done()
         all_stepped = optimizers.stepped(optimizer)
         if self._meter is None:
             self._session.updated(all_stepped=all_stepped)

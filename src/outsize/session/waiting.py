@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
 from typing import final
 
 from ..runtime.frame import Frame
@@ -48,9 +47,12 @@ class Waiting:
         """Whether a call of the round has its backward yet to come."""
         return any(call in under_way.calls for _, call in self.untouched())
 
-    def frames(self) -> Iterator[Frame]:
-        """All that are there."""
-        yield from list(self._calls)
+    def held(self) -> tuple[dict[int, int], int]:
+        """Bytes that they keep meanwhile: of their inputs, by storage, and of saved values."""
+        inputs: dict[int, int] = {}
+        for frame in (frames := list(self._calls)):
+            inputs |= frame.inputs
+        return inputs, sum(frame.held_bytes for frame in frames)
 
     def may_give_up(self, frame: Frame) -> bool:
         """Whether a frame's forward could run again with the same bits."""

@@ -7,6 +7,7 @@ from .profile import CodecRate, LinkRate, OpCost, Profile
 from .record import RunRecord, ShapeRecord
 from .schedule import Entry, Schedule
 from .slack import IdleSpan, Slack
+from .state import StateUnit
 from .timeline import LaneSpan, Timeline
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Schedule",
     "ShapeRecord",
     "Slack",
+    "StateUnit",
     "StepGraph",
     "Storage",
     "Timeline",

@@ -5,8 +5,11 @@ output and H its `uses`, so a storage with many uses is one hyperedge. The unit 
 views cost nothing, have no node, and count as uses of their storage where an operator reads them.
 
 Ops stand in the order in which they run: forward, one `outside` op for what happens between forward and backward
-(the loss, when it is not part of the module), backward, one `update` op for the optimizer. A position is an index
-into `ops`.
+(the loss, when it is not part of the module), backward, and the optimizer's updates: one `update` op, and one more for
+each parameter whose state may rest on a tier. A position is an index into `ops`.
+
+Steps follow each other, so the order is a ring: what is alive at a step's end is alive at the next one's start. The
+place between the two is the *turn*.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from ..files import shown
 from .ranges import Count, Index, MaybeIndex
 
 Phase = Literal["forward", "outside", "backward", "update"]
-Kind = Literal["resident", "activation", "output", "gradient"]
+Kind = Literal["resident", "state", "activation", "output", "gradient"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +70,11 @@ class Storage:
         index: its number.
         name: unique and readable, the name of the op that makes it.
         nbytes: its size.
-        kind: `resident` lives for the whole step (parameters, buffers, inputs: never acted on); `output` is
+        kind: `resident` lives for the whole step (parameters, buffers, inputs: never acted on); so does `state`, what an
+            optimizer keeps of a parameter, but that may rest on a tier over the turn; `output` is
             handed to the caller and lives from its producer to the end of the step; `gradient` is handed to
             autograd and lives from its producer to the end; `activation` is everything else.
-        producer: position of the op that creates it, -1 for residents.
+        producer: position of the op that creates it, -1 for what is there from the start.
         uses: positions of the ops that read it, ascending.
         dtype: of the tensor that created it (`float32`).
         zeros: it comes out of a ReLU or a dropout, so a zero-removing codec is worth trying.
@@ -91,6 +95,11 @@ class Storage:
     mask_from: MaybeIndex = -1
     held: bool = False
     held_until: MaybeIndex = -1
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it is there from one step to the next."""
+        return self.kind in ("resident", "state")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +138,7 @@ class StepGraph:
                     return f"storage {storage} is made twice"
                 producer[storage] = op.index
         for s in self.storages:
-            if s.producer != producer[s.index] or (s.kind == "resident") != (s.producer < 0):
+            if s.producer != producer[s.index] or s.lasts != (s.producer < 0):
                 return f"storage {s.index} ({s.kind}) is said to come from op {s.producer}"
             if list(s.uses) != uses[s.index]:
                 return f"storage {s.index} is said to be read by other ops than read it"
@@ -137,8 +146,8 @@ class StepGraph:
 
     @property
     def resident_bytes(self) -> int:
-        """Bytes alive for the whole step."""
-        return self.extra_resident_bytes + sum(s.nbytes for s in self.storages if s.kind == "resident")
+        """Bytes alive for the whole unplanned step."""
+        return self.extra_resident_bytes + sum(s.nbytes for s in self.storages if s.lasts)
 
     def death(self, storage: Storage) -> int:
         """The last position at which the unplanned step holds the storage."""
@@ -150,7 +159,7 @@ class StepGraph:
         """Bytes alive while each op runs in the unplanned step, `workspace[i]` of op i included."""
         change = [0] * (len(self.ops) + 1)
         for storage in self.storages:
-            if storage.kind != "resident":
+            if not storage.lasts:
                 change[storage.producer] += storage.nbytes
                 change[self.death(storage) + 1] -= storage.nbytes
         alive, curve = self.resident_bytes, []

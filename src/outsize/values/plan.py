@@ -18,6 +18,9 @@ Reason = Literal[
 class Decision:
     """What happens to one storage during one idle span. Positions are op positions.
 
+    The idle span of a `state` storage wraps around the turn: it comes back (`fetch_before` to `before`), is used, and
+    leaves again (`after` to `free_before`, the number of ops where that is the turn).
+
     Attributes:
         storage: the storage acted on.
         action: what is done.

@@ -19,6 +19,9 @@ allocated, a read is under way), *absent*. Bytes count from the entry that alloc
 For `encode_swap` the encoded form is what travels: `encode`, `drop`, `swap_out`, `settle` (frees the encoded form),
 `fetch` (allocates `nbytes`), `wait`, `decode` (frees it). An activation that is resident is freed right after the
 last entry that needs it; residents, outputs and gradients stay to the end.
+
+A `state` storage whose first transfer is a `fetch` rests on that tier over the turn: it is absent when the step begins,
+with its newest bytes in the tier, and has to be so again when the step ends.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from .graph import StepGraph
 from .ranges import Count, MaybeIndex
 
 EntryKind = Literal["op", "clone", "swap_out", "settle", "encode", "drop", "fetch", "wait", "decode"]
@@ -59,3 +63,16 @@ class Schedule:
     """Entries in the order in which they run."""
 
     entries: tuple[Entry, ...]
+
+    def resting(self, graph: StepGraph) -> dict[int, str]:
+        """State storages that rest on a tier over the turn, and on which."""
+        return resting(graph, self.entries)
+
+
+def resting(graph: StepGraph, entries: tuple[Entry, ...]) -> dict[int, str]:
+    """State storages that entries fetch before they write them, and from which tier."""
+    first: dict[int, Entry] = {}
+    for entry in entries:
+        if entry.kind in ("fetch", "swap_out") and graph.storages[entry.storage].kind == "state":
+            first.setdefault(entry.storage, entry)
+    return {storage: entry.tier for storage, entry in first.items() if entry.kind == "fetch"}

@@ -8,9 +8,12 @@ schedule that passes computes the same bits. Bytes are counted at every entry an
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ...errors import PlanError
 from ...units import format_bytes
 from ...values import Entry, Op, Profile, Schedule, StepGraph
+from ...values.schedule import resting
 from ..repeat import may_repeat, stale_reads_allowed
 
 #: Version of bytes that an op may have made from other inputs than the first time.
@@ -53,15 +56,19 @@ class _Interpreter:
         self, graph: StepGraph, profile: Profile, entries: tuple[Entry, ...], budget_bytes: int
     ) -> None:
         self.graph, self.profile, self.budget = graph, profile, budget_bytes
-        self.version: dict[int, int] = {s.index: 0 for s in graph.storages if s.kind == "resident"}
+        self.resting = resting(graph, entries)
+        self.version: dict[int, int] = {
+            s.index: 0 for s in graph.storages if s.lasts and s.index not in self.resting
+        }
         self.arriving: dict[int, tuple[int, int]] = {}
         self.writing: dict[int, tuple[str, int, int]] = {}
-        self.settled: dict[tuple[int, str], tuple[int, int]] = {}
+        self.settled: dict[tuple[int, str], tuple[int, int]] = dict.fromkeys(self.resting.items(), (0, 0))
         self.encoded: dict[int, tuple[str, int, int]] = {}
         self.travelling: dict[int, tuple[str, int, int]] = {}
         self.first_seen = _versions_seen(graph)
         self.next_op = 0
-        self.alive = graph.resident_bytes
+        self.alive = graph.resident_bytes - sum(graph.storages[s].nbytes for s in self.resting)
+        self.changes = Counter(s for op in graph.ops for s in op.mutates)
         self.needed_at = _needs(graph, entries)
         self.where = ""
 
@@ -85,8 +92,19 @@ class _Interpreter:
         for storage in self.graph.storages:
             if storage.kind in ("output", "gradient") and storage.index not in self.version:
                 raise self.fail(f"{self.name(storage.index)} is handed to the caller but not on the device")
+            if storage.kind == "state":
+                self._ends_as_it_began(storage.index)
         if self.arriving or self.writing:
             raise self.fail(f"transfers of {sorted({*self.arriving, *self.writing})} were never waited for")
+
+    def _ends_as_it_began(self, storage: int) -> None:
+        """The next step begins as this one did, with the newest bytes."""
+        tier = self.resting.get(storage)
+        if (storage in self.version) != (tier is None):
+            where = f"on the device, and began in {tier!r}" if tier else "away, and began on the device"
+            raise self.fail(f"{self.name(storage)} is {where}")
+        if tier is not None and self.settled[storage, tier] != (self.changes[storage], 0):
+            raise self.fail(f"{tier!r} holds {self.name(storage)} as it was before its last change")
 
     def _hold_against_budget(self, alive: int, extra: int = 0) -> None:
         if alive + extra > self.budget:
@@ -200,8 +218,9 @@ class _Interpreter:
     def _drop(self, entry: Entry) -> None:
         storage = entry.storage
         self._resident(storage)
-        if self.graph.storages[storage].kind != "activation":
-            raise self.fail(f"{self.name(storage)} is {self.graph.storages[storage].kind}: never dropped")
+        kind = self.graph.storages[storage].kind
+        if kind not in ("activation", "state"):  # of state, the end of the step says whether its newest bytes are kept
+            raise self.fail(f"{self.name(storage)} is {kind}: never dropped")
         if self.next_op <= (until := self.graph.storages[storage].held_until):
             raise self.fail(f"{self.name(storage)} is dropped before op {until}, up to which others hold it")
         if storage in self.writing and not self.writing[storage][2]:

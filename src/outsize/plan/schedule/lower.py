@@ -45,6 +45,7 @@ def lower_placed(graph: StepGraph, decisions: tuple[Decision, ...]) -> tuple[Sch
     builder = _Builder(graph, decisions)
     for position in range(len(graph.ops)):
         builder.position(position)
+    builder.turn()
     placed = builder.with_drops()
     return Schedule(entries=tuple(entry for entry, _ in placed)), [place for _, place in placed]
 
@@ -54,8 +55,11 @@ def _refuse_malformed(graph: StepGraph, d: Decision) -> None:
         raise PlanError(f"a decision acts on storage {d.storage}, and the step has {len(graph.storages)}")
     storage = graph.storages[d.storage]
     name = f"{d.action} of {storage.name!r} (storage {d.storage})"
+    if storage.kind == "state":
+        _refuse_malformed_state(graph, d, name)
+        return
     if storage.kind != "activation":
-        raise PlanError(f"{name}: it is {storage.kind}, only activations may be acted on")
+        raise PlanError(f"{name}: it is {storage.kind}, only activations and state may be acted on")
     if not 0 <= d.after < d.free_before <= d.fetch_before <= d.before < len(graph.ops):
         raise PlanError(
             f"{name}: needs after < free_before <= fetch_before <= before within the step, "
@@ -63,6 +67,17 @@ def _refuse_malformed(graph: StepGraph, d: Decision) -> None:
         )
     if odd := [op for op in d.region if not 0 <= op < len(graph.ops)]:
         raise PlanError(f"{name}: its region holds op {odd[0]}, and the step has {len(graph.ops)}")
+
+
+def _refuse_malformed_state(graph: StepGraph, d: Decision, name: str) -> None:
+    """Its span wraps around the turn."""
+    if d.action != "swap":
+        raise PlanError(f"{name}: state is swapped or left alone")
+    if not 0 <= d.fetch_before <= d.before <= d.after < d.free_before <= len(graph.ops):
+        raise PlanError(
+            f"{name}: needs fetch_before <= before <= after < free_before within the step, "
+            f"got {d.fetch_before}, {d.before}, {d.after}, {d.free_before}"
+        )
 
 
 class _Builder:
@@ -120,6 +135,11 @@ class _Builder:
         for d in self.reduce_at.get(p, ()):
             if d.storage not in early:
                 self._reduce(p, d)
+
+    def turn(self) -> None:
+        """The step ends: what leaves over the turn has left."""
+        for d in self.free_at.get(len(self.graph.ops), ()):
+            self._free(len(self.graph.ops), d)
 
     def _done_with(self, p: int, group: Sequence[int]) -> dict[int, list[int]]:
         """Op of the group → storages that go for recomputation right after it, since op p does not touch them."""

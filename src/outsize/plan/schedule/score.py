@@ -148,7 +148,7 @@ class _Packed:
         yield self._array([cost.workspace_bytes for cost in costs], np.int64)
         yield self._array([s.nbytes for s in storages], np.int64)
         yield self._array([s.kind == "activation" for s in storages], np.uint8)
-        yield self._array([s.kind == "resident" for s in storages], np.uint8)
+        yield self._array([s.lasts for s in storages], np.uint8)
         yield self._array(producer, np.int64)
         yield self._array(last, np.int32)
         yield from self._transfers(np.array([s.nbytes for s in storages], dtype=np.float64))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from ...errors import PlanError
 from ...values import CodecRate, Entry, LaneSpan, Profile, Schedule, StepGraph, Timeline
+from ...values.schedule import resting
 from ...values.timeline import Lane
 
 
@@ -80,9 +81,10 @@ class _Run:
     def __init__(self, graph: StepGraph, profile: Profile, entries: tuple[Entry, ...]) -> None:
         self.graph, self.profile = graph, profile
         self.now, self.stalled = 0.0, 0.0
-        self.alive = graph.resident_bytes
         self.size = [storage.nbytes for storage in graph.storages]
-        self.held = [storage.kind == "resident" for storage in graph.storages]
+        away = resting(graph, entries)
+        self.alive = graph.resident_bytes - sum(self.size[storage] for storage in away)
+        self.held = [storage.lasts and storage.index not in away for storage in graph.storages]
         self.transient = [storage.kind == "activation" for storage in graph.storages]
         self.encoded: dict[int, int] = {}
         self.last = last_needs(graph, entries)

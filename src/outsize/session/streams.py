@@ -1,0 +1,271 @@
+"""Optimizer state that rests on a tier: brought for its update by the plan's order, and back to rest after it.
+
+The update stays the user's `optimizer.step()`. Torch's hooks run around it: the last of those before it does the work,
+parameter by parameter with the optimizer's own step, and leaves that step nothing more to do. Gradients were clipped,
+summed, unscaled and looked at by then, as in any loop; a step that is skipped updates nothing, and what was fetched for
+it goes back unchanged.
+
+Private names of torch (2.11 to 2.15): `Optimizer._optimizer_step_post_hooks`, to stand before the user's hooks there.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, final
+
+import torch
+from torch.utils.hooks import RemovableHandle
+
+from ..measure.alone import moving_state, step_only, updates_alone
+from ..prepared import Prepared
+from ..runtime.homes import LEAST_MOVED, Home
+from ..runtime.tiers import Tier
+from ..values import StateUnit
+
+__all__ = ["StateStreams"]
+
+
+@final
+class StateStreams:
+    """The state of one module's optimizers, as far as it may move.
+
+    Args:
+        optimizers: gives those that update the module.
+        tiers: by name; the first is where state rests.
+        device: of the module.
+        moves: whether any may.
+    """
+
+    def __init__(
+        self,
+        optimizers: Callable[[], Iterable[torch.optim.Optimizer]],
+        tiers: Mapping[str, Tier],
+        device: torch.device,
+        *,
+        moves: bool,
+    ) -> None:
+        self._optimizers, self._tiers, self._device, self._moves = optimizers, tiers, device, moves
+        self._homes: dict[tuple[int, int], Home] = {}
+        self._names: dict[int, str] = {}
+        self._seen: list[Any] = []
+        #: By slot, of the plan in force; and those among them that rest.
+        self._slots: dict[int, Home] = {}
+        self._resting: set[Home] = set()
+        self._made: Prepared | None = None
+        self._hooks: weakref.WeakKeyDictionary[torch.optim.Optimizer, tuple[RemovableHandle, ...]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._emptied: list[tuple[torch.optim.Optimizer, list[dict[str, Any]]]] = []
+        #: Backwards since the latest update, and how many there were between the two before.
+        self._backwards, self._usual = 0, 1
+
+    # What may move.
+
+    @property
+    def units(self) -> tuple[StateUnit, ...]:
+        """What may rest on a tier, in the order of the updates."""
+        return tuple(StateUnit(name=home.name, nbytes=home.nbytes) for home in self._homes.values())
+
+    def refresh(self, module: torch.nn.Module | None, *, under_way: bool = False) -> bool:
+        """Before a step, and not while one is under way: look again where an optimizer has come or gone, or has other
+        parameters than before. Whether what may move has changed."""
+        if not self._moves or under_way:
+            return False
+        seen = [(id(o), [len(g["params"]) for g in o.param_groups]) for o in self._optimizers()]
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        named = module.named_parameters() if module is not None else ()
+        self._names = {id(p): name for name, p in named}
+        before = list(self._homes.values())
+        self._find()
+        return list(self._homes.values()) != before
+
+    def _find(self) -> None:
+        found: dict[tuple[int, int], Home] = {}
+        for optimizer in self._optimizers():
+            if not updates_alone(optimizer):
+                continue
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    if home := self._home(optimizer, parameter):
+                        found[id(optimizer), id(parameter)] = home
+        for key, home in self._homes.items():
+            if key not in found:
+                home.bring()
+        self._homes = found
+
+    def _home(self, optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> Home | None:
+        known = self._homes.get((id(optimizer), id(parameter)))
+        if known is not None and known.optimizer is optimizer and known.parameter is parameter:
+            return known
+        if (
+            parameter.device != self._device
+            or not parameter.requires_grad
+            or id(parameter) not in self._names
+        ):
+            return None
+        nbytes = moving_state(optimizer, parameter, LEAST_MOVED)
+        if not nbytes:
+            return None
+        name = self._names[id(parameter)]
+        return Home(optimizer, parameter, name=name, nbytes=nbytes, tiers=self._tiers)
+
+    # Bytes.
+
+    @property
+    def expected_bytes(self) -> int:
+        """Of all that may move, wherever it is."""
+        return sum(home.nbytes for home in self._homes.values())
+
+    @property
+    def bytes_here(self) -> int:
+        """Of it, on the device."""
+        return sum(home.bytes_here for home in self._homes.values())
+
+    def storages(self) -> set[int]:
+        """The storages on the device."""
+        return {storage for home in self._homes.values() for storage in home.storages()}
+
+    @property
+    def kept_bytes(self) -> int:
+        """Of what the plan in force keeps on the device, whether it was made yet or not."""
+        return sum(home.nbytes for home in self._homes.values() if home not in self._resting)
+
+    # A step.
+
+    def begin(self, made: Prepared, *, under_way: bool = False) -> None:
+        """A step under this plan begins: what rests in it goes, what it keeps comes. Nothing changes in one under way."""
+        if under_way:
+            return
+        self.restore()
+        if made is not self._made:
+            slots = [s.index for s in made.graph.storages if s.kind == "state"]
+            self._slots = dict(zip(slots, self._homes.values(), strict=True))
+            away = {d.storage for d in made.plan.decisions if d.storage in self._slots}
+            self._resting, self._made = {self._slots[s] for s in away}, made
+        for home in self._homes.values():
+            if home in self._resting:
+                home.rest()
+            else:
+                home.bring()
+
+    def backward_done(self) -> None:
+        """A backward of the module has ended."""
+        self._backwards += 1
+
+    def fetch(self, slot: int) -> None:
+        """The plan's place to start bringing state back, in the backward; where several backwards come before an update,
+        in the last of them."""
+        home = self._slots.get(slot)
+        if home is not None and home in self._resting and self._backwards + 1 >= self._usual:
+            home.fetch()
+
+    def update_begins(self, optimizer: torch.optim.Optimizer) -> None:
+        """Its step begins; hooks that were added since must not run after ours."""
+        self.restore()
+        for handle in self._hooks.pop(optimizer, ()):
+            handle.remove()
+        if not any(home.optimizer is optimizer for home in self._resting):
+            return
+        before = optimizer.register_step_pre_hook(torch.compiler.disable(self._step))
+        after = optimizer.register_step_post_hook(torch.compiler.disable(lambda *_: self.restore()))
+        after_all: Any = optimizer._optimizer_step_post_hooks
+        after_all.move_to_end(after.id, last=False)
+        self._hooks[optimizer] = (before, after)
+
+    def update_done(self) -> None:
+        """A step of an optimizer has ended."""
+        self.restore()
+        if self._backwards:
+            self._usual, self._backwards = self._backwards, 0
+
+    def restore(self) -> None:
+        """Give an optimizer its parameters back after a step that we took in its place."""
+        while self._emptied:
+            optimizer, groups = self._emptied[-1]
+            optimizer.param_groups = groups
+            self._emptied.pop()
+
+    def _step(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Take the step, unit by unit; the optimizer's own has nothing left to do."""
+        given = _with_result(args[1:], kwargs)
+        with torch.no_grad():
+            self._run(optimizer)
+        self._emptied.append((optimizer, optimizer.param_groups))
+        optimizer.param_groups = []
+        return None if given is None else ((optimizer, *given[0]), given[1])
+
+    def _run(self, optimizer: torch.optim.Optimizer) -> None:
+        made = self._made
+        assert made is not None
+        resting = {id(home.parameter) for home in self._resting if home.optimizer is optimizer}
+        everything = {id(p): p for group in optimizer.param_groups for p in group["params"]}
+        for (
+            parameter
+        ) in everything.values():  # in the order of a step over all of them, which checkpoints keep
+            if parameter.grad is not None:
+                optimizer.state[parameter]
+        ops = made.graph.ops
+        for entry in made.updates:
+            if entry.op >= 0:
+                slots = [s for s in ops[entry.op].reads if s in self._slots]
+                if not slots:
+                    step_only(optimizer, everything.keys() - resting)
+                    continue
+                home = self._slots[slots[0]]
+            else:
+                home = self._slots[entry.storage]
+            if home not in self._resting or home.optimizer is not optimizer or not home.updates:
+                continue
+            if entry.op >= 0:
+                home.wait()
+                step_only(optimizer, {id(home.parameter)})
+            else:
+                _MOVES[entry.kind](home)
+
+    # Beside the steps.
+
+    def bring_all(self) -> None:
+        """All state on the device: the plan no longer says where it is, until the next step begins."""
+        self.restore()
+        for home in self._homes.values():
+            home.bring()
+
+    def close(self) -> None:
+        """The module is no longer planned; the optimizers have all they had."""
+        self.bring_all()
+        for handles in list(self._hooks.values()):
+            for handle in handles:
+                handle.remove()
+        self._hooks.clear()
+        self._homes, self._slots, self._resting, self._made = {}, {}, set(), None
+
+
+_MOVES: dict[str, Callable[[Home], None]] = {
+    "fetch": Home.fetch,
+    "wait": Home.wait,
+    "swap_out": Home.write,
+    "settle": Home.settle,
+    "drop": Home.drop,
+}
+
+
+def _with_result(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """A step that was given a closure runs it first: it is run here, and the optimizer gets its result. None where there
+    is no closure."""
+    closure = next((value for value in (*args, *kwargs.values()) if callable(value)), None)
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        result = closure()
+
+    def told(value: Any) -> Any:
+        return (lambda: result) if value is closure else value
+
+    return tuple(map(told, args)), {name: told(value) for name, value in kwargs.items()}
