@@ -239,13 +239,16 @@ def test_reading_is_allowed_and_changing_is_not() -> None:
     assert value.dtype == expected.dtype
     assert torch.equal(value + 1, expected + 1)
     assert repr(value) == repr(expected)
+    assert torch.equal(value.detach().cpu(), expected)
+    assert torch.equal(value.data.clone(), expected)
+    assert (value.numpy() == expected.numpy()).all()
     assert value.sum().item() == expected.sum().item()
     for touch in (
         lambda: value.mul_(2),
         lambda: torch._foreach_add_([value], 1.0),
         lambda: value.view(-1),
-        lambda: value.detach(),
-        lambda: value.data,
+        lambda: value.detach().add_(1),
+        lambda: value.data.zero_(),
         lambda: value[0],
         lambda: value.data_ptr(),
         lambda: torch.add(value, 1, out=value),

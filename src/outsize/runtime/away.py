@@ -50,6 +50,10 @@ class Away(torch.Tensor):
         """The tensor over the bytes that have come back."""
         return flat.view(self.dtype).as_strided(self.shape, self.stride())
 
+    def again(self) -> Away:
+        """Another one over the same bytes."""
+        return Away(self.tier, self.block, self)
+
     def fetched(self) -> torch.Tensor:
         """A tensor with these values, for whoever asks."""
         return self.over(self.read().wait())
@@ -58,6 +62,8 @@ class Away(torch.Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func is torch.ops.aten.detach.default:  # the same values, as unchangeable
+            return args[0].again()
         given = dict(zip((a.name for a in func._schema.arguments), args)) | (kwargs or {})
         for argument in func._schema.arguments:
             if argument.alias_info is not None and _holds(given.get(argument.name)):
@@ -108,7 +114,7 @@ class Away(torch.Tensor):
 
     @property
     def data(self) -> torch.Tensor:
-        raise _refusal("data")
+        return self.again()
 
     @data.setter
     def data(self, _: torch.Tensor) -> None:

@@ -219,7 +219,10 @@ class _Interpreter:
         storage = entry.storage
         self._resident(storage)
         kind = self.graph.storages[storage].kind
-        if kind not in ("activation", "state"):  # of state, the end of the step says whether its newest bytes are kept
+        if kind not in (
+            "activation",
+            "state",
+        ):  # of state, the end of the step says whether its newest bytes are kept
             raise self.fail(f"{self.name(storage)} is {kind}: never dropped")
         if self.next_op <= (until := self.graph.storages[storage].held_until):
             raise self.fail(f"{self.name(storage)} is dropped before op {until}, up to which others hold it")
