@@ -4,7 +4,7 @@ python benchmarks/whole-step/run.py bits            every combination, against t
 python benchmarks/whole-step/run.py step            a GPT of 64 million parameters, AdamW, at several budgets
 python benchmarks/whole-step/run.py step --tiny     the same in seconds, on one of 2 million
 
-Each way of running the GPT has a process of its own; a round runs all of them in turn, and ratios are taken within a round.
+Each way of running the GPT has a process of its own; a round runs all of them in turn, and ratios are taken within one.
 `step` adds a round to `result-step.json`; `bits` writes `result-bits.json`.
 """
 
@@ -181,7 +181,7 @@ def bits(only: str) -> None:
     for net, kind, loop in itertools.product(networks(), optimizers(), LOOPS):
         if only and only not in f"{net} {kind} {loop}":
             continue
-        reference, peak, plain, _ = train(net, kind, loop, None)
+        reference, _, plain, _ = train(net, kind, loop, None)
         torch._dynamo.reset()
         smallest = 0
         try:

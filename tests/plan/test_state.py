@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from outsize.errors import BudgetError, PlanError
-from outsize.plan import check, lower, make_plan, plan_with_state, simulate, with_updates
+from outsize.plan import check, explain, lower, make_plan, plan_with_state, simulate, with_updates
 from outsize.plan.schedule.simulate import tier_peaks
+from outsize.report.figures import plan_figures
 from outsize.slack import compute_slack
 from outsize.values import Entry, Plan, Profile, Schedule, StateUnit, StepGraph, from_json, to_json
 
@@ -69,6 +70,15 @@ def test_within_the_budget_and_no_more_than_need_be(share: float) -> None:
     elif share >= 0.5:  # the plain step fits beside part of it
         assert away < TOTAL
     assert from_json(Plan, to_json(plan)) == plan
+
+
+def test_it_is_said_and_shown() -> None:
+    graph, _, plan = planned(int((peak() + TOTAL) * 0.6))
+    assert plan.state_bytes == TOTAL
+    assert plan.state_resting_bytes == sum(moved(graph, plan).values())
+    assert any("the turn to the next step" in line for line in explain(graph, plan))
+    rows = {f.label: f.value for f in plan_figures(plan)}
+    assert rows["optimizer state at rest"].endswith("on a tier")
 
 
 def test_smaller_budgets_are_refused_and_the_one_that_is_named_is_not() -> None:

@@ -17,7 +17,11 @@ def explain(graph: StepGraph, plan: Plan) -> list[str]:
 
 
 def _decision(graph: StepGraph, d: Decision) -> str:
-    storage, name = graph.storages[d.storage], lambda position: graph.ops[position].name
+    storage = graph.storages[d.storage]
+
+    def name(position: int) -> str:
+        return graph.ops[position].name if position < len(graph.ops) else "the turn to the next step"
+
     how = {
         "swap": f"to {d.tier}, freed before {name(d.free_before)}, fetched before {name(d.fetch_before)}",
         "recompute": f"by {len(d.region)} ops before {name(d.fetch_before)}",

@@ -184,6 +184,8 @@ def _planned(step: _Step, kept: int, plan: Callable[[StepGraph, Profile, int], P
         predicted_step_seconds=timeline.seconds,
         resident_bytes=step.graph.resident_bytes - moved,
         swapped_bytes=made.swapped_bytes + moved,
+        state_bytes=held + moved,
+        state_resting_bytes=moved,
     )
 
 

@@ -47,6 +47,7 @@ def _memory(r: RunRecord) -> list[Figure]:
         ),
         *_highest(r, bound=bound),
         Figure(label="resident bytes", value=format_bytes(r.resident_bytes), note="alive for the whole step"),
+        *_state(r),
     ]
     if not bound:
         rows = rows[1:2] + rows[3:]
@@ -59,6 +60,15 @@ def _memory(r: RunRecord) -> list[Figure]:
             )
         )
     return rows
+
+
+def _state(made: RunRecord | Plan) -> list[Figure]:
+    """What of the optimizer's state rests on a tier, where some does."""
+    if not made.state_resting_bytes:
+        return []
+    note = _of(made.state_resting_bytes, made.state_bytes, "of what may")
+    value = f"{format_bytes(made.state_resting_bytes)} on a tier"
+    return [Figure(label="optimizer state at rest", value=value, note=note)]
 
 
 def _highest(r: RunRecord, *, bound: bool) -> list[Figure]:
@@ -140,6 +150,7 @@ def plan_figures(p: Plan) -> list[Figure]:
         Figure(label="peak of the plain step", value=format_bytes(p.plain_peak_bytes), note=kind),
         Figure(label="peak under the plan", value=format_bytes(p.predicted_peak_bytes), note=kind),
         Figure(label="resident bytes", value=format_bytes(p.resident_bytes)),
+        *_state(p),
         Figure(label="swapped per step", value=format_bytes(p.swapped_bytes)),
         Figure(label="plain time per step", value=format_seconds(p.plain_step_seconds), note=kind),
         Figure(

@@ -62,7 +62,7 @@ def decisions(record: RunRecord, *, shown: int = _SHOWN) -> Table:
             escape(storage_name(record, d.storage)),
             format_bytes(storage_bytes(record, d.storage)),
             action_words(d),
-            f"{d.after}–{d.before}",
+            f"{d.after}–{d.before}" if d.after < d.before else "over the turn",
             format_seconds(d.seconds),
             escape(d.reason),
         )

@@ -62,6 +62,8 @@ def planned_record(
         predicted_peak_bytes=plan.predicted_peak_bytes,
         measured_peak_bytes=peak,
         resident_bytes=plan.resident_bytes,
+        state_bytes=plan.state_bytes,
+        state_resting_bytes=plan.state_resting_bytes,
         swapped_out_bytes=seen.bytes_out,
         swapped_in_bytes=seen.bytes_in,
         stall_seconds=seen.stall,

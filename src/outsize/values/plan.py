@@ -63,7 +63,13 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Decisions and what they are predicted to give."""
+    """Decisions and what they are predicted to give.
+
+    Attributes:
+        resident_bytes: alive for the whole step; state that rests on a tier is not among them.
+        state_bytes: of the optimizer's state, as far as it may rest on a tier.
+        state_resting_bytes: of it, what does.
+    """
 
     budget_bytes: Count
     planner: str
@@ -79,6 +85,8 @@ class Plan:
     plain_flops: Count = 0
     planning_seconds: Seconds = 0.0
     estimated: bool = False
+    state_bytes: Count = 0
+    state_resting_bytes: Count = 0
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """The plan as JSON text; `outsize.values.from_json(Plan, text)` reads it back."""

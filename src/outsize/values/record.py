@@ -49,6 +49,8 @@ class RunRecord:
         measured_peak_bytes: highest measured peak of the steps under the current plans, over all shapes.
         highest_peak_bytes: highest of all steps, those under plans since replaced included; 0 in older records.
         resident_bytes: bytes alive for the whole step.
+        state_bytes: of the optimizer's state, as far as it may rest on a tier; 0 in older records.
+        state_resting_bytes: of it, what does between its updates; each step reads and writes as much.
         swapped_out_bytes, swapped_in_bytes: of the latest step.
         stall_seconds: time the compute lane waited for transfers in the latest step.
         predicted_step_seconds, measured_step_seconds: forward, backward and, where known, update.
@@ -92,6 +94,8 @@ class RunRecord:
     timeline: Timeline | None = None
     measured_timeline: Timeline | None = None
     highest_peak_bytes: int = 0
+    state_bytes: Count = 0
+    state_resting_bytes: Count = 0
     shapes: tuple[ShapeRecord, ...] = ()
 
     def to_json(self, *, indent: int | None = 2) -> str:
