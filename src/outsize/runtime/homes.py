@@ -6,12 +6,14 @@ So whatever a user does to the state (loads another, deletes it, changes it) is 
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any, final
 
 import torch
 
+from ..errors import TierError
 from .away import Away
 from .tiers import Arrival, Tier
 
@@ -132,7 +134,9 @@ class Home:
         """To the tier: made or loaded by the user, left by another plan's step, or fetched for an update that did not
         come."""
         while self._arrivals:
-            self._arrivals.popitem()[1][1].wait()
+            arrival = self._arrivals.popitem()[1][1]
+            with contextlib.suppress(TierError):  # nobody needs these bytes; the tier still has them
+                arrival.wait()
         self.write()
         self.drop()
 

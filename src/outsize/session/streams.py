@@ -72,14 +72,15 @@ class StateStreams:
         parameters than before. Whether what may move has changed."""
         if not self._moves or under_way:
             return False
+        self.restore()
         seen = [(id(o), [len(g["params"]) for g in o.param_groups]) for o in self._optimizers()]
         if seen == self._seen:
             return False
-        self._seen = seen
         named = module.named_parameters() if module is not None else ()
         self._names = {id(p): name for name, p in named}
         before = list(self._homes.values())
         self._find()
+        self._seen = seen
         return list(self._homes.values()) != before
 
     def _find(self) -> None:
@@ -139,7 +140,6 @@ class StateStreams:
         """A step under this plan begins: what rests in it goes, what it keeps comes. Nothing changes in one under way."""
         if under_way:
             return
-        self.restore()
         if made is not self._made:
             slots = [s.index for s in made.graph.storages if s.kind == "state"]
             self._slots = dict(zip(slots, self._homes.values(), strict=True))
