@@ -110,3 +110,5 @@ def test_a_byte_that_changed_is_found(trained: Trained, monkeypatch: pytest.Monk
     with pytest.raises(ChecksumError):  # a checkpoint does not take it either
         value.clone()
     assert all(map(torch.equal, before, trained[0].parameters()))
+    with pytest.warns(RuntimeWarning, match="stays in the tier"):
+        outsize.release(trained[0])

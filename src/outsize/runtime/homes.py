@@ -127,18 +127,22 @@ class Home:
     # Whatever it is at the moment.
 
     def bring(self) -> None:
-        """To the device."""
+        """To the device; a read that failed before is tried again."""
+        self._forget_reads()
         self.wait()
 
     def rest(self) -> None:
         """To the tier: made or loaded by the user, left by another plan's step, or fetched for an update that did not
         come."""
+        self._forget_reads()
+        self.write()
+        self.drop()
+
+    def _forget_reads(self) -> None:
         while self._arrivals:
             arrival = self._arrivals.popitem()[1][1]
             with contextlib.suppress(TierError):  # nobody needs these bytes; the tier still has them
                 arrival.wait()
-        self.write()
-        self.drop()
 
 
 def _movable(tensor: torch.Tensor, device: torch.device) -> bool:

@@ -10,6 +10,7 @@ Private names of torch (2.11 to 2.15): `Optimizer._optimizer_step_post_hooks`, t
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, final
@@ -17,6 +18,7 @@ from typing import Any, final
 import torch
 from torch.utils.hooks import RemovableHandle
 
+from ..errors import TierError
 from ..measure.alone import moving_state, step_only, updates_alone
 from ..prepared import Prepared
 from ..runtime.homes import LEAST_MOVED, Home
@@ -236,8 +238,17 @@ class StateStreams:
             home.bring()
 
     def close(self) -> None:
-        """The module is no longer planned; the optimizers have all they had."""
-        self.bring_all()
+        """The module is no longer planned; the optimizers have all they had. What cannot be read back is said."""
+        self.restore()
+        for home in self._homes.values():
+            try:
+                home.bring()
+            except TierError as error:
+                warnings.warn(
+                    f"the optimizer's state of {home.name} stays in the tier, which is closed: {error}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
         for handles in list(self._hooks.values()):
             for handle in handles:
                 handle.remove()
