@@ -26,11 +26,11 @@ def read(files: list[Path]) -> dict[str, Functions]:
     inside, outside = [], []
     for path in files:
         try:
-            functions, units, _ = python_file(Source(path.read_bytes()))
+            found = python_file(Source(path.read_bytes()))
         except TreesError:
             continue
-        inside += [functions] if functions.count else []
-        outside += [units] if units.count else []
+        inside += [found.functions] if found.functions.count else []
+        outside += [found.outside] if found.outside.count else []
     units = concatenate(outside)
     kind = units.forest.kind[units.forest.ptr[:-1]]
     chosen = {

@@ -215,7 +215,7 @@ def _read_code(path: Path) -> Any:
 
 
 def _use_code(found: Any) -> None:
-    for functions in found[:2]:
+    for functions in (found.functions, found.outside):
         functions.forest.check()
 
 

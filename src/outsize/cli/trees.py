@@ -26,9 +26,15 @@ Json = Annotated[
 def scan(
     paths: Annotated[list[Path], typer.Argument(help="Files and folders.")],
     top: Annotated[int | None, typer.Option(help="At most so many places (text: 20).", min=1)] = None,
-    min_probability: Annotated[float, typer.Option(help="Only places from here on.", min=0, max=1)] = 0.001,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also what is below the detector's own thresholds, ranked.")
+    ] = False,
+    min_probability: Annotated[
+        float | None, typer.Option(help="Places from here on, instead of the thresholds.", min=0, max=1)
+    ] = None,
     fail_above: Annotated[
-        float | None, typer.Option(help="Exit code 1 from this probability on (default: the detector's own).")
+        float | None,
+        typer.Option(help="Exit code 1 from this probability on (default: for what is reported by default)."),
     ] = None,
     prior: Annotated[
         float | None,
@@ -40,45 +46,54 @@ def scan(
         str | None,
         typer.Option(metavar="REV", help="Only functions and top-level statements changed since then."),
     ] = None,
+    baseline: Annotated[Path | None, typer.Option(help="Leave out the findings listed in this file.")] = None,
+    write_baseline: Annotated[
+        Path | None, typer.Option(help="List what is found in this file, for --baseline.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Keep what was found in this file; go on from it.")
+    ] = None,
     json: Json = None,
     sarif: Annotated[str | None, typer.Option(help="Write SARIF 2.1.0 to this file, - for stdout.")] = None,
     model: Model = None,
 ) -> None:
-    """Rank suspicious places: file:line:column, kind, repair, probability."""
+    """Report suspicious places: file:line:column, kind, repair, probability, and what speaks for it."""
     from outsize.errors import TreesError
-    from outsize.programs.trees import reporting, store
+    from outsize.programs.trees import known, reporting, store
     from outsize.programs.trees import scan as scanning
+    from outsize.programs.trees.cache import opened
 
     if json == sarif == "-":
         raise TreesError("--json and --sarif cannot both go to stdout; give one of them a file")
     if not any(path.exists() for path in paths):
         raise TreesError(f"no such file or folder: {', '.join(map(str, paths))}")
-    detector, calibration, _ = store.load(model or store.SHIPPED)
+    old = known.read_baseline(baseline) if baseline else frozenset()
+    weights = model or store.SHIPPED
+    detector, calibration, _ = store.load(weights)
+    if everything and min_probability is None:
+        min_probability = scanning.LOWEST
     config = scanning.ScanConfig(min_probability=min_probability, prior=prior)
-    with _progress() as progress:
+    with _progress() as progress, opened(cache, weights, config) as remembered:
         files = list(scanning.find_files(paths, _warn))
         task = progress.add_task("scanning", total=len(files))
         found = scanning.scan(
-            _advancing(files, progress, task),
-            detector,
-            calibration,
-            config,
-            warn=_warn,
-            wanted=_wanted(diff, paths),
-        )
-        findings = reporting.ranked(found, top if top or json or sarif else 20)
+            _advancing(files, progress, task), detector, calibration, config, warn=_warn,
+            wanted=_wanted(diff, paths), cache=remembered,
+        )  # fmt: skip
+        fresh = (finding for finding in found if known.entry(finding) not in old)
+        findings = reporting.ranked(fresh, top if top or json or sarif or write_baseline else 20)
     for target, text in (
         (json, lambda: reporting.as_json(findings)),
         (sarif, lambda: reporting.as_sarif(findings, _version())),
+        (write_baseline and str(write_baseline), lambda: known.baseline_text(findings)),
     ):
         if target:
             _write(target, text())
-    if not json and not sarif:
+    if not json and not sarif and not write_baseline:
         for finding in findings:
             typer.echo(reporting.as_text(finding))
         typer.echo(f"{len(files)} files, {len(findings)} places", err=True)
-    limit = calibration.threshold if fail_above is None else fail_above
-    if any(finding.probability >= limit for finding in findings):
+    if not write_baseline and any(scanning.fails(f, calibration, fail_above) for f in findings):
         raise typer.Exit(1)
 
 

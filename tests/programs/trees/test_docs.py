@@ -58,7 +58,7 @@ def test_a_planted_operator_bug_comes_first(tmp_path: Path) -> None:
     code = "def total(prices, counts):\n    result = 0\n    for price, count in zip(prices, counts):\n"
     file = tmp_path / "a.py"
     file.write_text(code + "        result -= price * count\n    return result\n")
-    result = CliRunner().invoke(app, ["trees", "scan", str(file), "--json", "-", "--top", "1"])
+    result = CliRunner().invoke(app, ["trees", "scan", str(file), "--all", "--json", "-", "--top", "1"])
     (first,) = json.loads(result.stdout)
     assert (first["line"], first["kind"]) == (4, "wrong-operator")
     assert first["repair"] == "*="

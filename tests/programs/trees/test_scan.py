@@ -53,7 +53,8 @@ def test_json_spans_are_the_places(tmp_path: Path, model: Path) -> None:
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert {key for row in found for key in row} == {
-        "path", "line", "column", "end_line", "end_column", "kind", "repair", "probability",
+        "path", "line", "column", "end_line", "end_column", "kind", "repair", "probability", "function", "evidence",
+        "fingerprint",
     }  # fmt: skip
     assert [row["probability"] for row in found] == sorted(
         (row["probability"] for row in found), reverse=True
@@ -87,9 +88,9 @@ def test_text_underlines_the_place(tmp_path: Path, model: Path) -> None:
 def test_top_and_thresholds(tmp_path: Path, model: Path) -> None:
     file = tmp_path / "a.py"
     file.write_text(CODE)
-    assert len(json.loads(invoke(file, "--json", "-", "--model", model, "--top", 2).stdout)) == 2
+    assert len(json.loads(invoke(file, "--json", "-", "--model", model, "--top", 2, "--all").stdout)) == 2
     assert json.loads(invoke(file, "--json", "-", "--model", model, "--min-probability", 1).stdout) == []
-    assert invoke(file, "--model", model, "--fail-above", 0).exit_code == 1
+    assert invoke(file, "--model", model, "--all", "--fail-above", 0).exit_code == 1
     plain, rare = (
         json.loads(invoke(file, "--json", "-", "--model", model, "--min-probability", 0, *more).stdout)
         for more in ((), ("--prior", 0.01))
@@ -100,7 +101,7 @@ def test_top_and_thresholds(tmp_path: Path, model: Path) -> None:
 def test_sarif_has_the_places(tmp_path: Path, model: Path) -> None:
     file, out = tmp_path / "a.py", tmp_path / "out.sarif"
     file.write_text(CODE)
-    assert invoke(file, "--sarif", out, "--model", model).exit_code == 0
+    assert invoke(file, "--sarif", out, "--model", model, "--all").exit_code == 0
     log = json.loads(out.read_text())
     assert log["version"] == "2.1.0"
     (run,) = log["runs"]
@@ -122,7 +123,7 @@ def test_bad_files_are_one_warning_each(tmp_path: Path, model: Path) -> None:
     (tmp_path / "good.py").write_text(CODE)
     (tmp_path / "gone.py").symlink_to(tmp_path / "nowhere.py")
     names = [*bad, "good.py", "gone.py", "missing.py"]
-    result = invoke(*(tmp_path / name for name in names), "--model", model, "--json", "-")
+    result = invoke(*(tmp_path / name for name in names), "--model", model, "--json", "-", "--all")
     assert result.exit_code == 0, result.output
     assert {Path(row["path"]).name for row in json.loads(result.stdout)} == {"good.py"}
     warned = [line for line in result.stderr.split("\n") if line.startswith("warning: ")]
@@ -136,12 +137,18 @@ def test_too_large_a_file_and_functions_in_portions(tmp_path: Path, model: Path)
     file.write_text(CODE * 40)
     detector, calibration, _ = store.load(model)
     said: list[str] = []
-    small = scan.ScanConfig(max_bytes=1000)
+    small = scan.ScanConfig(max_bytes=1000, min_probability=0.001)
     assert list(scan.scan([file], detector, calibration, small, warn=said.append)) == []
     assert "more than the 1,000 that a scan takes" in said[0]
     whole, parts = (
         reporting.ranked(
-            scan.scan([file], detector, calibration, scan.ScanConfig(batch_nodes=nodes), warn=said.append),
+            scan.scan(
+                [file],
+                detector,
+                calibration,
+                scan.ScanConfig(batch_nodes=nodes, min_probability=0.001),
+                warn=said.append,
+            ),
             None,
         )
         for nodes in (10**6, 300)
@@ -188,7 +195,7 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, model: Path) -> None:
     file = tmp_path / "a b.py"
     file.write_text(CODE)
     os.mkfifo(tmp_path / "pipe.py")  # must not wait for a writer
-    result = invoke(tmp_path, "--model", model, "--sarif", "-")
+    result = invoke(tmp_path, "--model", model, "--sarif", "-", "--all")
     assert f"warning: {tmp_path / 'pipe.py'}: not a regular file" in result.stderr
     (uri,) = set(re.findall(r'"uri": "(.*)"', result.stdout))
     assert uri == f"{tmp_path}/a%20b.py"

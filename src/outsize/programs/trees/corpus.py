@@ -42,7 +42,7 @@ _DOOR = Door(
     kind="the list of distributions", remedy="see corpus.json beside outsize.programs.trees", error=TreesError,
     most_bytes=2**20,
 )  # fmt: skip
-_LEFT_OUT = (
+LEFT_OUT = (
     "/test", "/_vendor", "/vendor", "/extern", "site-packages", "dist-packages", "/idlelib/", "/lib2to3/",
     "conftest.py", "_pb2.py", "/turtledemo/", "/migrations/",
 )  # fmt: skip
@@ -102,7 +102,7 @@ def read_texts(pin: Pin, wheels: Path) -> Iterator[tuple[str, bytes]]:
         TreesError: not there, or another version or content than pinned.
     """
     for name, content in _READERS[pin.source](pin, wheels):
-        if name.endswith(".py") and not any(part in f"/{name}" for part in _LEFT_OUT):
+        if name.endswith(".py") and not any(part in f"/{name}" for part in LEFT_OUT):
             yield name, content
 
 

@@ -95,8 +95,15 @@ class Detector(nn.Module):
         Returns:
             `scores` `[candidates]`, `logits` `[candidates]` (of a current candidate: -inf), both float32.
         """
+        return self.judge(batch, *self.describe(batch))
+
+    def describe(self, batch: Batch) -> tuple[Tensor, EdgeStates]:
+        """Vectors of the batch's tokens, and the states of its nodes: the part that no place changes."""
         tokens = self.words(batch.words, batch.offsets)
-        states = self.encode(batch, tokens)
+        return tokens, self.encode(batch, tokens)
+
+    def judge(self, batch: Batch, tokens: Tensor, states: EdgeStates) -> tuple[Tensor, Tensor]:
+        """As `forward`, of nodes that are described already."""
         scores = torch.cat(
             [self._names(batch, tokens, states), self._operators(batch, states),
              self._literals(batch, states),

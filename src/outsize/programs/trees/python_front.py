@@ -10,6 +10,7 @@ those nodes carry the span of the whole f-string and are never suspected).
 from __future__ import annotations
 
 import ast
+import dataclasses
 import io
 import re
 import tokenize
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...errors import TreesError
+from .evidence import signatures
 from .forest import Forest
 from .functions import TABLES, Functions, preorder
 from .grammar import FIELDS, KINDS
@@ -107,13 +109,30 @@ def python_outside(
     return _outside(text, syntax_tree(text), max_nodes, run_nodes)
 
 
-def python_file(text: Source) -> tuple[Functions, Functions, list[Lines]]:
-    """Both `python_functions` and `python_outside` of one text that is parsed once."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class File:
+    """What a scan takes from one text.
+
+    Attributes:
+        functions: as `python_functions`.
+        outside, lines: as `python_outside`.
+        signatures: of the functions and methods that it defines (`evidence.signatures`).
+    """
+
+    functions: Functions
+    outside: Functions
+    lines: list[Lines]
+    signatures: dict[str, tuple[str, ...]]
+
+
+def python_file(text: Source) -> File:
+    """`python_functions`, `python_outside` and the signatures of one text that is parsed once."""
     tree = syntax_tree(text)
     walk = Walk(text.text, text.lines, max_nodes=MAX_NODES)
     for node in outermost_functions(tree):
         walk.pack(node)
-    return finished(walk), *_outside(text, tree, MAX_NODES, RUN_NODES)
+    outside, lines = _outside(text, tree, MAX_NODES, RUN_NODES)
+    return File(functions=finished(walk), outside=outside, lines=lines, signatures=signatures(tree))
 
 
 def _outside(text: Source, tree: ast.Module, max_nodes: int, run_nodes: int) -> tuple[Functions, list[Lines]]:

@@ -11,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path, PurePath
 from urllib.parse import quote
 
+from .finding import Finding
 from .grammar import PLACES
-from .scan import Finding
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _SAYS = {
@@ -46,7 +46,7 @@ def _lines(path: str) -> list[str]:
 
 
 def as_text(finding: Finding) -> str:
-    """`path:line:column: probability kind: saying`, the line, and the place underlined with its repair."""
+    """`path:line:column: probability kind: saying`, the line, the place underlined with its repair, the evidence."""
     head = (
         f"{finding.path}:{finding.line}:{finding.column}: {finding.probability:.2f} {finding.kind}: "
         f"{_SAYS[finding.kind]}"
@@ -60,17 +60,29 @@ def as_text(finding: Finding) -> str:
     lead = "".join("\t" if c == "\t" else " " for c in line[: finding.column - 1])
     marks = "^" * max(stop - finding.column + 1, 1)
     repair = " ".join(finding.repair.split())
-    return f"{head}\n    {line}\n    {lead}{marks} → {repair}"
+    reason = f"\n    {finding.evidence}" if finding.evidence else ""
+    return f"{head}\n    {line}\n    {lead}{marks} → {repair}{reason}"
 
 
 def as_sarif(findings: Sequence[Finding], version: str) -> str:
     """One run of SARIF 2.1.0; paths are relative URIs where they can be."""
-    rules = [{"id": kind, "shortDescription": {"text": _SAYS[kind]}} for kind in PLACES]
-    driver = {"name": "outsize-trees", "version": version, "rules": rules}
+    driver = {"name": "outsize-trees", "version": version, "rules": [_rule(kind) for kind in PLACES]}
     results = [_result(finding) for finding in findings]
     log = {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver},
            "columnKind": "unicodeCodePoints", "results": results}]}  # fmt: skip
     return json.dumps(log, indent=1) + "\n"
+
+
+def _rule(kind: str) -> dict[str, object]:
+    name = "".join(word.capitalize() for word in kind.split("-"))
+    about = (
+        f"{_SAYS[kind].capitalize()}: judged by a network from the rest of the function, which may be wrong."
+    )
+    return {
+        "id": kind, "name": name, "shortDescription": {"text": _SAYS[kind]}, "fullDescription": {"text": about},
+        "help": {"text": f"{about} Put `# outsize: ignore[{kind}]` into the line to keep it away."},
+        "defaultConfiguration": {"level": "warning"}, "properties": {"tags": ["correctness"]},
+    }  # fmt: skip
 
 
 def _result(finding: Finding) -> dict[str, object]:
@@ -80,13 +92,19 @@ def _result(finding: Finding) -> dict[str, object]:
     }  # fmt: skip
     artifact = {"uri": quote(os.fsencode(PurePath(finding.path).as_posix()))}
     change = {"deletedRegion": region, "insertedContent": {"text": finding.repair}}
+    reason = f"; {finding.evidence}" if finding.evidence else ""
+    text = f"{_SAYS[finding.kind]}: {finding.repair} (probability {finding.probability:.2f}){reason}"
+    fix = {
+        "description": {"text": f"Put `{finding.repair}` there."},
+        "artifactChanges": [{"artifactLocation": artifact, "replacements": [change]}],
+    }
     return {
         "ruleId": finding.kind,
+        "ruleIndex": PLACES.index(finding.kind),
         "level": "warning" if finding.probability >= 0.5 else "note",
         "rank": round(100 * finding.probability, 2),
-        "message": {
-            "text": f"{_SAYS[finding.kind]}: {finding.repair} (probability {finding.probability:.2f})"
-        },
+        "message": {"text": text},
         "locations": [{"physicalLocation": {"artifactLocation": artifact, "region": region}}],
-        "fixes": [{"artifactChanges": [{"artifactLocation": artifact, "replacements": [change]}]}],
+        "partialFingerprints": {"outsizeTrees/v1": finding.fingerprint},
+        "fixes": [fix],
     }

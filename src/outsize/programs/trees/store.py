@@ -43,12 +43,24 @@ class Calibration:
         prior: the share of functions with a bug that the fit saw.
         threshold: the calibrated probability below which 85 % of the sound functions lie, by the validation split
             and with room for other packages (`evaluate.threshold_by_package`).
+        thresholds: for each kind of `grammar.PLACES` the calibrated probability from which on a scan reports a place,
+            fitted on real fixes and well-kept packages (`benchmarks/trees-real`); empty takes `threshold` for all.
     """
 
     slope: Annotated[float, Range(-1e3, 1e3)] = 1.0
     shift: Annotated[float, Range(-1e3, 1e3)] = 0.0
     prior: Annotated[float, Range(1e-6, 1 - 1e-6)] = 0.5
     threshold: Annotated[float, Range(0.0, 1.0)] = 0.5
+    thresholds: tuple[Annotated[float, Range(0.0, 1.0)], ...] = ()
+
+    def misfit(self) -> str:
+        if len(self.thresholds) not in (0, len(PLACES)):
+            return f"{len(self.thresholds)} thresholds for {len(PLACES)} kinds"
+        return ""
+
+    def by_kind(self) -> tuple[float, ...]:
+        """The threshold of each kind."""
+        return self.thresholds or (self.threshold,) * len(PLACES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
