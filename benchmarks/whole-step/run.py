@@ -30,8 +30,10 @@ STEPS, TIMED = 5, 3
 #: Budgets taken from errors, one after the other, before a combination counts as refused: a first step does not know of
 #: the gradients that a second backward meets.
 MOST_NAMED = 3
-#: Shares of the plain peak; 0 is the smallest budget that is named.
-SHARES = (0.9, 0.75, 0.0)
+#: What becomes of residents, and shares of the plain peak; 0 is the smallest budget that is named.
+WAYS = (("move", 0.75), ("move", 0.0), ("fuse", 0.5), ("fuse", 0.0))
+#: What a loop may do where updates run in the backward.
+FUSED_LOOPS = ("plain", "schedule")
 
 
 def networks() -> dict[str, Callable[[], tuple[Any, Any]]]:
@@ -108,7 +110,9 @@ def optimizers() -> dict[str, Callable[[Any], Any]]:
 LOOPS = ("plain", "clip", "accumulate", "scaler", "schedule")
 
 
-def train(net: str, kind: str, loop: str, budget: int | None) -> tuple[dict[str, Any], int, int, int]:
+def train(
+    net: str, kind: str, loop: str, budget: int | None, residents: str = "move"
+) -> tuple[dict[str, Any], int, int, int]:
     """Everything that a training ends with, its highest peak, the plain step's predicted one, bytes of state away."""
     import torch
 
@@ -125,7 +129,7 @@ def train(net: str, kind: str, loop: str, budget: int | None) -> tuple[dict[str,
     if budget is None:
         outsize.meter(module, optimizer=optimizer)
     else:
-        outsize.compile(module, budget, optimizer=optimizer, door="captured")
+        outsize.compile(module, budget, optimizer=optimizer, door="captured", residents=residents)
     seen: dict[str, Any] = {}
     for step in range(STEPS):
         optimizer.zero_grad()
@@ -139,7 +143,8 @@ def train(net: str, kind: str, loop: str, budget: int | None) -> tuple[dict[str,
         if loop == "clip":
             seen[f"norm {step}"] = digest(torch.nn.utils.clip_grad_norm_(module.parameters(), 0.05))
         for name, p in module.named_parameters():
-            seen[f"gradient {step} {name}"] = digest(p.grad)
+            if not hasattr(p.grad, "is_away"):
+                seen[f"gradient {step} {name}"] = digest(p.grad)
         scaler.step(optimizer)
         scaler.update()
         if loop == "schedule":
@@ -166,7 +171,9 @@ def digest(value: Any) -> Any:
 
 
 def differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    return [k for k in sorted({*a, *b}) if k not in a or k not in b or a[k] != b[k]]
+    """What is not the same in both; a gradient that its update has used is in one of them only."""
+    names = {k for k in (*a, *b) if not k.startswith("gradient") or (k in a and k in b)}
+    return [k for k in sorted(names) if k not in a or k not in b or a[k] != b[k]]
 
 
 def bits(only: str) -> None:
@@ -178,14 +185,16 @@ def bits(only: str) -> None:
 
     warnings.simplefilter("ignore")
     rows: list[dict[str, Any]] = []
-    for net, kind, loop in itertools.product(networks(), optimizers(), LOOPS):
-        if only and only not in f"{net} {kind} {loop}":
+    for net, kind, loop, residents in itertools.product(networks(), optimizers(), LOOPS, ("move", "fuse")):
+        fused = residents == "fuse"
+        if (only and only not in f"{net} {kind} {loop} {residents}") or (fused and loop not in FUSED_LOOPS):
             continue
+        case: dict[str, Any] = {"net": net, "optimizer": kind, "loop": loop, "residents": residents}
         reference, _, plain, _ = train(net, kind, loop, None)
         torch._dynamo.reset()
         smallest = 0
         try:
-            train(net, kind, loop, 1)
+            train(net, kind, loop, 1, residents)
         except outsize.BudgetError as error:
             smallest = error.smallest_feasible_bytes
         for share in (0.0, 0.4, 0.8):
@@ -193,17 +202,24 @@ def bits(only: str) -> None:
             named, outcome = [], None
             while outcome is None and len(named) < MOST_NAMED:
                 try:
-                    outcome = train(net, kind, loop, budget)
+                    outcome = train(net, kind, loop, budget, residents)
                 except outsize.BudgetError as error:
                     named.append(budget := error.smallest_feasible_bytes)
             if outcome is None:
-                rows.append({"net": net, "optimizer": kind, "loop": loop, "share": share, "refused": named})
+                rows.append(
+                    {
+                        "net": net,
+                        "optimizer": kind,
+                        "loop": loop,
+                        "residents": residents,
+                        "share": share,
+                        "refused": named,
+                    }
+                )
                 continue
             found, reached, _, away = outcome
-            rows.append({
-                "net": net, "optimizer": kind, "loop": loop, "share": share, "budget": budget, "peak": reached,
-                "state_away": away, "named": named, "differing": differing(reference, found)[:3],
-            })  # fmt: skip
+            told = {"share": share, "budget": budget, "peak": reached, "state_away": away, "named": named}
+            rows.append(case | told | {"differing": differing(reference, found)[:3]})
             torch._dynamo.reset()
         print(json.dumps(rows[-1]), flush=True)
     ran = [r for r in rows if "peak" in r]
@@ -224,7 +240,7 @@ def bits(only: str) -> None:
     print(json.dumps(summary, indent=1))
 
 
-def worker(budget: int | None, tiny: bool) -> None:
+def worker(budget: int | None, residents: str, tiny: bool) -> None:
     """One process: steps of the GPT under a budget, or plain; a line of JSON."""
     import torch
 
@@ -241,7 +257,7 @@ def worker(budget: int | None, tiny: bool) -> None:
     if budget is None:
         outsize.meter(module, optimizer=optimizer)
     else:
-        outsize.compile(module, budget, optimizer=optimizer)
+        outsize.compile(module, budget, optimizer=optimizer, residents=residents)
     losses, seconds, moved = [], [], 0
     for step in range(2 + TIMED):
         start = time.perf_counter()
@@ -277,8 +293,9 @@ def link() -> dict[str, float]:
     return {"out": rate.out_bytes_per_second, "in": rate.in_bytes_per_second}
 
 
-def ran(budget: int | None, tiny: bool) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--worker", str(budget or 0), *(["--tiny"] if tiny else [])]
+def ran(budget: int | None, tiny: bool, residents: str = "move") -> dict[str, Any]:
+    command = [sys.executable, __file__, "--worker", str(budget or 0), "--residents", residents]
+    command += ["--tiny"] if tiny else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
@@ -288,16 +305,16 @@ def ran(budget: int | None, tiny: bool) -> dict[str, Any]:
 
 def rounds(tiny: bool) -> Iterator[dict[str, Any]]:
     plain = ran(None, tiny)
-    smallest = ran(1, tiny)["smallest"]
-    for share in SHARES:
-        budget = int(share * plain["plain_peak"]) or smallest
-        rate, found = link(), ran(budget, tiny)
+    for residents, share in WAYS:
+        budget = int(share * plain["plain_peak"]) or ran(1, tiny, residents)["smallest"]
+        rate, found = link(), ran(budget, tiny, residents)
+        way = f"{residents} {share or 'smallest'}"
         if "smallest" in found:
-            yield {"share": share, "budget": budget, "refused": found["smallest"]}
+            yield {"way": way, "budget": budget, "refused": found["smallest"]}
             continue
         transfers = found["state_away"] * (1 / rate["out"] + 1 / rate["in"])
         yield {
-            "share": share,
+            "way": way,
             "budget": budget,
             "budget_over_plain_peak": budget / plain["plain_peak"],
             "plain": plain,
@@ -317,11 +334,11 @@ def step(tiny: bool) -> None:
     told["rounds"].append(list(rounds(tiny)))
     rows = [row for one in told["rounds"] for row in one if "planned" in row]
     told["summary"] = {
-        str(share): {
-            name: statistics.median(row[name] for row in rows if row["share"] == share)
+        way: {
+            name: statistics.median(row[name] for row in rows if row["way"] == way)
             for name in ("budget_over_plain_peak", "peak_over_budget", "step_over_plain", "step_over_bound")
         }
-        for share in sorted({row["share"] for row in rows})
+        for way in dict.fromkeys(row["way"] for row in rows)
     }
     told["equal"] = all(row["equal"] for row in rows)
     print(json.dumps({"summary": told["summary"], "equal": told["equal"]}, indent=1))
@@ -338,10 +355,11 @@ def main() -> None:
         "--tiny", action="store_true", help="a network of 2 million parameters; nothing is written"
     )
     parser.add_argument("--only", default="", help="combinations whose name has this; nothing is written")
+    parser.add_argument("--residents", default="move", help=argparse.SUPPRESS)
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.worker is not None:
-        worker(asked.worker or None, asked.tiny)
+        worker(asked.worker or None, asked.residents, asked.tiny)
     elif asked.what == "bits":
         bits(asked.only)
     else:

@@ -77,7 +77,7 @@ def compile(
             its first steps run in eager PyTorch and are watched. `auto`: captured where that is possible, else observed;
             the report says which and why.
         residents: `move`: where the budget leaves no room for it, the optimizer's state rests on a tier between its
-            updates (of a captured module; the page on the whole step says of which optimizers). `keep`: it stays.
+            updates. `fuse`: updates run in the backward as well; no loop may clip or sum gradients. `keep`: it stays.
         strict: in an observed module, a step on a path that was not seen before and that cannot be kept under the budget
             is an error; else it runs, and a warning says by how much it was over.
 
@@ -105,23 +105,23 @@ def compile(
     )
     _suits(device, disk, disk_budget, inner)
     asked.an_optimizer(optimizer)
-    door, streams = asked.a_door(door), asked.residents(residents) == "move" and "swap" in options.actions
+    door, resting = asked.a_door(door), asked.residents(residents, options.actions)
     allocator.install()
     made = functools.partial(_observed, weakref.ref(module), optimizer, options, device, strict=bool(strict))
     if door == "observed":
         return install(module, made("as asked"))
-    captured = _captured(module, optimizer, options, device, streams=streams)
+    captured = _captured(module, optimizer, options, device, residents=resting)
     return install(module, captured, made if door == "auto" else None)
 
 
 def _captured(
-    module: torch.nn.Module, optimizer: Any, options: Options, device: torch.device, *, streams: bool
+    module: torch.nn.Module, optimizer: Any, options: Options, device: torch.device, *, residents: str
 ) -> Session:
     """The session of a module whose steps are captured."""
     tiers = _tiers(device, options) if {"swap", "encode"} & set(options.actions) else {}
     planned = functools.partial(prepare, options)
     repeats, budget = "recompute" in options.actions, options.budget_bytes
-    return Session(module, optimizer, tiers, planned, budget, device, repeats=repeats, streams=streams)
+    return Session(module, optimizer, tiers, planned, budget, device, repeats=repeats, residents=residents)
 
 
 def _observed(
@@ -386,7 +386,7 @@ def _unlearned(
     optimizer: torch.optim.Optimizer | None,
 ) -> Learned:
     """What is known of a step that has not run: the resident bytes that its graph does not hold."""
-    counts = Session(module, optimizer, {}, released, 0, step.device, streams=True)
+    counts = Session(module, optimizer, {}, released, 0, step.device, residents="move")
     counts.streams.refresh(module)
     resident = max(0, counts.resident_bytes(args) - step.graph.resident_bytes)
     return Learned(resident=resident, update=counts.optimizers.workspace, units=counts.streams.units)

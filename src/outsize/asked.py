@@ -6,7 +6,7 @@ Each function takes one argument as it was given and returns it in the form that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from .units import parse_bytes
 #: Lossy codecs that a step may use, and their largest relative error.
 LOSSY_IN_STEPS = {"bf16": 2.0**-8}
 INNERS = ("aten", "inductor")
-RESIDENTS = ("move", "keep")
+RESIDENTS = ("move", "keep", "fuse")
 DOORS = ("auto", "captured", "observed")
 
 
@@ -78,11 +78,11 @@ def a_door(door: object) -> str:
     return str(door)
 
 
-def residents(value: object) -> str:
-    """What may become of an optimizer's state."""
+def residents(value: object, actions: Sequence[str]) -> str:
+    """What may become of an optimizer's state; without swaps it stays."""
     if value not in RESIDENTS:
         raise OutsizeError(f"residents={value!r}: give one of {', '.join(map(repr, RESIDENTS))}")
-    return str(value)
+    return "keep" if value == "move" and "swap" not in actions else str(value)
 
 
 def an_optimizer(optimizer: object) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.fx import Node
 
 from .fx import CapturedStep
 from .links import MOST_MEASURED, disk_link, host_link
@@ -88,7 +89,8 @@ def decide(step: CapturedStep, learned: Learned, options: Options) -> Decided:
     costs = tuple(OpCost(seconds=0.0) if i in idle else cost for i, cost in enumerate(profile.ops))
     profile = replace(profile, ops=costs)
     clock.append(time.perf_counter())
-    return _decided(graph, profile, options, clock, learned.units)
+    fused = _fused(step, learned.units) if options.inner != "inductor" else {}
+    return _decided(graph, profile, options, clock, learned.units, fused)
 
 
 def _decided(
@@ -97,6 +99,7 @@ def _decided(
     options: Options,
     clock: list[float],
     units: tuple[StateUnit, ...] = (),
+    fused: dict[int, tuple[int, int]] | None = None,
 ) -> Decided:
     """slack → plan → check. The clock has when measuring began and when it had ended."""
     tiers = tuple(t for t in ("host", "disk") if t in profile.links)
@@ -127,6 +130,7 @@ def _decided(
             budget_bytes=options.budget_bytes,
             tier=tiers[0] if moves else "",
             tier_bytes=options.host_budget if tiers[:1] == ("host",) else options.disk_budget,
+            fused=fused,
         )
     else:
         made = planned(graph, profile, 0)
@@ -137,6 +141,28 @@ def _decided(
     peaks = phase_peaks(graph, schedule, timeline)
     seconds = (clock[1] - clock[0], clock[2] - clock[1])
     return Decided(graph=graph, profile=profile, plan=made, schedule=schedule, peaks=peaks, seconds=seconds)
+
+
+def _fused(step: CapturedStep, units: tuple[StateUnit, ...]) -> dict[int, tuple[int, int]]:
+    """Units whose update may run in the backward → storages of the gradient and of the parameter."""
+    found = {}
+    for number, unit in enumerate(units):
+        gradient = step.backward_outputs[unit.place] if unit.place >= 0 else None
+        if isinstance(gradient, Node):
+            found[number] = (step.storage[gradient], step.storage[step.primals[unit.place]])
+    return found
+
+
+def _updates(
+    step: CapturedStep, made: Decided, units: tuple[StateUnit, ...]
+) -> dict[int, list[tuple[int, int]]]:
+    """Position in the backward → updates that run there: slot of the state, place of the gradient."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    state = (s for s in made.graph.storages if s.kind == "state")
+    for storage, unit in zip(state, units):
+        if storage.uses[0] < len(step.nodes) - 1:
+            found.setdefault(storage.uses[0], []).append((storage.index, unit.place))
+    return found
 
 
 def _left(limit: int | None, taken: int) -> int | None:
@@ -218,7 +244,9 @@ def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:
     """Decide, then rewrite and verify."""
     made = decide(step, learned, options)
     start = time.perf_counter()
-    rewritten = rewrite_step(step, made.schedule, OPS, observe=_sampled(options, made, learned))
+    updates = _updates(step, made, learned.units)
+    observe = _sampled(options, made, learned)
+    rewritten = rewrite_step(step, made.schedule, OPS, observe=observe, updates=updates)
     verify_step(step, rewritten, OPS)
     without: Callable[[frozenset[int]], Any] = functools.partial(
         without_missing, rewritten, OPS, len(step.tangents)
@@ -242,12 +270,13 @@ def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:
         measure_seconds=made.seconds[0],
         planning_seconds=made.seconds[1],
         rewrite_seconds=time.perf_counter() - start,
-        updates=_updates(step, made.schedule),
+        updates=_after_backward(step, made.schedule),
+        fused=frozenset(slot for some in updates.values() for slot, _ in some),
     )
 
 
-def _updates(step: CapturedStep, schedule: Schedule) -> tuple[Entry, ...]:
-    """The entries from the first update on."""
+def _after_backward(step: CapturedStep, schedule: Schedule) -> tuple[Entry, ...]:
+    """The entries from the first update after the backward on."""
     first = next(i for i, e in enumerate(schedule.entries) if e.op == len(step.nodes) - 1)
     return schedule.entries[first:]
 

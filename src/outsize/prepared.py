@@ -15,7 +15,8 @@ from .values import Entry, OpCost, Plan, Profile, StateUnit, StepGraph
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
     """A captured step with everything that was decided for it; `object_bytes` are kept free for the step's objects, and
-    `updates` are the entries from the first update on, which run with the optimizer's step."""
+    `updates` are the entries from the first update after the backward on, which run with the optimizer's step; `fused`
+    the state storages whose updates run in the backward."""
 
     graph: StepGraph
     profile: Profile
@@ -27,6 +28,7 @@ class Prepared:
     planning_seconds: float
     rewrite_seconds: float
     updates: tuple[Entry, ...] = ()
+    fused: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

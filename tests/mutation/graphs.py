@@ -16,6 +16,7 @@ from torch.fx import Node
 
 from outsize.api import capture
 from outsize.fx import CapturedStep, RewrittenStep
+from outsize.plan.state import fused_positions
 from outsize.rewrite import rewrite_step
 from outsize.runtime.ops import OPS
 from outsize.values import Entry, Schedule
@@ -139,6 +140,81 @@ def example(
     return run
 
 
+class Early(torch.nn.Module):
+    """The second weight's gradient is whole before the backward has read that weight for the last time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        fixed = torch.nn.functional.linear(self.first(x), self.second.weight.detach())
+        return self.second(torch.sin(fixed))
+
+
+def updating(
+    damage: Damage | None = None, kind: type[torch.nn.Module] = Early
+) -> Callable[[ModuleType], Any]:
+    """A step whose backward updates what it can."""
+
+    def run(module: ModuleType) -> Any:
+        captured = step(kind)
+        found = {
+            place: (captured.storage[gradient], captured.storage[captured.primals[place]])
+            for place, gradient in enumerate(captured.backward_outputs)
+            if isinstance(gradient, Node)
+        }
+        updates: dict[int, list[tuple[int, int]]] = {}
+        for place, position in fused_positions(captured.graph, found).items():
+            slot = len(captured.graph.storages) + place
+            updates.setdefault(position, []).append((slot, place))
+        assert updates
+        new = rewrite_step(captured, schedule(captured), OPS, updates=updates)
+        if damage is not None:
+            damage(new, captured)
+        module.verify_step(captured, new, OPS)
+
+    return run
+
+
+def _updates(new: RewrittenStep) -> list[Node]:
+    return [n for n in new.backward.graph.nodes if n.target is OPS.update_state]
+
+
+def update_too_early(new: RewrittenStep, step: CapturedStep) -> None:
+    """Each right behind the operator that makes its gradient."""
+    for node in _updates(new):
+        moved, made = [node], node.args[2]
+        while made not in new.origin:
+            moved.append(made)
+            made = made.args[0]
+        for one in moved:
+            made.append(one)
+
+
+def leave_an_update_out(new: RewrittenStep, step: CapturedStep) -> None:
+    damages.erase(_updates(new)[0])
+
+
+def update_with_something_else(new: RewrittenStep, step: CapturedStep) -> None:
+    node = _updates(new)[-1]
+    cosine = next(n for n in new.backward.graph.nodes if "cos" in str(n.target))
+    node.args = (*node.args[:2], cosine)
+
+
+def update_twice(new: RewrittenStep, step: CapturedStep) -> None:
+    node = _updates(new)[0]
+    with node.graph.inserting_after(node):
+        node.graph.node_copy(node, lambda n: n)
+
+
+def update_with_another_view(new: RewrittenStep, step: CapturedStep) -> None:
+    node = next(n for n in _updates(new) if n.args[2].meta["val"].dim() == 2)
+    with node.graph.inserting_before(node):
+        view = node.graph.call_function(torch.ops.aten.permute.default, (node.args[2], [1, 0]))
+    node.args = (*node.args[:2], view)
+
+
 def _output(new: RewrittenStep) -> Node:
     return next(n for n in new.backward.graph.nodes if n.op == "output")
 
@@ -211,6 +287,8 @@ RIGHT: dict[str, Callable[[ModuleType], Any]] = {
     "three swaps of encoded forms": example(functools.partial(_swaps, encoded=True)),
     "swapped twice, written once": example(_twice),
     "a repeat": example(_repeat),
+    "updates in the backward": updating(),
+    "updates of another step": updating(kind=Net),
     "a value without a storage of its own": without_a_storage,
     "a conjugate that was swapped": example(_conjugated, kind=damages.Complex),
     "a normalisation behind its statistics' update": example(
@@ -228,6 +306,13 @@ WRONG: dict[str, Callable[[ModuleType], Any]] = {
             damages.hand_out_another_gradient, damages.read_an_input_as_another, damages.lose_a_gradient,
             damages.cross_another_value, lose_the_last_gradients, view_what_cannot_be_viewed, multiply_by_itself,
             leave_out_the_last,
+        )
+    },
+    **{
+        damage.__name__.replace("_", " "): updating(damage)
+        for damage in (
+            update_too_early, leave_an_update_out, update_with_something_else, update_with_another_view,
+            update_twice,
         )
     },
     "two that do not read one another exchanged": example(schedule, exchange_two),

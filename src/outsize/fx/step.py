@@ -55,7 +55,8 @@ class RuntimeOps:
     `swap_out(frame, tensor, slot, tier)`, `settle(frame, slot)`, `fetch(frame, slot, nbytes, dtype)`,
     `wait(frame, slot) -> flat tensor`, `encode(frame, tensor, slot, codec, nbytes)`,
     `decode(frame, slot, dtype, last) -> flat tensor`, `observe(frame, tensor, slot)` (samples its density),
-    `fetch_state(frame, slot)` (of an optimizer; its other halves run with the update).
+    `fetch_state(frame, slot)`,
+    `update_state(frame, slot, gradient)`, `write_state(frame, slot)`, `drop_state(frame, slot)` (of an optimizer).
     """
 
     swap_out: Callable[..., Any]
@@ -66,6 +67,9 @@ class RuntimeOps:
     decode: Callable[..., Any]
     observe: Callable[..., Any]
     fetch_state: Callable[..., Any]
+    update_state: Callable[..., Any]
+    write_state: Callable[..., Any]
+    drop_state: Callable[..., Any]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,6 +82,7 @@ class RewrittenStep:
         crossing: the original nodes behind the crossing values where they are originals, else None.
         origin: new node → original node, for operators.
         without: places of missing tangents → the backward for when they are missing, which is handed None for them.
+        updated: gradients that an update in the backward has used, by their place: nothing is handed out for them.
         read_again: places in `crossing` that an operator which runs again in the backward reads, through views or not.
     """
 
@@ -87,6 +92,7 @@ class RewrittenStep:
     origin: dict[Node, Node] = field(repr=False)
     without: Callable[[frozenset[int]], Any] | None = None
     read_again: frozenset[int] = frozenset()
+    updated: frozenset[int] = frozenset()
 
 
 class Program(ABC):

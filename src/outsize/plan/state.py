@@ -14,7 +14,9 @@ Symbols: `n` the position of the first update op, which no moved state belongs t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -24,34 +26,81 @@ from .schedule.check import check
 from .schedule.lower import lower_decisions, lower_placed
 from .schedule.simulate import simulate
 
+#: Reads begin by so much earlier than they should take: other reads share the lane.
+SPARE_TIME = 1.5
 #: Shares of the state beyond what fits without any action that are kept at the expense of the activations.
 SHARES_KEPT = (0.0, 0.5, 1.0)
 
 
-def with_updates(graph: StepGraph, profile: Profile, units: Sequence[StateUnit]) -> tuple[StepGraph, Profile]:
+def fused_positions(graph: StepGraph, fused: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+    """Where in the backward an update may run: before the first op by which the gradient is whole and nobody reads the
+    parameter any more.
+
+    Args:
+        fused: unit → its gradient's and its parameter's storage.
+
+    Returns:
+        unit → position. Those are left out whose gradient is needed to the end, or shares its storage.
+    """
+    last, found = len(graph.ops) - 1, dict[int, int]()
+    gradients = Counter(gradient for gradient, _ in fused.values())
+    changed = {s for op in graph.ops for s in op.mutates}
+    for unit, (gradient, parameter) in fused.items():
+        made, whole = graph.storages[gradient], graph.storages[parameter]
+        suits = made.kind == "gradient" and whole.kind == "resident" and made.nbytes == whole.nbytes > 0
+        if not suits or gradients[gradient] > 1 or parameter in changed:
+            continue
+        uses = [u for u in (*made.uses, *whole.uses) if u != last]
+        position = max(made.producer, *uses) + 1
+        if position < last and graph.ops[made.producer].phase == "backward":
+            found[unit] = position
+    return found
+
+
+def _attached(
+    graph: StepGraph, fused: Mapping[int, tuple[int, int]], positions: Mapping[int, int]
+) -> StepGraph:
+    """The step whose gradients end with the updates at these positions, which change the parameters."""
+    ops, storages = list(graph.ops), list(graph.storages)
+    for unit, position in positions.items():
+        gradient, parameter = fused[unit]
+        op, update = ops[position], ops[-1]
+        reads = tuple(dict.fromkeys((*op.reads, gradient, parameter)))
+        ops[position] = replace(op, reads=reads, mutates=(*op.mutates, parameter), effect=True)
+        ops[-1] = replace(update, reads=tuple(s for s in update.reads if s != gradient))
+        storages[gradient] = replace(storages[gradient], kind="activation")
+    touched = {s for unit in positions for s in fused[unit]}
+    for s in touched:
+        uses = tuple(op.index for op in ops if s in op.reads)
+        storages[s] = replace(storages[s], uses=uses)
+    return replace(graph, ops=tuple(ops), storages=tuple(storages))
+
+
+def with_updates(
+    graph: StepGraph, profile: Profile, units: Sequence[StateUnit], positions: Mapping[int, int] | None = None
+) -> tuple[StepGraph, Profile]:
     """The step with an update of its own for each unit, after the one for all that has none.
 
     Args:
         graph: with one update op, its last; resident bytes without the units' state.
         profile: its workspace of the last op is that of any update.
+        positions: units whose update runs with an op of the backward, and which.
 
     Returns:
         The graph and its profile; the storage of unit i is `len(graph.storages) + i`.
     """
     ops, storages, costs = list(graph.ops), list(graph.storages), list(profile.ops)
-    for unit in units:
-        position, index = len(ops), len(storages)
-        ops.append(
-            replace(
-                graph.ops[-1],
-                index=position,
-                name=f"update.{unit.name}",
-                reads=(index,),
-                writes=(),
-                mutates=(index,),
-            )
-        )
-        costs.append(OpCost(seconds=0.0, workspace_bytes=profile.ops[-1].workspace_bytes))
+    works_in = profile.ops[-1].workspace_bytes
+    for number, unit in enumerate(units):
+        index, position = len(storages), (positions or {}).get(number, len(ops))
+        if position < len(graph.ops):
+            op, cost = ops[position], costs[position]
+            ops[position] = replace(op, reads=(*op.reads, index), mutates=(*op.mutates, index))
+            costs[position] = replace(cost, workspace_bytes=max(cost.workspace_bytes, works_in))
+        else:
+            op = replace(graph.ops[-1], index=position, name=f"update.{unit.name}", writes=())
+            ops.append(replace(op, reads=(index,), mutates=(index,)))
+            costs.append(OpCost(seconds=0.0, workspace_bytes=works_in))
         storages.append(
             Storage(
                 index=index,
@@ -68,13 +117,18 @@ def with_updates(graph: StepGraph, profile: Profile, units: Sequence[StateUnit])
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
-    """What is planned: the step with all updates, and the one that a planner of activations sees."""
+    """What is planned: the step with all updates, and the one that a planner of activations sees.
+
+    Attributes:
+        positions: unit → position of its update.
+    """
 
     graph: StepGraph
     profile: Profile
     plain: StepGraph
     plain_profile: Profile
     units: tuple[StateUnit, ...]
+    positions: dict[int, int]
     budget: int
     tier: str
 
@@ -86,9 +140,6 @@ class _Step:
     def storage(self, unit: int) -> int:
         return len(self.plain.storages) + unit
 
-    def update(self, unit: int) -> int:
-        return len(self.plain.ops) + unit
-
 
 def plan_with_state(
     graph: StepGraph,
@@ -99,6 +150,7 @@ def plan_with_state(
     budget_bytes: int,
     tier: str,
     tier_bytes: int | None = None,
+    fused: Mapping[int, tuple[int, int]] | None = None,
 ) -> tuple[StepGraph, Profile, Plan]:
     """The fastest plan among some that keep more or less of the state on the device.
 
@@ -109,6 +161,7 @@ def plan_with_state(
         plan: of the activations, from a graph, its costs and the bytes of state that rest on the tier.
         tier: where state rests; empty where nothing may.
         tier_bytes: most bytes of it there; None for any.
+        fused: units whose update runs in the backward where it can → gradient's and parameter's storage.
 
     Returns:
         The step with an update for each unit, its costs, and the plan.
@@ -116,13 +169,17 @@ def plan_with_state(
     Raises:
         BudgetError: none fits, with the smallest budget that does.
     """
-    whole, costs = with_updates(graph, profile, units)
+    positions = fused_positions(graph, fused or {})
+    plain = _attached(graph, fused or {}, positions)
+    whole, costs = with_updates(plain, profile, units, positions)
+    storages = whole.storages[len(plain.storages) :]
     step = _Step(
         graph=whole,
         profile=costs,
-        plain=graph,
-        plain_profile=profile,
+        plain=plain,
+        plain_profile=replace(profile, ops=costs.ops[: len(plain.ops)]),
         units=tuple(units),
+        positions={unit: storage.uses[0] for unit, storage in enumerate(storages)},
         budget=budget_bytes,
         tier=tier,
     )
@@ -167,9 +224,9 @@ def _planned(step: _Step, kept: int, plan: Callable[[StepGraph, Profile, int], P
     away = range(kept, len(step.units))
     held = sum(unit.nbytes for unit in step.units[:kept])
     moved = sum(step.units[i].nbytes for i in away)
-    widest = max((step.units[i].nbytes for i in away), default=0)
     costs = list(step.plain_profile.ops)
-    costs[-1] = replace(costs[-1], workspace_bytes=costs[-1].workspace_bytes + widest)
+    for position, nbytes in _windows(step, away).items():
+        costs[position] = replace(costs[position], workspace_bytes=costs[position].workspace_bytes + nbytes)
     seen = replace(step.plain, extra_resident_bytes=step.plain.extra_resident_bytes + held)
     made = plan(seen, replace(step.plain_profile, ops=tuple(costs)), moved)
     decisions = (*made.decisions, *_placed(step, made.decisions, away))
@@ -189,51 +246,75 @@ def _planned(step: _Step, kept: int, plan: Callable[[StepGraph, Profile, int], P
     )
 
 
+def _windows(step: _Step, away: range) -> dict[int, int]:
+    """Position → bytes of moved state that its updates need at once; of those after the step's own ops, one at a time."""
+    windows: dict[int, int] = defaultdict(int)
+    for unit in away:
+        position, nbytes = step.positions[unit], step.units[unit].nbytes
+        if position > step.first:
+            windows[step.first] = max(windows[step.first], nbytes)
+        else:
+            windows[position] += nbytes
+    return windows
+
+
 def _placed(step: _Step, decisions: tuple[Decision, ...], away: range) -> list[Decision]:
-    """When the state of the units `away` comes and goes."""
+    """When the state of the units `away` comes and goes: as long before its update as its read takes, and not away before
+    it has left, where there is room for that."""
     if not away:
         return []
+    link, room, end = step.profile.links[step.tier], step.budget, len(step.graph.ops)
     held, start = _held(step, decisions, away)
-    highest = list(accumulate(reversed(held), max))[::-1]  # at a position and all after it
-    fetched: dict[int, int] = {}
-    freed: dict[int, int] = {}
-    live, position = 0, start
-    for unit in away:  # as early as all that comes after leaves room for them
-        nbytes = step.units[unit].nbytes
-        while position <= step.first and highest[position] + live + nbytes > step.budget:
-            position += 1
-        if position > step.first:
-            break
-        fetched[unit], live = position, live + nbytes
-    waiting = [unit for unit in away if unit not in fetched]
-    written: list[int] = []
-    for unit in away:
-        here = step.update(unit)
-        while waiting and waiting[0] >= unit:
-            nbytes = step.units[waiting[0]].nbytes
-            while waiting[0] == unit and written and highest[here] + live + nbytes > step.budget:
-                done = written.pop(0)
-                freed[done], live = here, live - step.units[done].nbytes
-            if waiting[0] != unit and highest[here] + live + nbytes > step.budget:
+    clock = [0.0, *accumulate(cost.seconds for cost in step.profile.ops)]
+    order = sorted(away, key=lambda unit: step.positions[unit])
+    wanted = _wanted(step, order, clock, start)
+    spans: dict[int, list[int]] = {}
+    written = 0.0  # when the lane out is free
+    for unit in order:
+        here, nbytes = step.positions[unit], step.units[unit].nbytes
+        for other in order:  # those that were updated before leave first
+            if held[here] + nbytes <= room or other == unit:
                 break
-            live += nbytes
-            fetched[waiting.pop(0)] = here
-        written.append(unit)
-    link, end = step.profile.links[step.tier], len(step.graph.ops)
+            if spans[other][1] > here > step.positions[other]:
+                for p in range(here, spans[other][1]):
+                    held[p] -= step.units[other].nbytes
+                spans[other][1] = here
+        first = here
+        while first > wanted[unit] and held[first - 1] + nbytes <= room:
+            first -= 1
+        written = max(written, clock[here + 1]) + link.out_seconds(nbytes)
+        after, target = here + 1, end if clock[-1] <= written else bisect_left(clock, written)
+        while after < min(target, end) and held[after] + nbytes <= room:
+            after += 1
+        spans[unit] = [first, after]
+        for p in range(first, after):
+            held[p] += nbytes
     return [
         Decision(
             storage=step.storage(unit),
             action="swap",
-            after=step.update(unit),
-            before=step.update(unit),
-            free_before=freed.get(unit, end),
-            fetch_before=fetched[unit],
+            after=step.positions[unit],
+            before=step.positions[unit],
+            free_before=spans[unit][1],
+            fetch_before=spans[unit][0],
             tier=step.tier,
             seconds=link.in_seconds(step.units[unit].nbytes) + link.out_seconds(step.units[unit].nbytes),
             reason="of a step it is used by its update alone",
         )
-        for unit in away
+        for unit in order
     ]
+
+
+def _wanted(step: _Step, order: list[int], clock: list[float], start: int) -> dict[int, int]:
+    """The positions at which reads have to begin, one after the other, so that each is there for its update."""
+    link, wanted, due = step.profile.links[step.tier], dict[int, int](), clock[-1]
+    boundary = next(op.index for op in step.graph.ops if op.phase == "outside")
+    for unit in reversed(order):
+        here = step.positions[unit]
+        due = min(due, clock[here]) - SPARE_TIME * link.in_seconds(step.units[unit].nbytes)
+        earliest = boundary + 1 if here < step.first else start
+        wanted[unit] = min(max(bisect_left(clock, due), earliest), here)
+    return wanted
 
 
 def _held(step: _Step, decisions: tuple[Decision, ...], away: range) -> tuple[list[int], int]:

@@ -14,7 +14,7 @@ operators stand in `RuntimeOps`; this room inserts them and never runs them.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,21 +27,36 @@ from ..values import Entry, Schedule
 
 
 def rewrite_step(
-    step: CapturedStep, schedule: Schedule, ops: RuntimeOps, *, observe: frozenset[int] = frozenset()
+    step: CapturedStep,
+    schedule: Schedule,
+    ops: RuntimeOps,
+    *,
+    observe: frozenset[int] = frozenset(),
+    updates: Mapping[int, Sequence[tuple[int, int]]] | None = None,
 ) -> RewrittenStep:
     """Lower a schedule onto the captured graph.
 
     Args:
         observe: storages whose density is sampled when they are made.
+        updates: position of an op in the backward → updates that run before it: slot of the state, place of the gradient
+            among the backward's results.
 
     Raises:
         RewriteError: the schedule uses bytes that are not there, a defect of the planner.
     """
-    return _Builder(step, ops, observe).build(schedule)
+    return _Builder(step, ops, observe, updates or {}).build(schedule)
 
 
 class _Builder:
-    def __init__(self, step: CapturedStep, ops: RuntimeOps, observe: frozenset[int]) -> None:
+    def __init__(
+        self,
+        step: CapturedStep,
+        ops: RuntimeOps,
+        observe: frozenset[int],
+        updates: Mapping[int, Sequence[tuple[int, int]]],
+    ) -> None:
+        self.updates = updates
+        self.updated = frozenset(place for some in updates.values() for _, place in some)
         self.step, self.ops, self.observe = step, ops, observe
         self.graphs = (Graph(), Graph())
         self.side = 0
@@ -62,9 +77,12 @@ class _Builder:
                 self._finish_forward()
             elif entry.op == len(self.step.nodes) - 1:
                 break
+            elif entry.storage >= len(self.step.graph.storages):  # of an optimizer
+                self._state(entry)
             else:
                 getattr(self, f"_{entry.kind}")(entry)
-        results = tuple(self._output(n) for n in self.step.backward_outputs)
+        gradients = enumerate(self.step.backward_outputs)
+        results = tuple(None if place in self.updated else self._output(n) for place, n in gradients)
         self.graphs[1].output(results)
         self.graphs[1].erase_node(self._anchor)
         crossing = list(self.crossed)
@@ -76,6 +94,7 @@ class _Builder:
             crossing=tuple(originals.get(n) for n in crossing),
             origin=self.origin,
             read_again=self._read_again(crossing),
+            updated=self.updated,
         )
 
     def _read_again(self, crossing: list[Node]) -> frozenset[int]:
@@ -114,7 +133,21 @@ class _Builder:
 
     # One method per kind of entry.
 
+    def _state(self, entry: Entry) -> None:
+        """Its update waits for the read, and what drops it for the write."""
+        moves = {
+            "fetch": self.ops.fetch_state,
+            "swap_out": self.ops.write_state,
+            "drop": self.ops.drop_state,
+        }
+        if entry.kind in moves:
+            self._call(moves[entry.kind], entry.storage)
+
     def _op(self, entry: Entry) -> None:
+        for slot, place in self.updates.get(entry.op, ()):
+            gradient = self.step.backward_outputs[place]
+            assert isinstance(gradient, Node)
+            self._call(self.ops.update_state, slot, self.value(gradient))
         self._run(self._node(entry.op), again=False)
 
     def _clone(self, entry: Entry) -> None:
@@ -133,9 +166,6 @@ class _Builder:
         self.version[entry.storage] = -1 - abs(self.version.get(entry.storage, 0))
 
     def _fetch(self, entry: Entry) -> None:
-        if entry.storage >= len(self.step.graph.storages):  # of the optimizer
-            self._call(self.ops.fetch_state, entry.storage)
-            return
         storage = self.step.graph.storages[entry.storage]
         self._call(self.ops.fetch, entry.storage, entry.nbytes or storage.nbytes)
 

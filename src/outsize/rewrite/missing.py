@@ -65,6 +65,10 @@ class _Trail:
         return isinstance(left, Node) and isinstance(right, Node) and _shape(left) == _shape(right)
 
     def _transfer(self, node: Node, ops: RuntimeOps) -> None:
+        if node.target is ops.update_state:
+            if node.args[2] in self.gone:
+                self.gone.add(node)
+            return
         carries = node.target in (ops.swap_out, ops.encode, ops.observe)
         tensor, slot = (node.args[1], node.args[2]) if carries else (None, node.args[1])
         assert isinstance(slot, int)

@@ -44,6 +44,9 @@ class _Verifier:
         self.op_of = {n: o for o, n in zip(step.graph.ops, step.nodes) if n is not None}
         #: How often each storage was changed in place, and what each operator saw of that in its first run.
         self.version: dict[int, int] = {}
+        #: Parameters that the backward has updated, and the places of the gradients that it used for that.
+        self.changed: set[int] = set()
+        self.updates: set[int] = set()
         self.seen: dict[Node, tuple[int, ...]] = {}
 
     def run(self) -> None:
@@ -55,7 +58,8 @@ class _Verifier:
             if graph is self.new.forward.graph:
                 self._change(self.step.graph.ops[self.step.boundary])
         self._results(self.new.forward.graph, self.step.forward_outputs)
-        self._results(self.new.backward.graph, self.step.backward_outputs)
+        handed = [None if i in self.updates else n for i, n in enumerate(self.step.backward_outputs)]
+        self._results(self.new.backward.graph, handed)
         expected = [n for n in self.step.nodes if n is not None]
         if self.ran != expected:
             wrong = next((i for i, (a, b) in enumerate(zip(self.ran, expected)) if a is not b), -1)
@@ -87,8 +91,15 @@ class _Verifier:
     def _visit(self, node: Node) -> None:
         if node in self.new.origin:
             self._operator(node, self.new.origin[node])
-        elif node.target in (self.ops.observe, self.ops.fetch_state):
+        elif node.target in (
+            self.ops.observe,
+            self.ops.fetch_state,
+            self.ops.write_state,
+            self.ops.drop_state,
+        ):
             return
+        elif node.target is self.ops.update_state:
+            self._update(node)
         elif node.target in vars(self.ops).values():
             self._transfer(node)
         else:  # a view or a part of a result: the bytes of its base
@@ -96,6 +107,20 @@ class _Verifier:
             base = next((a for a in node.all_input_nodes if self._label(a) is not None), None)
             if base is not None and node not in self.bytes_of:
                 self.bytes_of[node] = self._label(base)  # type: ignore[assignment]
+
+    def _update(self, node: Node) -> None:
+        """A parameter changes: its gradient is whole, and no operator reads it from here on."""
+        gradient: Any = node.args[2]
+        for place in self.new.updated - self.updates:
+            wanted: Any = self.step.backward_outputs[place]
+            if self.step.storage[wanted] == self._label(gradient):
+                self._match("an update", gradient, wanted)
+                self.changed.add(self.step.storage[self.step.primals[place]])
+                self.updates.add(place)
+                return
+        raise RewriteError(
+            f"{node.name} updates a parameter with {gradient.name}, which is no gradient of one"
+        )
 
     def _label(self, node: Node) -> int | None:
         return self.bytes_of.get(self.twin.get(node, node))
@@ -126,6 +151,8 @@ class _Verifier:
             raise RewriteError(f"{node.name} is not the operator that {original.name} was")
         for mine, theirs in zip(given, wanted):
             self._match(node.name, mine, theirs)
+            if self.step.storage.get(theirs, -1) in self.changed:
+                raise RewriteError(f"{node.name} reads {theirs.name} after its update")
         stale = self._stale(node, original, op) if again else False
         if not again:
             self.ran.append(original)

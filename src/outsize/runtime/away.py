@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 from ..errors import OutsizeError
 from .tiers import Arrival, Block, Tier
 
-__all__ = ["Away"]
+__all__ = ["Away", "Spent"]
 
 
 @final
@@ -119,6 +119,39 @@ class Away(torch.Tensor):
     @data.setter
     def data(self, _: torch.Tensor) -> None:
         raise _refusal("data")
+
+
+@final
+class Spent(torch.Tensor):
+    """Stands in `parameter.grad` for a gradient that its update has used in the backward: whoever touches it wanted to
+    clip, scale, sum or look at what is gone. `optimizer.zero_grad()` takes it away."""
+
+    is_away = True
+
+    @staticmethod
+    def __new__(cls, like: torch.Tensor) -> Spent:
+        made: Spent = torch.Tensor._make_wrapper_subclass(
+            cls, like.shape, strides=like.stride(), dtype=like.dtype, device=like.device
+        )
+        return made
+
+    def __init__(self, like: torch.Tensor) -> None:
+        pass
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func.name().removeprefix("aten::")
+        raise OutsizeError(
+            f"{name} of a gradient that is gone: residents='fuse' has updated its parameter in the backward already. To "
+            "clip, scale, sum or look at gradients between backward and step, compile with residents='move'"
+        )
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        return f"<a gradient of shape {tuple(self.shape)} that its update has used>"
 
 
 def _holds(value: Any) -> bool:

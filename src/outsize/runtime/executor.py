@@ -19,7 +19,7 @@ from torch.fx.graph import _BoxedCodeGen
 
 from ..device.waiting import check_process
 from ..fx import CapturedStep, Program, RewrittenStep
-from .frame import Frame
+from .frame import Frame, StateMoves
 from .leaves import Leaves
 from .recording import Recorder
 from .tiers import Tier
@@ -29,8 +29,8 @@ from .watch import Watched
 class Host(ABC):
     """What an executor asks of its owner."""
 
-    #: Starts to bring back the optimizer state behind a slot, at the plan's place.
-    fetch_state: Callable[[int], None]
+    #: Moves and updates the optimizers' state.
+    streams: StateMoves
 
     @abstractmethod
     def begin(self, step: CapturedStep, args: list[Any]) -> RewrittenStep:
@@ -110,7 +110,7 @@ class StepProgram(Program):
         frame = Frame.of(args[0])
         missing = frozenset(i for i, tangent in enumerate(args[1:]) if tangent is None)
         full, keeps = self._host.backward_begins(frame, args[1:], keep=keep)
-        full.homes = self._host.fetch_state
+        full.state = self._host.streams
         inputs = [full, *full.take(keep=keeps), *args[1:]]
         args.clear()
         program = full.program.backward

@@ -10,8 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 import numpy as np
 import torch
@@ -34,6 +33,15 @@ def storage_bytes(values: list[Any]) -> int:
     """Bytes of the storages behind the tensors among the values, each once."""
     storages = (v.untyped_storage() for v in values if isinstance(v, Tensor))
     return sum({s._cdata: s.nbytes() for s in storages}.values())
+
+
+class StateMoves(Protocol):
+    """What a backward does with an optimizer's state, by slot."""
+
+    def fetch(self, slot: int) -> None: ...
+    def update(self, slot: int, gradient: Tensor) -> None: ...
+    def write(self, slot: int) -> None: ...
+    def drop(self, slot: int) -> None: ...
 
 
 class _Owner(np.ndarray):
@@ -64,7 +72,7 @@ class Frame:
         again: what its forward was given, to run it once more.
         given_up: its saved values are gone; the forward runs again for a backward.
         leaves: those among the inputs of the forward.
-        homes: starts to bring an optimizer's state back, by its slot; None where none of it moves.
+        state: moves and updates an optimizer's state, by its slot; None where none of it moves.
         kept: whether autograd may ask for another backward, which will read the encoded forms once more.
     """
 
@@ -88,7 +96,7 @@ class Frame:
         self.given_up = False
         self.kept = False
         self.leaves = Leaves(())
-        self.homes: Callable[[int], None] | None = None
+        self.state: StateMoves | None = None
         self._saved: list[Any] = []
         self._watched: list[Watched] = []
 

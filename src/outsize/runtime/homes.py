@@ -14,7 +14,7 @@ from typing import Any, final
 import torch
 
 from ..errors import TierError
-from .away import Away
+from .away import Away, Spent
 from .tiers import Arrival, Tier
 
 __all__ = ["LEAST_MOVED", "Home"]
@@ -61,7 +61,8 @@ class Home:
     @property
     def updates(self) -> bool:
         """Whether its update will do something: without a gradient it does not."""
-        return self.parameter is not None and self.parameter.grad is not None
+        gradient = self.parameter.grad if self.parameter is not None else None
+        return gradient is not None and not isinstance(gradient, Spent)
 
     def _state(self) -> dict[str, Any]:
         optimizer, parameter = self.optimizer, self.parameter

@@ -82,8 +82,26 @@ def observe(frame: Frame, tensor: Tensor, slot: int) -> None:
 
 def fetch_state(frame: Frame, slot: int) -> None:
     """Start to bring an optimizer's state back, where the step's backward is expected to be followed by its update."""
-    if frame.homes is not None:
-        frame.homes(slot)
+    if frame.state is not None:
+        frame.state.fetch(slot)
+
+
+def update_state(frame: Frame, slot: int, gradient: Tensor) -> None:
+    """Update the parameter whose state is behind the slot: its gradient is whole, and nobody reads it any more."""
+    if frame.state is not None:
+        frame.state.update(slot, gradient)
+
+
+def write_state(frame: Frame, slot: int) -> None:
+    """Start to write the state to its tier."""
+    if frame.state is not None:
+        frame.state.write(slot)
+
+
+def drop_state(frame: Frame, slot: int) -> None:
+    """Wait for the write; the state is in its tier alone."""
+    if frame.state is not None:
+        frame.state.drop(slot)
 
 
 OPS = RuntimeOps(
@@ -95,4 +113,7 @@ OPS = RuntimeOps(
     decode=decode,
     observe=observe,
     fetch_state=fetch_state,
+    update_state=update_state,
+    write_state=write_state,
+    drop_state=drop_state,
 )

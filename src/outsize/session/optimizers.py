@@ -27,7 +27,7 @@ class Optimizers:
         given: to `outsize.compile`, or None.
         device: whose bytes are counted.
         tiers: where their state may rest between updates.
-        moves: whether it may.
+        residents: `move` where it may, `fuse` where updates run in the backward as well, `keep`.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Optimizers:
         device: torch.device,
         tiers: Mapping[str, Tier] | None = None,
         *,
-        moves: bool = False,
+        residents: str = "keep",
     ) -> None:
         self._device = device
         self._roots: list[Callable[[], Any]] = []
@@ -49,7 +49,9 @@ class Optimizers:
         #: Whether the update under way runs steps of the module itself, in a closure.
         self.runs_steps = False
         #: Of their state, what may rest on a tier; it is counted by itself.
-        self.streams = StateStreams(self._given, tiers if tiers is not None else {}, device, moves=moves)
+        moves, fuses = residents != "keep", residents == "fuse"
+        tiers = tiers if tiers is not None else {}
+        self.streams = StateStreams(self._given, tiers, device, moves=moves, fuses=fuses)
         if given is not None:
             self._add(given)
 

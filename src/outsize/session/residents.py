@@ -20,10 +20,10 @@ def owned(module: torch.nn.Module | None) -> Iterator[torch.Tensor]:
 
 
 def _parts(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """What holds a tensor's bytes: of a sparse one, its indices and its values."""
+    """What holds a tensor's bytes: of a sparse one, its indices and its values; of one that is in a tier, nothing."""
     if tensor.layout is torch.sparse_coo:
         return tensor._indices(), tensor._values()
-    return (tensor,) if tensor.layout is torch.strided else ()
+    return (tensor,) if tensor.layout is torch.strided and not getattr(tensor, "is_away", False) else ()
 
 
 def buffers(module: torch.nn.Module | None) -> dict[int, str]:

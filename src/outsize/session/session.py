@@ -38,6 +38,7 @@ from .plans import OBJECT_SPREAD, Plans
 from .refuse import beside_waiting, check_loss, no_room_beside, no_room_kept
 from .residents import buffers, named_bytes, shapes
 from .state import Call, Measured, Round, Track, begun, transferred
+from .streams import StateStreams
 from .updates import Updating, left_out
 from .waiting import Waiting
 
@@ -58,12 +59,11 @@ class Session(Host, Updating):
         device: torch.device = CPU,
         *,
         repeats: bool = True,
-        streams: bool = False,
+        residents: str = "keep",
     ) -> None:
         self._module, self.device = weakref.ref(module), device
-        self.optimizers = Optimizers(optimizer, device, tiers, moves=streams)
-        self.streams = self.optimizers.streams
-        self.fetch_state = self.streams.fetch
+        self.optimizers = Optimizers(optimizer, device, tiers, residents=residents)
+        self.streams: StateStreams = self.optimizers.streams
         self._tiers, self.budget_bytes = tiers, budget_bytes
         self.notes: list[str] = []
         self.plans = Plans(prepare, tiers, budget_bytes, self.optimizers, self.notes, repeats=repeats)
@@ -123,6 +123,7 @@ class Session(Host, Updating):
             self._finish()
         track = self.plans.track(step, len(self._round.calls) if self._round is not None else 0)
         track.inputs = track.inputs or shapes(args, self._module())
+        self.streams.given(args)
         if self.streams.refresh(self._module(), under_way=self._round is not None):
             self.plans.forget()
         made = self._planned(step, track, args)
@@ -214,6 +215,7 @@ class Session(Host, Updating):
         call = self._waiting.of(frame)
         if call is None:
             return frame, keep
+        self.streams.backward_begins()
         call.track.arrivals.saw(tangents)
         under_way = self._joined(call)
         self._segment("outside")

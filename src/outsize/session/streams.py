@@ -5,6 +5,9 @@ parameter by parameter with the optimizer's own step, and leaves that step nothi
 summed, unscaled and looked at by then, as in any loop; a step that is skipped updates nothing, and what was fetched for
 it goes back unchanged.
 
+With `residents="fuse"` the updates run in the backward itself, each as soon as its gradient is whole and nobody reads the
+parameter any more, and the gradient goes at once. What stands in its place is an error for whoever touches it.
+
 Private names of torch (2.11 to 2.15): `Optimizer._optimizer_step_post_hooks`, to stand before the user's hooks there.
 """
 
@@ -12,15 +15,16 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, final
 
 import torch
 from torch.utils.hooks import RemovableHandle
 
-from ..errors import TierError
+from ..errors import OutsizeError, TierError
 from ..measure.alone import moving_state, step_only, updates_alone
 from ..prepared import Prepared
+from ..runtime.away import Spent
 from ..runtime.homes import LEAST_MOVED, Home
 from ..runtime.tiers import Tier
 from ..values import StateUnit
@@ -37,6 +41,7 @@ class StateStreams:
         tiers: by name; the first is where state rests.
         device: of the module.
         moves: whether any may.
+        fuses: whether updates run in the backward.
     """
 
     def __init__(
@@ -46,8 +51,12 @@ class StateStreams:
         device: torch.device,
         *,
         moves: bool,
+        fuses: bool = False,
     ) -> None:
         self._optimizers, self._tiers, self._device, self._moves = optimizers, tiers, device, moves
+        self._fuses = fuses
+        #: Storage of an input of the step → its place.
+        self._places: dict[int, int] = {}
         self._homes: dict[tuple[int, int], Home] = {}
         self._names: dict[int, str] = {}
         self._seen: list[Any] = []
@@ -67,7 +76,22 @@ class StateStreams:
     @property
     def units(self) -> tuple[StateUnit, ...]:
         """What may rest on a tier, in the order of the updates."""
-        return tuple(StateUnit(name=home.name, nbytes=home.nbytes) for home in self._homes.values())
+        return tuple(
+            StateUnit(name=home.name, nbytes=home.nbytes, place=self._place(home))
+            for home in self._homes.values()
+        )
+
+    def given(self, args: Sequence[Any]) -> None:
+        """The step that is planned has these inputs."""
+        if self._fuses:
+            tensors = ((i, a) for i, a in enumerate(args) if isinstance(a, torch.Tensor))
+            self._places = {t.untyped_storage()._cdata: i for i, t in tensors if t.layout is torch.strided}
+
+    def _place(self, home: Home) -> int:
+        parameter = home.parameter
+        if parameter is None or parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+            return -1  # its hooks are to see the gradient
+        return self._places.get(parameter.untyped_storage()._cdata, -1)
 
     def refresh(self, module: torch.nn.Module | None, *, under_way: bool = False) -> bool:
         """Before a step, and not while one is under way: look again where an optimizer has come or gone, or has other
@@ -153,9 +177,55 @@ class StateStreams:
             else:
                 home.bring()
 
+    def backward_begins(self) -> None:
+        """A backward of the module begins.
+
+        Raises:
+            OutsizeError: its updates run in it, and this one adds to gradients that are there already.
+        """
+        fused = self._fused()
+        if fused and self._backwards:
+            raise OutsizeError(
+                "residents='fuse' updates parameters in every backward, and this is the second before optimizer.step(): "
+                "to sum gradients over several, compile with residents='move'"
+            )
+        if name := next(
+            (h.name for h in fused if h.parameter is not None and h.parameter.grad is not None), ""
+        ):
+            raise OutsizeError(
+                f"residents='fuse' updates {name} in the backward, and it has a gradient already: set it to None before "
+                "(optimizer.zero_grad() does), or compile with residents='move'"
+            )
+
     def backward_done(self) -> None:
         """A backward of the module has ended."""
         self._backwards += 1
+
+    def _fused(self) -> list[Home]:
+        slots = self._made.fused if self._made is not None else ()
+        return [self._slots[slot] for slot in slots]
+
+    def update(self, slot: int, gradient: torch.Tensor) -> None:
+        """The gradient of a parameter is whole, and its update runs at once."""
+        home = self._slots[slot]
+        optimizer, parameter = home.optimizer, home.parameter
+        if optimizer is None or parameter is None:
+            return
+        home.wait()
+        with torch.no_grad():
+            parameter.grad = gradient.detach()
+            try:
+                step_only(optimizer, {id(parameter)})
+            finally:
+                parameter.grad = Spent(parameter)
+
+    def write(self, slot: int) -> None:
+        """It goes to rest again."""
+        self._slots[slot].write()
+
+    def drop(self, slot: int) -> None:
+        """It has gone."""
+        self._slots[slot].drop()
 
     def fetch(self, slot: int) -> None:
         """The plan's place to start bringing state back, in the backward; where several backwards come before an update,
@@ -169,7 +239,7 @@ class StateStreams:
         self.restore()
         for handle in self._hooks.pop(optimizer, ()):
             handle.remove()
-        if not any(home.optimizer is optimizer for home in self._resting):
+        if not any(home.optimizer is optimizer for home in (*self._resting, *self._fused())):
             return
         before = optimizer.register_step_pre_hook(torch.compiler.disable(self._step))
         after = optimizer.register_step_post_hook(torch.compiler.disable(lambda *_: self.restore()))
@@ -204,30 +274,28 @@ class StateStreams:
     def _run(self, optimizer: torch.optim.Optimizer) -> None:
         made = self._made
         assert made is not None
-        resting = {id(home.parameter) for home in self._resting if home.optimizer is optimizer}
-        everything = {id(p): p for group in optimizer.param_groups for p in group["params"]}
-        for (
-            parameter
-        ) in everything.values():  # in the order of a step over all of them, which checkpoints keep
-            if parameter.grad is not None:
-                optimizer.state[parameter]
+        apart = {id(home.parameter) for home in (*self._resting, *self._fused())}
+        whole = {id(p) for group in optimizer.param_groups for p in group["params"]}
         ops = made.graph.ops
         for entry in made.updates:
             if entry.op >= 0:
-                slots = [s for s in ops[entry.op].reads if s in self._slots]
+                slots = [s for s in ops[entry.op].reads if s in self._slots and s not in made.fused]
                 if not slots:
-                    step_only(optimizer, everything.keys() - resting)
+                    step_only(optimizer, whole - apart)
                     continue
                 home = self._slots[slots[0]]
             else:
                 home = self._slots[entry.storage]
-            if home not in self._resting or home.optimizer is not optimizer or not home.updates:
+            if home not in self._resting or home.optimizer is not optimizer:
+                continue
+            if entry.kind in ("op", "fetch") and not home.updates:
                 continue
             if entry.op >= 0:
                 home.wait()
                 step_only(optimizer, {id(home.parameter)})
             else:
                 _MOVES[entry.kind](home)
+        _in_order(optimizer)
 
     # Beside the steps.
 
@@ -240,6 +308,9 @@ class StateStreams:
     def close(self) -> None:
         """The module is no longer planned; the optimizers have all they had. What cannot be read back is said."""
         self.restore()
+        for home in self._fused():
+            if (parameter := home.parameter) is not None and isinstance(parameter.grad, Spent):
+                parameter.grad = None
         for home in self._homes.values():
             try:
                 home.bring()
@@ -263,6 +334,14 @@ _MOVES: dict[str, Callable[[Home], None]] = {
     "settle": Home.settle,
     "drop": Home.drop,
 }
+
+
+def _in_order(optimizer: torch.optim.Optimizer) -> None:
+    """The state's entries in the order of a step over all parameters, which a checkpoint keeps."""
+    wanted = [p for group in optimizer.param_groups for p in group["params"] if p in optimizer.state]
+    if any(a is not b for a, b in zip(optimizer.state, wanted)):
+        for parameter in wanted:
+            optimizer.state[parameter] = optimizer.state.pop(parameter)
 
 
 def _with_result(

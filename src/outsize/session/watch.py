@@ -142,6 +142,7 @@ class Watch:
             _is_nonzero(grad)
             for p in module.parameters()
             if (grad := p.grad) is not None
+            and not getattr(grad, "is_away", False)
             and ((seen := self._seen.get(id(p))) is None or seen[0]() is not grad or seen[1] != grad._version)
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .ranges import Count
+from .ranges import Count, MaybeIndex
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,9 @@ class StateUnit:
     Attributes:
         name: of the parameter.
         nbytes: of its tensors, those too small to be worth a transfer left out.
+        place: of the parameter among the inputs of the captured step, where its update may run in the backward; else -1.
     """
 
     name: str
     nbytes: Count
+    place: MaybeIndex = -1

@@ -124,7 +124,9 @@ def fit(
         if not value - value == 0:
             raise OutsizeError(f"the loss is {value} after {index + 1} steps: try a smaller --lr")
         seconds, record = time.perf_counter() - start, api.report(module, timelines=False)
-        gradients = sum(p.grad.nbytes for p in module.parameters() if p.grad is not None)
+        gradients = sum(
+            g.nbytes for p in module.parameters() if (g := p.grad) is not None and not hasattr(g, "is_away")
+        )
         alive = record.resident_bytes + gradients
         yield Step(index=index, loss=value, seconds=seconds, record=record, alive_bytes=alive)
 
