@@ -133,10 +133,10 @@ def train(
     seen: dict[str, Any] = {}
     for step in range(STEPS):
         optimizer.zero_grad()
-        for part in given.chunk(2) if loop == "accumulate" else (given,):
+        for number, part in enumerate(given.chunk(2) if loop == "accumulate" else (given,)):
             loss = module(part).float().square().mean()
             scaler.scale(loss).backward()
-            seen[f"loss {step} {len(seen)}"] = digest(loss)
+            seen[f"loss {step} {number}"] = digest(loss)
             del loss
         if loop == "scaler" and step == 2:  # it skips this one
             weights[0].grad[0] = torch.inf
