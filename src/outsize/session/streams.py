@@ -13,6 +13,7 @@ Private names of torch (2.11 to 2.15): `Optimizer._optimizer_step_post_hooks`, t
 
 from __future__ import annotations
 
+import functools
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -241,8 +242,8 @@ class StateStreams:
             handle.remove()
         if not any(home.optimizer is optimizer for home in (*self._resting, *self._fused())):
             return
-        before = optimizer.register_step_pre_hook(torch.compiler.disable(self._step))
-        after = optimizer.register_step_post_hook(torch.compiler.disable(lambda *_: self.restore()))
+        before = optimizer.register_step_pre_hook(functools.partial(_take, self))
+        after = optimizer.register_step_post_hook(functools.partial(_give_back, self))
         after_all: Any = optimizer._optimizer_step_post_hooks
         after_all.move_to_end(after.id, last=False)
         self._hooks[optimizer] = (before, after)
@@ -260,7 +261,7 @@ class StateStreams:
             optimizer.param_groups = groups
             self._emptied.pop()
 
-    def _step(
+    def step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Take the step, unit by unit; the optimizer's own has nothing left to do."""
@@ -334,6 +335,11 @@ _MOVES: dict[str, Callable[[Home], None]] = {
     "settle": Home.settle,
     "drop": Home.drop,
 }
+
+
+# Where the optimizer's step is under torch.compile, they run between its graphs. Made once: torch keeps some of each.
+_take = torch.compiler.disable(StateStreams.step)
+_give_back = torch.compiler.disable(lambda streams, *_: streams.restore())
 
 
 def _in_order(optimizer: torch.optim.Optimizer) -> None:
