@@ -52,8 +52,8 @@ class CapturedStep:
 class RuntimeOps:
     """The functions that the rewritten graphs call. Each takes the frame of the running step first.
 
-    `swap_out(frame, tensor, slot, tier)`, `settle(frame, slot)`, `fetch(frame, slot, nbytes, dtype)`,
-    `wait(frame, slot) -> flat tensor`, `encode(frame, tensor, slot, codec, nbytes)`,
+    `swap_out(frame, tensor, slot, tier)`, `settle(frame, slot)`, `fetch(frame, slot, nbytes)`,
+    `wait(frame, slot, dtype) -> flat tensor`, `encode(frame, tensor, slot, codec, nbytes)`,
     `decode(frame, slot, dtype, last) -> flat tensor`, `observe(frame, tensor, slot)` (samples its density),
     `fetch_state(frame, slot)`,
     `update_state(frame, slot, gradient)`, `write_state(frame, slot)`, `drop_state(frame, slot)` (of an optimizer).

@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SWAP, ENCODE, ENCODE_SWAP, RECOMPUTE }; /* evict/passes.py: Action */
+enum { SWAP, ENCODE, ENCODE_SWAP, RECOMPUTE, KINDS }; /* evict/passes.py: ACTIONS */
 enum { BANNED = 1, REMAKE = 2, RETAIN = 4 };
 enum { LONGEST = 400 }; /* chains.LONGEST */
 
@@ -51,7 +51,7 @@ typedef struct {
     int64_t crowded, recompute, remakes, fit, quarters; /* quarters: of the exponent of the time to the next use */
     const uint8_t *flags;                               /* [storages] BANNED, REMAKE, RETAIN */
     const double *weight;                               /* [storages] */
-    const int64_t *barred;                              /* sorted keys: (storage · ops + touch) · 4 + action */
+    const int64_t *barred;                              /* sorted keys: (storage · ops + touch) · KINDS + action */
     int64_t barred_count;
     const int64_t *forced;
     int64_t forced_count;
@@ -107,7 +107,7 @@ static inline int has(const int64_t *keys, int64_t count, int64_t key) {
 }
 
 static inline int64_t key_of(const Pass *w, int32_t s, int32_t touch, int action) {
-    return ((int64_t)s * w->g->ops + touch) * 4 + action;
+    return ((int64_t)s * w->g->ops + touch) * KINDS + action;
 }
 
 /* First position after this one at which it is wanted, -1 for none. */

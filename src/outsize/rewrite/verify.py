@@ -214,7 +214,7 @@ class _Verifier:
         name = next(k for k, v in vars(self.ops).items() if v is node.target)
         slot = next(a for a in node.args[1:] if isinstance(a, int))
         state = self.slots.get(slot, "")
-        order = {
+        order = {  # what may have been done to the storage just before
             "swap_out": ("", "encoded", "decoded"),
             "settle": ("swap_out",),
             "fetch": ("settle", "done"),

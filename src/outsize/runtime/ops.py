@@ -1,6 +1,7 @@
 """The operators that rewritten graphs call: swap, encode and their other halves.
 
 Each works on the storage behind a tensor, as flat bytes, under the storage's number (its slot) in the frame.
+None may allocate beside its result: plans count nothing of that. `inductor.py` has their schemas and fake twins.
 """
 
 from __future__ import annotations

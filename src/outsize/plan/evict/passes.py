@@ -22,7 +22,7 @@ from .options import Option
 from .policy import DecisionKey, Policy, Stuck
 from .reference import ReferencePass
 
-#: By the number that rows name them with.
+#: By the number that rows and keys name them with: the enum of native/evict.h.
 ACTIONS = ("swap", "encode", "encode_swap", "recompute")
 _CODE = {action: code for code, action in enumerate(ACTIONS)}
 _ROW = 8
@@ -117,8 +117,8 @@ class Evictor:
         return Stuck(remade=found[0], kept=found[1])
 
     def _barred(self, keys: Ints) -> frozenset[DecisionKey]:
-        ops = len(self._chains.seconds)
-        return frozenset((k // 4 // ops, k // 4 % ops, ACTIONS[k % 4]) for k in keys.tolist())
+        ops, kinds = len(self._chains.seconds), len(ACTIONS)
+        return frozenset((k // kinds // ops, k // kinds % ops, ACTIONS[k % kinds]) for k in keys.tolist())
 
     def _reference(self, policy: Policy, budget: int) -> Evicted | Stuck:
         made = ReferencePass(
@@ -216,8 +216,8 @@ class Evictor:
         return np.concatenate([_table(fields), prices]), [flags, weight, barred, forced]
 
     def _keys(self, barred: Iterable[tuple[int, int, str]]) -> Ints:
-        ops = len(self._chains.seconds)
-        return _ints(sorted((s * ops + touch) * 4 + _CODE[action] for s, touch, action in barred))
+        ops, kinds = len(self._chains.seconds), len(ACTIONS)
+        return _ints(sorted((s * ops + touch) * kinds + _CODE[action] for s, touch, action in barred))
 
 
 def _table(fields: Sequence[int | np.ndarray[Any, Any]]) -> Ints:

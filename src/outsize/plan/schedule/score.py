@@ -28,6 +28,7 @@ Number = TypeVar("Number", bound=np.generic)
 
 #: Positions match the enums in score.h.
 _ROWS, _CODINGS, _REGIONS, _SCRATCH, _SCRATCH_BYTES = 20, 21, 22, 23, 24
+#: What a pass may do has a number here; what has none is left to `lower` and `simulate`.
 ACTIONS = {"swap": 0, "recompute": 1, "encode": 2, "encode_swap": 3}
 STORAGE, ACTION, AFTER, FREE, FETCH, BEFORE, ENCODED, CODING, REGION, LENGTH = range(10)
 _NO_PLAN, _ROW, _CODED = -1, 10, 5
