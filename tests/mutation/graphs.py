@@ -72,6 +72,20 @@ def _twice(step: CapturedStep) -> Schedule:
     return schedule(step, after, {touches[1]: back(storage.index), touches[2]: back(storage.index)})
 
 
+def _encoded_between(step: CapturedStep, *, swapped: bool = True) -> Schedule:
+    """One storage is swapped, encoded behind that, and read again from the one write."""
+    storage = step.graph.storages[find(step, "addmm").writes[0]]
+    touches, index = [storage.producer, *storage.uses], storage.index
+    encoded = [
+        Entry(kind="encode", storage=index, codec="relu", nbytes=2 * storage.nbytes),
+        Entry(kind="drop", storage=index),
+        Entry(kind="decode", storage=index, codec="relu"),
+    ]
+    first, returned = (away(index), back(index)) if swapped else ([], [])
+    after = {touches[0]: first, touches[1]: [Entry(kind="drop", storage=index)]}
+    return schedule(step, after, {touches[1]: [*returned, *encoded], touches[2]: back(index)})
+
+
 def _repeat(step: CapturedStep) -> Schedule:
     linear = find(step, "addmm", number=1)
     made = linear.writes[0]
@@ -286,6 +300,7 @@ RIGHT: dict[str, Callable[[ModuleType], Any]] = {
     "three swaps": example(_swaps),
     "three swaps of encoded forms": example(functools.partial(_swaps, encoded=True)),
     "swapped twice, written once": example(_twice),
+    "encoded between two reads of one write": example(_encoded_between),
     "a repeat": example(_repeat),
     "updates in the backward": updating(),
     "updates of another step": updating(kind=Net),
@@ -315,6 +330,9 @@ WRONG: dict[str, Callable[[ModuleType], Any]] = {
             update_twice,
         )
     },
+    "a read of what was encoded and never written": example(
+        functools.partial(_encoded_between, swapped=False)
+    ),
     "two that do not read one another exchanged": example(schedule, exchange_two),
     "another of the same shape read": example(schedule, read_another_of_the_same_shape),
     "an intermediate handed out": example(schedule, hand_out_an_intermediate),

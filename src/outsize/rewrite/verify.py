@@ -40,6 +40,8 @@ class _Verifier:
         self.geometry: dict[Node, Any] = {}
         self.slots: dict[int, str] = {}
         self.held: dict[int, int] = {}
+        #: Slots that a tier holds as they are.
+        self.in_tier: set[int] = set()
         self.ran: list[Node] = []
         self.op_of = {n: o for o, n in zip(step.graph.ops, step.nodes) if n is not None}
         #: How often each storage was changed in place, and what each operator saw of that in its first run.
@@ -222,6 +224,8 @@ class _Verifier:
             "encode": ("", "done", "decoded"),
             "decode": ("encoded", "arrived", "decoded"),
         }[name]
+        if state == "decoded" and slot in self.in_tier:
+            order = (*order, "decoded")  # as it was written before it was encoded
         if state not in order:
             raise RewriteError(f"{node.name}: {name} of storage {slot} follows {state or 'nothing'!r}")
         tensor = node.args[1] if len(node.args) > 1 and isinstance(node.args[1], Node) else None
@@ -229,6 +233,8 @@ class _Verifier:
             if self._label(tensor) != slot:
                 raise RewriteError(f"{node.name} sends storage {self._label(tensor)} away in place of {slot}")
             self.held[slot] = slot
+            if name == "swap_out":
+                self.in_tier.add(slot)
         if name == "wait":
             encoded = node.args[2] is None
             self.slots[slot] = "arrived" if encoded else "done"
