@@ -10,6 +10,7 @@ Processes of their own take a few seeds each, so a crash or a hang is one row an
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import subprocess
@@ -27,11 +28,11 @@ CHUNK, HUNG = 20, 1200
 FAILED = ("wrong", "over", "broken", "crashed", "hung")
 
 
-def work(first: int, last: int, plans: int, fresh: float) -> None:
+def work(first: int, last: int, plans: int, fresh: float, quick: bool) -> None:
     """Print a line of JSON for each seed."""
     import torch
     from tests.differential.case import drawn
-    from tests.differential.trial import Trial, plans_of
+    from tests.differential.trial import Trial, hurried, plans_of
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -39,10 +40,12 @@ def work(first: int, last: int, plans: int, fresh: float) -> None:
         print(f"begins {seed}", flush=True)
         started, case = time.process_time(), drawn(seed)
         trial = Trial(case)
-        rows = [] if trial.invalid else [_row(o) for o in trial.outcomes(plans_of(case, plans, fresh))]
+        with hurried() if quick else contextlib.nullcontext():
+            rows = [] if trial.invalid else [_row(o) for o in trial.outcomes(plans_of(case, plans, fresh))]
         torch._dynamo.reset()
         told = {
-            "seed": seed, "invalid": trial.invalid, "rows": rows, "seconds": time.process_time() - started,
+            "seed": seed, "invalid": trial.invalid, "rows": rows, "quick": quick,
+            "seconds": time.process_time() - started,
             "case": str(case) if any(r["verdict"] in FAILED for r in rows) else "",
         }  # fmt: skip
         print(json.dumps(told), flush=True)
@@ -62,6 +65,11 @@ class Campaign:
 
     def __init__(self, seeds: list[int], asked: argparse.Namespace) -> None:
         self.seeds, self.asked, self.lock = seeds, asked, threading.Lock()
+        #: What the rows are of: a campaign outlasts a mending, and only what failed is done again after it.
+        asking = ["git", "describe", "--always", "--dirty"]
+        self.code = subprocess.run(
+            asking, cwd=ROOT, capture_output=True, text=True, check=False
+        ).stdout.strip()
 
     def next(self) -> list[int]:
         with self.lock:
@@ -86,6 +94,7 @@ class Campaign:
         """Let a process do a chunk; the seeds behind the one at which it ended too soon are left."""
         command = [sys.executable, __file__, "--worker", str(chunk[0]), str(chunk[-1] + 1)]
         command += ["--plans", str(self.asked.plans), "--fresh", str(self.asked.fresh)]
+        command += ["--quick"] if self.asked.quick else []
         worker = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
         )
@@ -117,9 +126,9 @@ class Campaign:
         return [s for s in chunk if s > begun]
 
     def _keep(self, line: str) -> None:
+        told = {**json.loads(line), "code": self.code}
         with self.lock, self.asked.progress.open("a") as file:
-            file.write(line.rstrip() + "\n")
-        told = json.loads(line)
+            file.write(json.dumps(told) + "\n")
         for row in told["rows"]:
             if row["verdict"] in FAILED:
                 print(
@@ -146,6 +155,8 @@ def summarize(told: list[dict]) -> dict:
     refusals = collections.Counter(row["detail"].split(":")[0] for row in rows if row["verdict"] == "refused")
     return {
         "seeds": len(told),
+        "seeds_by_code": dict(collections.Counter(one.get("code", "") for one in told)),
+        "with_a_quick_search": sum(one.get("quick", False) for one in told),
         "invalid": sum(bool(one["invalid"]) for one in told),
         "comparisons": len(rows),
         "verdicts": dict(sorted(collections.Counter(row["verdict"] for row in rows).items())),
@@ -163,7 +174,7 @@ def one_case(seed: int, plans: int, fresh: float, shrink: bool) -> None:
     import torch
     from tests.differential.case import drawn
     from tests.differential.shrink import shrunk
-    from tests.differential.trial import Trial, plans_of
+    from tests.differential.trial import Trial, hurried, plans_of
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -191,16 +202,22 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--progress", type=Path, default=HERE / "progress.jsonl")
     parser.add_argument("--out", type=Path, default=HERE / "result.json")
+    parser.add_argument(
+        "--quick", action="store_true", help="a search that tries a tenth of what it usually does"
+    )
     parser.add_argument("--case", type=int)
     parser.add_argument("--shrink", type=int)
     parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.worker:
-        work(*asked.worker, asked.plans, asked.fresh)
+        work(*asked.worker, asked.plans, asked.fresh, asked.quick)
         return
+    from tests.differential.trial import hurried
+
     if asked.case is not None or asked.shrink is not None:
         seed = asked.case if asked.shrink is None else asked.shrink
-        one_case(seed, asked.plans, asked.fresh, asked.shrink is not None)
+        with hurried() if asked.quick else contextlib.nullcontext():
+            one_case(seed, asked.plans, asked.fresh, asked.shrink is not None)
         return
     told = [json.loads(line) for line in asked.progress.open()] if asked.progress.exists() else []
     done = {one["seed"] for one in told}

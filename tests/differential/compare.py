@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -37,6 +38,14 @@ def _short(value: Any) -> str:
     return "a tensor" if isinstance(value, Tensor) else repr(value)
 
 
+def _share(a: Any, b: Any) -> tuple[torch.dtype, float] | None:
+    """Dtype and largest difference over largest element, of two tensors that can be compared."""
+    both = isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and a.dtype == b.dtype
+    if not both or not (a.is_floating_point() or a.is_complex()):
+        return None
+    return a.dtype, (a - b).abs().max().item() / max(a.abs().max().item(), 1e-30)
+
+
 class Reference:
     """Keeps a copy of everything that the eager run shows."""
 
@@ -60,6 +69,7 @@ class Comparison:
     def __init__(self, reference: Reference) -> None:
         self.missing = set(reference.kept)
         self.reference, self.differing = reference, {}
+        self._off: tuple[torch.dtype, float] | None = None
 
     def __call__(self, name: str, value: Any) -> None:
         if name not in self.reference.kept:
@@ -68,7 +78,12 @@ class Comparison:
         self.missing.discard(name)
         expected = self.reference.kept[name]
         if not same(expected, value):
+            self._off = self._off if self.differing else _share(expected, value)
             self.differing[name] = difference(expected, value)
+
+    def first_off(self, shares: Mapping[torch.dtype, float], others: float) -> bool:
+        """Whether what differs first, in time, does so by a small share of its largest element, that of its dtype."""
+        return self._off is not None and self._off[1] <= shares.get(self._off[0], others)
 
     def told(self, most: int = 4) -> str:
         """The differences in the order in which they came, the first few of them."""
