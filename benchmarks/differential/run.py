@@ -23,8 +23,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
-#: Seeds of a process, and seconds after which it counts as hung; a seed takes 2 to 10 s of one core.
-CHUNK, HUNG = 20, 1200
+#: Seeds of a process, and seconds of a seed after which it counts as hung: most take 2 to 10 of one core, a recurrent net
+#: of 512 positions takes 240.
+CHUNK, HUNG = 20, 2400
 FAILED = ("wrong", "over", "broken", "crashed", "hung")
 
 
@@ -98,20 +99,20 @@ class Campaign:
         worker = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
         )
-        timer = threading.Timer(HUNG, worker.kill)
-        timer.start()
+        timer = self._timed(worker)
         begun, done, errors = chunk[0], set(), []
         reader = threading.Thread(target=lambda: errors.extend(worker.stderr.readlines()[-5:]))
         reader.start()
         for line in worker.stdout:
             if line.startswith("begins "):
-                begun = int(line.split()[1])
+                timer.cancel()
+                begun, timer = int(line.split()[1]), self._timed(worker)
             elif line.startswith("{"):
                 self._keep(line)
                 done.add(begun)
         worker.wait()
         reader.join()
-        hung = not timer.is_alive()
+        hung = timer.finished.is_set()  # by itself: nobody has cancelled the last one
         timer.cancel()
         if set(chunk) <= done:
             return []
@@ -124,6 +125,11 @@ class Campaign:
         }
         self._keep(json.dumps({"seed": begun, "invalid": "", "rows": [row], "seconds": 0, "case": ""}))
         return [s for s in chunk if s > begun]
+
+    def _timed(self, worker: subprocess.Popen) -> threading.Timer:
+        timer = threading.Timer(HUNG, worker.kill)
+        timer.start()
+        return timer
 
     def _keep(self, line: str) -> None:
         told = {**json.loads(line), "code": self.code}
@@ -174,7 +180,7 @@ def one_case(seed: int, plans: int, fresh: float, shrink: bool) -> None:
     import torch
     from tests.differential.case import drawn
     from tests.differential.shrink import shrunk
-    from tests.differential.trial import Trial, hurried, plans_of
+    from tests.differential.trial import Trial, plans_of
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

@@ -176,7 +176,7 @@ class Trial:
             (name, tensor, tensor.detach().clone(), tensor.requires_grad) for name, tensor in everything
         ]
         settings = {} if planned is None else {"actions": planned.actions, "planner": planned.planner}
-        outsize.compile(self._module, budget, optimizer=self._optimizer, **settings)
+        outsize.compile(self._module, budget, optimizer=self._optimizer, door="captured", **settings)
         return self._run(planned, budget)
 
     def _smallest(self, planned: Planned) -> int:

@@ -31,6 +31,7 @@ from ..errors import OutsizeError, VersionError
 from ..fx import CapturedStep, Program
 from .autocast import AffineGrid, cast_inside, casts_once, casts_weights, may_cast, refuse_inside
 from .checkpoint import refuse_changes
+from .draws import IN_PLACE, fold_draws
 from .dropout import split_dropouts
 from .gradients import as_eager
 from .graph import build_step
@@ -117,6 +118,7 @@ class Backend:
     ) -> tuple[GraphModule, GraphModule]:
         split_dropouts(joint)
         correct_layouts(joint)
+        fold_draws(joint)
         updates = _updates(joint)
         step = build_step(
             joint, num_primals=len(inputs[0]), num_forward_outputs=num_fwd_outputs, updates=updates
@@ -208,6 +210,9 @@ def _eager_kernels(*, casts: bool) -> Iterator[None]:
     dropout, grid = aten.dropout.default, aten.affine_grid_generator.default
     lifted += [(dropout, key, dropout.py_kernels[key]) for key in _STAND_IN_KEYS]
     dropout.py_kernels.update(dict.fromkeys(_STAND_IN_KEYS, _dropout))
+    for name, kernel in IN_PLACE.items():
+        lifted.append((name, _STAND_IN_KEYS[0], name.py_kernels.get(_STAND_IN_KEYS[0])))
+        name.py_kernels[_STAND_IN_KEYS[0]] = kernel
     if casts:
         key = torch._C.DispatchKey.Autograd
         lifted.append((grid, key, grid.py_kernels.get(key)))

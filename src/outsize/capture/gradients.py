@@ -1,17 +1,20 @@
 """What AOTAutograd's autograd function does with gradients, made to be what an eager step does.
 
 Its backward is handed zeros for each result that got no gradient, so that parameters behind results that no loss uses
-would get zero gradients, which momentum and weight decay act on. Told not to make them, autograd hands over None.
+would get zero gradients, which momentum and weight decay act on. Told not to make them, autograd hands over None, to the
+user's hooks on such a result as well, which no eager step calls: so each of several results gets a node of its own.
 A second derivative ends in an error of torch's own; it is replaced by one that says what to write. And a gradient whose
 strides are not its result's is copied to those that were traced, which can change the order of sums: that is said.
 
 Private names used: `torch._functorch._aot_autograd.runtime_wrappers` (`RuntimeWrapper.post_compile`, which is handed the
-`apply` of the function, and the function's `_double_backward`).
+`apply` of the function, and the function's `_double_backward`), `schemas.TensorAlias` beside it, in which a result that
+is a view comes, and `torch.autograd._unsafe_preserve_version_counter`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -39,6 +42,7 @@ def as_eager(begins: Callable[[], None]) -> Iterator[None]:
         function = getattr(compiled, "__self__", None)
         if isinstance(function, type) and issubclass(function, torch.autograd.Function):
             _amend(function, begins)
+            compiled = _apart(compiled)
         return finish(self, compiled, *args, **kwargs)
 
     with mock.patch.object(wrapper, "post_compile", finish_ours):
@@ -66,6 +70,39 @@ def _amend(function: Any, begins: Callable[[], None]) -> None:
 
     function.forward, function.backward = staticmethod(without_zeros), staticmethod(checked)
     function._double_backward = staticmethod(_once)
+
+
+def _apart(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with a node behind each of several results, which runs where that result has a gradient."""
+
+    from torch._functorch._aot_autograd.schemas import TensorAlias
+
+    @functools.wraps(apply)
+    def applied(*args: Any) -> Any:
+        results = apply(*args)
+        tensors = [r.alias if isinstance(r, TensorAlias) else r for r in results]
+        made = [t for t in tensors if isinstance(t, torch.Tensor) and t.requires_grad and not t._is_view()]
+        if len(made) > 1:
+            with torch.autograd._unsafe_preserve_version_counter(tuple(made)):
+                for result in made:
+                    _Apart.apply(result)
+        return results
+
+    return applied
+
+
+class _Apart(torch.autograd.Function):
+    """Nothing, by way of a node: the very tensor comes out."""
+
+    @staticmethod
+    def forward(ctx: Any, result: torch.Tensor) -> torch.Tensor:
+        ctx.mark_dirty(result)
+        ctx.set_materialize_grads(False)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0]
 
 
 def _strides(value: Any) -> tuple[int, ...] | None:
