@@ -66,7 +66,8 @@ class Outcome:
 
     Attributes:
         verdict: equal, refused (an error that the user can act upon), said (other last bits, of a kind that a warning
-            tells of), wrong (other bits), over (the budget), or broken (an error that nobody should see).
+            tells of), wrong (other bits), over (the budget), announced (over it with a warning, as by a loss that nobody
+            has seen yet), or broken (an error that nobody should see).
         acted: kinds of decisions in the plan.
         detail: what differs, the error's message, the bytes.
         named: budgets that errors named one after the other before one worked.
@@ -153,7 +154,7 @@ class Trial:
         """First the plain step in our executor, then a plan after the other."""
         first = self._first()
         yield first
-        if first.verdict not in ("equal", "said", "wrong", "over"):
+        if first.verdict not in ("equal", "said", "wrong", "over", "announced"):
             return
         lows: dict[tuple[Any, ...], int] = {}
         with quick_collections():
@@ -271,8 +272,7 @@ class Trial:
             said = self._said and not see.missing and see.first_off(LAST_BITS, LAST_BITS_OF_OTHERS)
             outcome.verdict, outcome.detail = "said" if said else "wrong", told
         elif self._peak > budget:
-            outcome.verdict, outcome.detail = (
-                "over",
-                f"{self._peak} bytes, {self._peak / budget - 1:.2%} over",
-            )
+            announced = any(issubclass(w.category, outsize.errors.BudgetWarning) for w in warned)
+            outcome.verdict = "announced" if announced else "over"
+            outcome.detail = f"{self._peak} bytes, {self._peak / budget - 1:.2%} over"
         return outcome

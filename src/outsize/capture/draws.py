@@ -1,11 +1,11 @@
 """Random numbers drawn into a tensor, in the order in which eager draws them.
 
-AOTAutograd has no operators that write: `t.bernoulli_()` becomes `bernoulli(t)`, whose result is contiguous whatever the
-strides of `t`, and `t.normal_()` becomes one that fills a copy without the holes of a sliced `t`. Both then draw in another
-order than the eager step, which goes through memory as `t` lies there: other masks, not other last bits.
+AOTAutograd has no operators that write: `t.bernoulli_()` becomes `bernoulli(t)`, whose result is contiguous whatever
+the strides of `t`, and `t.normal_()` becomes one that fills a copy without the holes of a sliced `t`. Both then draw in
+another order than the eager step, which goes through memory as `t` lies there: other masks, not other last bits.
 
-So these two are traced as an operator that draws into a tensor laid out as `t` is, and a copy over `t`; `fold_draws` takes
-the copy away where nothing but the strides of `t` was wanted.
+So these two are traced as an operator that draws into a tensor laid out as `t` is, and a copy over `t`; `fold_draws`
+takes the copy away where nothing but the strides of `t` was wanted.
 
 Private names used: `py_kernels` and `_dispatch_cache` of an operator.
 """
@@ -47,17 +47,11 @@ _LIBRARY.impl("normal_like", lambda like, mean, std: _laid_out(like), "Meta")
 _LIKE = (torch.ops.outsize.bernoulli_like.default, torch.ops.outsize.normal_like.default)
 
 
-def _bernoulli_in_place(
-    tensor: torch.Tensor, p: float = 0.5, *, generator: torch.Generator | None = None
-) -> torch.Tensor:
-    if generator is not None:
-        return torch.ops.aten.bernoulli_.Tensor(tensor, torch.full_like(tensor, p), generator=generator)
+def _bernoulli_in_place(tensor: torch.Tensor, p: float = 0.5) -> torch.Tensor:
     return _over(tensor, torch.ops.outsize.bernoulli_like, p)
 
 
-def _normal_in_place(
-    tensor: torch.Tensor, mean: float = 0.0, std: float = 1.0, *, generator: torch.Generator | None = None
-) -> torch.Tensor:
+def _normal_in_place(tensor: torch.Tensor, mean: float = 0.0, std: float = 1.0) -> torch.Tensor:
     return _over(tensor, torch.ops.outsize.normal_like, mean, std)
 
 

@@ -8,7 +8,7 @@ strides are not its result's is copied to those that were traced, which can chan
 
 Private names used: `torch._functorch._aot_autograd.runtime_wrappers` (`RuntimeWrapper.post_compile`, which is handed the
 `apply` of the function, and the function's `_double_backward`), `schemas.TensorAlias` beside it, in which a result that
-is a view comes, and `torch.autograd._unsafe_preserve_version_counter`.
+is a view comes, and `torch.autograd.grad_mode._unsafe_preserve_version_counter`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from ..errors import CaptureError
 from .place import users_line
@@ -83,7 +84,7 @@ def _apart(apply: Callable[..., Any]) -> Callable[..., Any]:
         tensors = [r.alias if isinstance(r, TensorAlias) else r for r in results]
         made = [t for t in tensors if isinstance(t, torch.Tensor) and t.requires_grad and not t._is_view()]
         if len(made) > 1:
-            with torch.autograd._unsafe_preserve_version_counter(tuple(made)):
+            with _unsafe_preserve_version_counter(tuple(made)):
                 for result in made:
                     _Apart.apply(result)
         return results
