@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.differential.compare import Comparison, Reference
-from tests.differential.trial import quick_collections
+from tests.differential.trial import LAST_BITS, LAST_BITS_OF_OTHERS, SAID, quick_collections
 
 import outsize
 
@@ -99,8 +99,8 @@ class Found:
     """What one run of a situation showed, beside an eager one.
 
     Attributes:
-        verdict: equal; refused (an error that a user can act upon); wrong (other bits); over (its budget); broken (an
-            error that nobody should see).
+        verdict: equal; refused (an error that a user can act upon); said (other last bits, of a kind that a warning
+            tells of); wrong (other bits); over (its budget); broken (an error that nobody should see).
         line: whether a refusal names the file of the situation, for a user his own.
         named: budgets that errors named before one worked.
     """
@@ -257,7 +257,9 @@ def _attempt(
     )
     over = [(p, b) for p, b in zip(run.peaks, budgets) if p > b]
     if told := see.told():
-        found.verdict, found.detail = "wrong", told
+        warned_of = any(kind in text for kind in SAID for text in found.warned)
+        last_bits = not see.missing and see.first_off(LAST_BITS, LAST_BITS_OF_OTHERS)
+        found.verdict, found.detail = "said" if warned_of and last_bits else "wrong", told
     elif over:
         found.verdict, found.detail = "over", "; ".join(f"{p} bytes of {b}" for p, b in over)
     return found, run

@@ -150,14 +150,14 @@ class Plans:
         if track.room:
             return self._shared_out(step, track, learned)
         return prepare_first(
-            lambda step, learned: self._beside_others(step, track, learned),
+            lambda step, learned: self.beside_others(step, track, learned),
             step,
             learned,
             track,
             self.budget_bytes,
         )
 
-    def _beside_others(self, step: CapturedStep, track: Track, learned: Learned) -> Prepared:
+    def beside_others(self, step: CapturedStep, track: Track, learned: Learned) -> Prepared:
         """With room in the backward for what other calls hold by then; without it, where no plan has that much: the
         forward runs again when the backward comes, under a plan for what is alive then."""
         try:
@@ -172,7 +172,7 @@ class Plans:
         with; where even that does not fit, what the forward saves is given up and it runs again."""
         for outside in track.room:
             try:
-                prepared = self._beside_others(step, track, replace(learned, outside=outside))
+                prepared = self.beside_others(step, track, replace(learned, outside=outside))
             except BudgetError:
                 continue
             track.outside, track.gives_up = outside, False

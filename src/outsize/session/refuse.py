@@ -15,7 +15,7 @@ from .learn import learn_outside
 from .plans import OBJECT_SPREAD, Plans, least_held
 from .state import Call, Round
 
-__all__ = ["beside_waiting", "check_loss", "no_room_beside", "no_room_kept", "no_room_outside"]
+__all__ = ["beside_waiting", "check_beside", "check_loss", "no_room_beside", "no_room_kept", "no_room_outside"]
 
 
 def beside_waiting(
@@ -86,6 +86,19 @@ def no_room_kept(call: Call, budget: int, peak: int, plans: Plans) -> BudgetErro
         f"{format_bytes(smallest)} ({smallest} bytes)",
         smallest_feasible_bytes=smallest,
     )
+
+
+def check_beside(call: Call, more: int, plans: Plans) -> None:
+    """A backward does not fit beside what is alive, and nothing can be given up: an error, where no plan has room.
+
+    Args:
+        more: bytes alive beyond what the plan in force has room for.
+
+    Raises:
+        BudgetError: none has.
+    """
+    learned = plans.learned(call.step, call.track, call.track.resident)
+    plans.beside_others(call.step, call.track, replace(learned, later=max(learned.later, more)))
 
 
 def no_room_outside(call: Call, under_way: Round, plans: Plans) -> BudgetError:

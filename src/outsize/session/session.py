@@ -35,7 +35,7 @@ from .learn import learn
 from .meter import StepMeter, pause_all, resume
 from .optimizers import Optimizers
 from .plans import OBJECT_SPREAD, Plans
-from .refuse import beside_waiting, check_loss, no_room_beside, no_room_kept
+from .refuse import beside_waiting, check_beside, check_loss, no_room_beside, no_room_kept
 from .residents import buffers, named_bytes, shapes
 from .state import Call, Measured, Round, Track, begun, transferred
 from .streams import StateStreams
@@ -249,7 +249,8 @@ class Session(Host, Updating):
         """Whether a backward fits beside all that is alive now; what waits makes room. True where nothing helps.
 
         Raises:
-            BudgetError: autograd would keep more than the budget has room for, and the forward may not run again.
+            BudgetError: autograd would keep more than the budget has room for, and the forward may not run again; or no
+                plan has room for what is alive beside this backward, its own earlier gradients for one.
         """
         assert self._round is not None
         made, boundary = call.made, call.step.boundary
@@ -264,6 +265,8 @@ class Session(Host, Updating):
             return False
         if keep and not call.done:
             raise no_room_kept(call, self.budget_bytes, peak + max(0, more), self.plans)
+        with self.aside():
+            check_beside(call, more, self.plans)
         return True
 
     def _again(self, frame: Frame, call: Call, tangents: list[Any]) -> Frame:
