@@ -35,7 +35,7 @@ def _learn_call(call: Call, under_way: Round, plans: Plans) -> None:
     if track.outside is None:
         learn_outside(call, under_way, plans)
     if call.extra > max(track.later, made.object_bytes):
-        track.later = call.extra
+        track.later = call.extra + (OBJECT_SPREAD if track.kept else 0)  # named in an error, it must do
         if made.phase_peaks.get("backward", 0) + call.extra > plans.budget_bytes:
             track.stale = track.stale or "planned again with what other calls hold in the backward"
     # The plan counts the optimizer's state from the start; a first step has it from its update only.
@@ -76,7 +76,9 @@ def learn_outside(call: Call, under_way: Round, plans: Plans) -> None:
     guess = made.profile.ops[boundary].workspace_bytes
     spare = made.phase_peaks.get("outside", 0) - made.object_bytes - call.given_up
     call.taught = True
-    track.outside = max(0, guess + under_way.unborn + call.peaks["outside"] - spare)
+    # Between two backwards of a call its own gradients are alive as well, and those have a place of their own.
+    kept = max(track.later, call.extra) if track.kept else 0
+    track.outside = max(0, guess + under_way.unborn + call.peaks["outside"] - spare - kept)
     plans.losses.saw(call.step, track.place, track.outside)
     more = track.outside - guess
     worth = LOSS_WORTH_A_PLAN * min(plans.budget_bytes, made.plan.predicted_peak_bytes)

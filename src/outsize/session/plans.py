@@ -189,6 +189,8 @@ class Plans:
         except BudgetError as error:
             if resident > track.resident or (track.tight and track.peak > self.budget_bytes):
                 raise  # the guess for the loss was too small
+            if track.kept and not track.drifted:
+                raise  # what lies between two backwards of a call is known from the first step on only
             if track.drifted and track.densities.refused():
                 return self._plan_again(step, track, before, resident)
             note = f"{track.stale}, in vain, so the plan before stays: {error}"

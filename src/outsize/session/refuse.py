@@ -15,7 +15,14 @@ from .learn import learn_outside
 from .plans import OBJECT_SPREAD, Plans, least_held
 from .state import Call, Round
 
-__all__ = ["beside_waiting", "check_beside", "check_loss", "no_room_beside", "no_room_kept", "no_room_outside"]
+__all__ = [
+    "beside_waiting",
+    "check_beside",
+    "check_loss",
+    "no_room_beside",
+    "no_room_kept",
+    "no_room_outside",
+]
 
 
 def beside_waiting(
@@ -98,7 +105,8 @@ def check_beside(call: Call, more: int, plans: Plans) -> None:
         BudgetError: none has.
     """
     learned = plans.learned(call.step, call.track, call.track.resident)
-    plans.beside_others(call.step, call.track, replace(learned, later=max(learned.later, more)))
+    later = max(learned.later, more + OBJECT_SPREAD)  # the next try has other objects
+    plans.beside_others(call.step, call.track, replace(learned, later=later))
 
 
 def no_room_outside(call: Call, under_way: Round, plans: Plans) -> BudgetError:

@@ -194,7 +194,7 @@ class Session(Host, Updating):
         if call is not None:
             call.saw(phase, peak)
         for other in under_way.calls:
-            if other is not call and (phase == "update" or (other.end and not other.done)):
+            if other is not call and (phase == "update" or (other.end and (not other.done or other.kept))):
                 other.saw("update" if phase == "update" else "outside", peak)
 
     def forward_done(self, frame: Frame) -> None:
@@ -297,7 +297,8 @@ class Session(Host, Updating):
         if kept and not call.keeps and not frame.given_up:
             self._waiting.let_go(frame, call)
         self._segment("backward", call)
-        call.done = True
+        call.done, call.kept = True, kept
+        call.track.kept |= kept
         self.streams.backward_done()
         under_way = self._round
         under_way.time.stop()

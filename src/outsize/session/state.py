@@ -49,6 +49,7 @@ class Track:
         ran: steps that ran.
         inputs: dtypes and shapes of what the module is called with.
         warned: a step under this plan went over the budget, and that was said.
+        kept: autograd kept its graph for another backward.
     """
 
     place: int
@@ -76,6 +77,7 @@ class Track:
     ran: int = 0
     inputs: str = ""
     warned: bool = False
+    kept: bool = False
 
     @property
     def costs(self) -> tuple[OpCost, ...]:
@@ -107,6 +109,7 @@ class Call:
         peaks: phase → highest bytes of the step.
         reran: its forward ran again.
         keeps: whether autograd keeps the graph and the saved values, as the plan has room for.
+        kept: its latest backward was one with `retain_graph=True`, so that another one may come.
     """
 
     track: Track
@@ -123,6 +126,7 @@ class Call:
     peaks: dict[str, int] = field(default_factory=dict)
     reran: bool = False
     keeps: bool = True
+    kept: bool = False
 
     def saw(self, phase: str, peak: int) -> None:
         """A part of a phase has ended; its peak."""
