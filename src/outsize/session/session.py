@@ -249,8 +249,7 @@ class Session(Host, Updating):
         """Whether a backward fits beside all that is alive now; what waits makes room. True where nothing helps.
 
         Raises:
-            BudgetError: autograd would keep more than the budget has room for, and the forward may not run again; or no
-                plan has room for what is alive beside this backward, its own earlier gradients for one.
+            BudgetError: it does not, under no plan, and its forward may not run again.
         """
         assert self._round is not None
         made, boundary = call.made, call.step.boundary
@@ -297,8 +296,7 @@ class Session(Host, Updating):
         if kept and not call.keeps and not frame.given_up:
             self._waiting.let_go(frame, call)
         self._segment("backward", call)
-        call.done, call.kept = True, kept
-        call.track.kept |= kept
+        call.done, call.kept, call.track.kept = True, kept, call.track.kept or kept
         self.streams.backward_done()
         under_way = self._round
         under_way.time.stop()
