@@ -138,8 +138,9 @@ def _observed(
     assert alive is not None  # it is being compiled, or called
     tiers = _tiers(device, options) if {"swap", "encode"} & set(options.actions) else {}
     planned = functools.partial(prepare_observed, options)
+    spare = functools.partial(_tiers, device, options)
     return ObservedSession(
-        alive, optimizer, tiers, planned, options.budget_bytes, device, why=why, strict=strict
+        alive, optimizer, tiers, planned, options.budget_bytes, device, spare=spare, why=why, strict=strict
     )
 
 

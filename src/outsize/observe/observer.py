@@ -36,10 +36,10 @@ class _Copied(Away):
     """Bytes in a copy on the same device."""
 
     def __init__(self, copy: torch.UntypedStorage) -> None:
-        self._copy = copy
+        self.copy = copy
 
     def back(self) -> torch.UntypedStorage:
-        return self._copy
+        return self.copy
 
 
 @final
@@ -52,6 +52,7 @@ class Observer(Keeper):
         gauge: of the step under way.
         room: bytes that may still be taken on the device now.
         tier: where saved bytes go when there is no more room, None for nowhere.
+        give_way: makes room for so many bytes more, or raises.
         begun, ended: called when the backward begins and ends.
     """
 
@@ -60,17 +61,20 @@ class Observer(Keeper):
         resident: set[int],
         device: torch.device,
         gauge: Gauge,
+        *,
         room: Callable[[], int],
-        tier: Tier | None,
+        tier: Callable[[], Tier | None],
+        give_way: Callable[[int], None],
         begun: Callable[[], None],
         ended: Callable[[], None],
     ) -> None:
         super().__init__(resident, device)
         self._gauge, self._room, self._tier, self._device = gauge, room, tier, device
+        self._give_way = give_way
         self._begun, self._ended = begun, ended
         self._base = gauge.now
         self.ledger = Ledger(device, self._resident)
-        self._watcher = Watcher(self.ledger, gauge, self._base, self)
+        self._watcher = Watcher(self.ledger, gauge, self._base, self, give_way)
         self._slots: list[int] = []
         self._nodes: list[Node] = []
         self._node: Node | None = None
@@ -115,13 +119,19 @@ class Observer(Keeper):
         self._slots.append(saved.slot)
 
     def _take_out(self, saved: Saved, flat: Tensor) -> None:
-        if self._tier is not None and self._room() < saved.nbytes:
-            saved.write(self._tier)
+        if self._room() < saved.nbytes and (tier := self._tier()) is not None:
+            saved.write(tier)
             saved.settle()
             return
         copy = _copy_of(flat)
         self.ledger.holds(copy)
         saved.leave(_Copied(copy))
+
+    def gives_up(self, saved: Saved) -> bool:
+        if not isinstance(saved.away, _Copied) or saved in self._reading:
+            return False
+        saved.storage, saved.away = saved.away.copy, None
+        return True
 
     def left(self, tensor: Tensor, number: int) -> None:
         self._slots.append(-1)
@@ -130,6 +140,8 @@ class Observer(Keeper):
         if self._node is not None:
             self._node.unpacked.append(number)
         if saved is not None and saved.storage is None:
+            if not isinstance(saved.away, _Copied):
+                self._give_way(saved.nbytes)
             storage = saved.back()
             if not isinstance(saved.away, _Copied):
                 self.ledger.holds(storage)
@@ -159,6 +171,7 @@ class Observer(Keeper):
         if self.finished:
             return
         peak = self._gauge.peak()
+        self._give_way(0)
         if not self._nodes:
             self._outside_seconds = now(self._device) - self._mark
             self._outside = max(0, peak - self._base - self.ledger.alive)

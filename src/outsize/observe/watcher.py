@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import torch
@@ -56,11 +56,14 @@ class Watcher(TorchDispatchMode):
         gauge: of the bytes.
         known: bytes of the step that were alive when the forward began.
         keeper: of the same forward; what it does itself is not noted.
+        give_way: called before each operator, so that there is room for it.
     """
 
-    def __init__(self, ledger: Ledger, gauge: Gauge, known: int, keeper: Keeper) -> None:
+    def __init__(
+        self, ledger: Ledger, gauge: Gauge, known: int, keeper: Keeper, give_way: Callable[[int], None]
+    ) -> None:
         super().__init__()
-        self._keeper = keeper
+        self._keeper, self._give_way = keeper, give_way
         self.operators: list[Forward] = []
         self._ledger, self._gauge, self._known = ledger, gauge, known
         self._names: Counter[str] = Counter()
@@ -76,6 +79,7 @@ class Watcher(TorchDispatchMode):
         ledger.place = place
         device = ledger.device
         self._gauge.peak()
+        self._give_way(0)
         before, alive = self._gauge.now, ledger.alive
         begin = now(device)
         result = func(*args, **kwargs)

@@ -141,6 +141,7 @@ class Replayed(Keeper):
         if self.follows and (place >= len(script) or script[place].target is not func):
             self.stray()
         if not self.follows:
+            self._room(0)
             return func(*args, **kwargs)
         program = self._program
         if (acts := program.before.get(place)) is not None:
@@ -212,12 +213,15 @@ class Replayed(Keeper):
     def _out_of_order(self, saved: Saved | None) -> None:
         """Bytes that came back for the node before go again, where they can be had once more."""
         if saved is None or saved is self._latest:
+            self._room(0)
             return
         if self._latest is not None and not isinstance(self._latest.away, _Again):
             self._latest.again()
         self._latest = saved
-        if saved.storage is None:
-            self._room(saved.nbytes)
+        self._room(saved.nbytes if saved.storage is None else 0)
+
+    def gives_up(self, saved: Saved) -> bool:
+        return saved is not self._latest and super().gives_up(saved)
 
     def done(self) -> None:
         """A backward has ended. Where it went as observed, nothing is needed any more but what autograd holds."""

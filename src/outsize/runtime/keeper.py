@@ -59,11 +59,15 @@ class Keeper(ABC):
         for saved in self.saved():
             if freed >= needed:
                 break
-            if saved.storage is not None and saved.away is None:
+            if self.gives_up(saved):
                 saved.write(tier)
                 saved.settle()
                 freed += saved.nbytes
         return freed
+
+    def gives_up(self, saved: Saved) -> bool:
+        """Whether bytes are on the device, and nowhere else; they are in `saved.storage` then."""
+        return saved.storage is not None and saved.away is None
 
     @abstractmethod
     def packed(self, saved: Saved, number: int, *, fresh: bool) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from ..device.clock import Stopwatch
 from ..errors import BudgetWarning
-from ..observe import Gauge, Observed
+from ..observe import Gauge
 from ..prepared import PreparedReplay
 from ..runtime.keeper import Keeper
 from ..units import format_bytes
@@ -20,7 +20,7 @@ from .optimizers import Optimizers
 from .paths import Path, Paths, Pattern
 from .plans import OBJECT_SPREAD
 
-__all__ = ["EagerCall", "EagerRound", "learn_path", "most_beside", "warn_over"]
+__all__ = ["EagerCall", "EagerRound", "learn_path", "warn_over"]
 
 #: Plans made anew because a step went over its budget.
 MOST_CORRECTIONS = 4
@@ -127,15 +127,3 @@ def warn_over(under_way: EagerRound, limit: int, paths: Paths) -> None:
         ),
         stacklevel=2,
     )
-
-
-def most_beside(step: Observed) -> int:
-    """The most that an op of a step takes beside what was saved and is not read by it."""
-    graph = step.graph
-    most = 0
-    for op, cost in zip(graph.ops, step.costs):
-        touched = sum(
-            graph.storages[s].nbytes for s in {*op.reads, *op.writes} if graph.storages[s].kind != "resident"
-        )
-        most = max(most, cost.workspace_bytes + touched)
-    return most

@@ -11,33 +11,29 @@ from __future__ import annotations
 import functools
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, final
 
 import torch
 
 from ..device import allocator
-from ..errors import BudgetError
 from ..observe import Observer, build_observed
 from ..prepared import Learned, PreparedReplay, PrepareObserved
 from ..replay import Replayed
 from ..runtime.tiers import Tier
-from ..units import format_bytes
 from ..values import RunRecord
-from .eager import EagerCall, EagerRound, learn_path, most_beside, warn_over
+from .eager import EagerCall, EagerRound, learn_path, warn_over
 from .eager_record import eager_record
 from .meter import StepMeter, pause_all, resume
 from .optimizers import Optimizers
 from .paths import SIGHTINGS, Path, Paths, pattern_of
 from .plans import OBJECT_SPREAD
+from .relief import Relief
 from .residents import named_bytes, shapes
 from .state import Measured, transferred
 from .updates import Updating
 
 __all__ = ["ObservedSession"]
-
-#: Share of the budget that an observed step of an unknown path keeps free for what its backward will take.
-UNKNOWN_RESERVE = 0.4
 
 
 @final
@@ -45,6 +41,7 @@ class ObservedSession(Updating):
     """Owns tiers, meter and paths of one module.
 
     Args:
+        spare: makes a tier for steps that no plan covers, where plans may not swap.
         why: the reason that it is not captured, for the report.
         strict: a path that cannot be kept under the budget is an error.
     """
@@ -58,6 +55,7 @@ class ObservedSession(Updating):
         budget_bytes: int,
         device: torch.device,
         *,
+        spare: Callable[[], dict[str, Tier]],
         why: str,
         strict: bool,
     ) -> None:
@@ -65,7 +63,8 @@ class ObservedSession(Updating):
         self.optimizers = Optimizers(optimizer, device)
         self._tiers, self.budget_bytes, self._prepare = tiers, budget_bytes, prepare
         self.notes: list[str] = [f"door: observed ({why})"]
-        self.strict, self.recording = strict, False
+        self.recording = False
+        self._relief = Relief(budget_bytes, tiers, spare, strict=strict)
         self.paths, self.measured = Paths(), Measured()
         self._round: EagerRound | None = None
         self._latest: Path | None = None
@@ -102,7 +101,7 @@ class ObservedSession(Updating):
         if made is None or path is None:
             entry = EagerCall(pattern=pattern, inputs=shapes(tensors, module))
             call = Observer(
-                resident, self.device, under_way, self._room, self._tier,
+                resident, self.device, under_way, room=self._room, tier=self._tier, give_way=self._give_way,
                 begun=functools.partial(self._begins, entry), ended=functools.partial(self._observed_ends, entry),
             )  # fmt: skip
         else:
@@ -177,44 +176,20 @@ class ObservedSession(Updating):
 
     # What happens in the call.
 
-    @property
     def _tier(self) -> Tier | None:
-        return next(iter(self._tiers.values()), None)
-
-    def _reserve(self) -> int:
-        """Bytes to keep free for what a backward takes beside what is saved."""
-        known = [p.step for p in self.paths.known]
-        if not known:
-            return int(UNKNOWN_RESERVE * self.budget_bytes)
-        return max(most_beside(step) for step in known)
+        return self._relief.tier
 
     def _room(self) -> int:
         """Bytes that saved tensors may still take."""
-        under_way = self._round
-        if under_way is None:
-            return 0
-        return self.budget_bytes - under_way.now - under_way.unborn - self._reserve()
+        return self._relief.room(self._round, self.paths) if self._round is not None else 0
 
     def _strayed(self) -> None:
         self.paths.strayed()
 
     def _give_way(self, needed: int) -> None:
-        """A step on a path of its own goes on: what is saved leaves while the budget is near."""
-        short, tier = needed - self._room(), self._tier
-        if short <= 0 or self._round is None:
-            return
-        for call in self._round.calls:
-            keeper = call.keeper()
-            if keeper is not None and tier is not None and short > 0:
-                short -= keeper.make_room(short, tier)
-        over = self._round.now + needed - self.budget_bytes
-        if over > 0 and self.strict:
-            raise BudgetError(
-                f"this step takes another path than those that were observed, and {format_bytes(over)} more than the "
-                f"budget of {format_bytes(self.budget_bytes)} ({self.budget_bytes} bytes) are alive with all that was "
-                "saved gone: give a larger budget, or leave strict=True out to have the step run",
-                smallest_feasible_bytes=self.budget_bytes + over,
-            )
+        """A step without a plan goes on: what is saved leaves while the budget is near."""
+        if self._round is not None:
+            self._relief.give_way(self._round, self.paths, needed, self.optimizers.beside)
 
     def _begins(self, entry: EagerCall) -> None:
         """The backward of a call begins: autograd asks for the first of what it saved."""
@@ -335,4 +310,6 @@ class ObservedSession(Updating):
         self._abandon()
         for tier in () if waiting else self._tiers.values():
             tier.close()
+        if not waiting:
+            self._relief.close()
         self.paths, self._tiers, self._latest = Paths(), {}, None

@@ -8,6 +8,7 @@ that was taken last is tried first.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, final
@@ -76,6 +77,12 @@ class Path:
     corrections: int = 0
     warned: bool = False
     place: int = 0
+
+    @functools.cached_property
+    def beside(self) -> int:
+        """The most that an op takes beside what was saved and is not read by it; of the first sighting, which is the
+        highest."""
+        return most_beside(self.step)
 
 
 @final
@@ -146,3 +153,15 @@ def covers(larger: Pattern, smaller: Pattern) -> bool:
 def sizes(pattern: Pattern) -> Sequence[tuple[int, ...]]:
     """Of the inputs."""
     return pattern[1]
+
+
+def most_beside(step: Observed) -> int:
+    """The most that an op of a step takes beside what was saved and is not read by it."""
+    graph = step.graph
+    most = 0
+    for op, cost in zip(graph.ops, step.costs):
+        touched = sum(
+            graph.storages[s].nbytes for s in {*op.reads, *op.writes} if graph.storages[s].kind != "resident"
+        )
+        most = max(most, cost.workspace_bytes + touched)
+    return most
