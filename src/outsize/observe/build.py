@@ -62,21 +62,46 @@ class Observed:
     device: torch.device
 
     def is_same(self, other: Observed) -> bool:
-        """Whether both took one path, with the same sizes."""
+        """Whether both took one path. Their sizes may differ."""
         return (
-            self.saved == other.saved
-            and self.unpacked == other.unpacked
-            and self.nbytes == other.nbytes
+            len(self.saved) == len(other.saved)
+            and self.gradients == other.gradients
+            and all(a == b or min(a, b) < 0 for a, b in zip(self.saved, other.saved))
+            and self.unpacked_numbers == other.unpacked_numbers
             and len(self.forward) == len(other.forward)
             and all(
-                a.target is b.target and a.inputs == b.inputs for a, b in zip(self.forward, other.forward)
+                a.target is b.target and a.inputs == b.inputs and a.made == b.made
+                for a, b in zip(self.forward, other.forward)
             )
-            and len(self.graph.ops) == len(other.graph.ops)
         )
 
+    @property
+    def unpacked_numbers(self) -> tuple[int, ...]:
+        """The saved tensors that the backward reads, in order."""
+        return tuple(n for _, numbers in self.unpacked for n in numbers)
+
+    def joined(self, other: Observed) -> Observed:
+        """The same path, seen twice: the larger sizes count, and the lower costs where the sizes are equal, since what a
+        first step takes once is no part of the later ones."""
+        if self.nbytes == other.nbytes:
+            return self.with_costs_of(other) if len(self.costs) == len(other.costs) else other
+        one, two = (self, other) if sum(self.nbytes) > sum(other.nbytes) else (other, self)
+        return one.with_sizes({s: n for s, n in enumerate(two.nbytes) if s < len(one.nbytes)})
+
+    def with_sizes(self, nbytes: dict[int, int]) -> Observed:
+        """With so many bytes in these slots, where they have fewer."""
+        more = {s: n for s, n in nbytes.items() if n > self.nbytes[s]}
+        if not more:
+            return self
+        storages = list(self.graph.storages)
+        for slot, size in more.items():
+            if (index := self.storage.get(slot)) is not None and storages[index].kind != "resident":
+                storages[index] = replace(storages[index], nbytes=size)
+        sizes = tuple(more.get(s, n) for s, n in enumerate(self.nbytes))
+        return replace(self, nbytes=sizes, graph=replace(self.graph, storages=tuple(storages)))
+
     def with_costs_of(self, other: Observed) -> Observed:
-        """The same path, seen twice: the lower cost of each op counts, since what a first step takes once is no part of
-        the later ones."""
+        """With the lower cost of each op."""
         costs = (
             OpCost(
                 seconds=min(a.seconds, b.seconds), workspace_bytes=min(a.workspace_bytes, b.workspace_bytes)

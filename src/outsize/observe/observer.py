@@ -21,7 +21,7 @@ from torch import Tensor
 from ..device.clock import now
 from ..runtime.encoding import sample_density
 from ..runtime.keeper import Keeper
-from ..runtime.saved import Away, Saved
+from ..runtime.saved import Away, Saved, is_plain
 from ..runtime.tiers import Tier
 from .ledger import Ledger
 from .nodes import nodes_of, tensors_of
@@ -134,7 +134,9 @@ class Observer(Keeper):
         return True
 
     def left(self, tensor: Tensor, number: int) -> None:
-        self._slots.append(-1)
+        own = not is_plain(tensor) or tensor.untyped_storage()._cdata in self._resident
+        entry = None if own else self.ledger.known(tensor)
+        self._slots.append(-1 if entry is None else entry.slot)
 
     def wanted(self, number: int, saved: Saved | None) -> None:
         if self._node is not None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..runtime.encoding import encode_storage
-from ..runtime.keeper import Keeper
+from ..runtime.keeper import LEAST_BYTES, Keeper
 from ..runtime.saved import Away, Encoded, Saved
 from ..runtime.tiers import Tier
 from .program import Act, ReplayProgram
@@ -99,9 +99,17 @@ class Replayed(Keeper):
         self._wiring = Wiring()
         self._born = {s for op in program.script.forward for s in op.made} if program.recorded else set()
         self.densities: dict[int, float] = {}
+        #: Slots with more bytes than planned, and how many.
+        self.grown: dict[int, int] = {}
+        self._growth = 0
         self.encoded_bytes = 0
         self.saved_bytes = 0
         self.began = False
+
+    @property
+    def outgrew(self) -> bool:
+        """Whether the step has larger sizes than it was planned for."""
+        return self._growth >= LEAST_BYTES
 
     # The forward.
 
@@ -172,9 +180,7 @@ class Replayed(Keeper):
         if slot < 0 or (not fresh and saved.slot != slot) or (fresh and slot in self._slots):
             self.stray()
         elif fresh:
-            if saved.nbytes > self._script.nbytes[slot]:
-                self.stray()
-                return
+            self._grows(slot, saved.nbytes)
             saved.slot = slot
             self._slots[slot] = weakref.ref(saved)
             if slot in self._program.sources:
@@ -184,9 +190,22 @@ class Replayed(Keeper):
 
     def left(self, tensor: Tensor, number: int) -> None:
         if self.follows and (number >= len(self._script.saved) or self._script.saved[number] >= 0):
-            slot = self._script.saved[number] if number < len(self._script.saved) else -1
-            if slot < 0 or self._plain_bytes(tensor) > self._script.nbytes[slot]:
+            if number >= len(self._script.saved):
                 self.stray()
+            else:
+                self._grows(self._script.saved[number], self._plain_bytes(tensor))
+
+    def _grows(self, slot: int, nbytes: int) -> None:
+        """A storage may have more bytes than its plan knows: the plan goes on, and what is saved makes room for them."""
+        more = nbytes - self._script.nbytes[slot] if slot >= 0 else 0
+        if more <= 0:
+            return
+        self.grown[slot] = nbytes
+        self._growth += more
+        if self.outgrew:
+            if self.light:
+                self.take_over()
+            self._room(more)
 
     @staticmethod
     def _plain_bytes(tensor: Tensor) -> int:
@@ -202,6 +221,8 @@ class Replayed(Keeper):
         if not self._ordered:
             self._out_of_order(saved)
             return
+        if self.outgrew:
+            self._room(0)
         expected, event = self._script.unpacked, self._event
         if event >= len(expected) or expected[event] != number:
             self._ordered = False
@@ -337,12 +358,16 @@ class Replayed(Keeper):
         if (made := self._made.get(slot)) is not None:
             return made
         saved = self._saved(slot)
+        if saved is not None and saved.away is not None and saved.storage is None and not self._ordered:
+            return saved.away.back()  # nothing lets go of it later where no plan does
         if saved is not None and (saved.storage is not None or saved.away is not None):
             return saved.back()
         return self.made_again(slot)
 
     def made_again(self, slot: int) -> torch.UntypedStorage:
         """Run what made a storage once more, what that reads included."""
+        if not self._ordered:
+            self._room(sum(self._script.nbytes[s] for s in self._script.forward[self._producer[slot]].made))
         results = self._records[self._producer[slot]].run(self._storage)
         return results[slot]
 

@@ -36,7 +36,8 @@ class EagerCall:
         made: its plan.
         under_way: the keeper, while the backward runs.
         done: it had a backward.
-        followed: it took the path to the end.
+        followed: it took the path to the end, at sizes that were planned for.
+        resident: bytes that were resident when it began.
         peaks: phase → highest bytes.
     """
 
@@ -48,6 +49,7 @@ class EagerCall:
     under_way: Keeper | None = None
     done: bool = False
     followed: bool = False
+    resident: int = 0
     peaks: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -88,9 +90,12 @@ def learn_path(
     """What a step that followed its path measured, and whether to plan the path anew."""
     peaks = {p: n + (under_way.unborn if p != "update" else 0) for p, n in call.peaks.items()}
     peak = max(peaks.values(), default=0)
+    if call.made is None:
+        path.unplanned = (peak, call.resident)
+        return
     path.peak = max(path.peak, peak)
     limit = budget + optimizers.beside
-    if not call.followed or peak <= limit or path.corrections >= MOST_CORRECTIONS or call.made is None:
+    if not call.followed or peak <= limit or path.corrections >= MOST_CORRECTIONS:
         return
     path.corrections += 1
     foreseen = call.made.phase_peaks

@@ -17,6 +17,7 @@ from typing import Any, final
 import torch
 
 from ..device import allocator
+from ..errors import BudgetError
 from ..observe import Observer, build_observed
 from ..prepared import Learned, PreparedReplay, PrepareObserved
 from ..replay import Replayed
@@ -26,7 +27,7 @@ from .eager import EagerCall, EagerRound, learn_path, warn_over
 from .eager_record import eager_record
 from .meter import StepMeter, pause_all, resume
 from .optimizers import Optimizers
-from .paths import SIGHTINGS, Path, Paths, pattern_of
+from .paths import GROWN, SIGHTINGS, Path, Paths, pattern_of
 from .plans import OBJECT_SPREAD
 from .relief import Relief
 from .residents import named_bytes, shapes
@@ -110,7 +111,7 @@ class ObservedSession(Updating):
                 made.program, resident, self.device, self._tiers,
                 diverged=self._strayed, room=self._give_way, begun=functools.partial(self._replay_begins, entry),
             )  # fmt: skip
-        entry.keeper = weakref.ref(call)
+        entry.keeper, entry.resident = weakref.ref(call), self.resident_bytes(tensors)
         under_way.calls.append(entry)
         under_way.current, under_way.phase = entry, "forward"
         self._latest, self.calls = entry.path or self._latest, self.calls + 1
@@ -149,9 +150,20 @@ class ObservedSession(Updating):
         resident = max(resident, counted)
         if path.prepared is not None and not path.stale and resident <= path.resident:
             return path.prepared
+        if path.refused and not path.stale and path.keeps(self.budget_bytes, resident - OBJECT_SPREAD):
+            return None
         paused = pause_all()
         try:
-            made = self._prepare(path.step, self._learned(path, max(resident, path.resident)))
+            try:
+                made = self._prepare(path.step, self._learned(path, max(resident, path.resident)))
+            except BudgetError:
+                if path.stale == GROWN and resident <= path.resident:
+                    path.stale = ""
+                    return path.prepared  # with which a larger step makes room as it goes
+                if not path.keeps(self.budget_bytes, resident - OBJECT_SPREAD):
+                    raise
+                path.refused = True
+                return None  # it makes room as it goes, as it has done
             if made.plan.decisions and path.sightings < SIGHTINGS and self._tiers:
                 return None
             for tier in self._tiers.values():
@@ -159,9 +171,10 @@ class ObservedSession(Updating):
             allocator.trim(everything=True)
         finally:
             resume(paused)
-        if path.stale:
+        if path.stale and path.stale != GROWN:
             self.notes.append(path.stale)
         path.prepared, path.resident, path.stale = made, max(resident, path.resident), ""
+        path.refused = False
         path.peak, path.warned = 0, False
         return made
 
@@ -213,11 +226,13 @@ class ObservedSession(Updating):
         keeper, entry.under_way = entry.under_way, None
         if not isinstance(keeper, Replayed) or self._round is None or entry.done:
             return
-        entry.done, entry.followed = True, keeper.follows
+        entry.done, entry.followed = True, keeper.follows and not keeper.outgrew
         keeper.done()
         self.measured.encoded = keeper.encoded_bytes
         if keeper.follows and entry.path is not None:
             self.paths.took(entry.path)
+            if keeper.outgrew:
+                entry.path.grew(keeper.grown)
         self._backward_ends(self._round)
 
     def _observed_ends(self, entry: EagerCall) -> None:
@@ -229,6 +244,7 @@ class ObservedSession(Updating):
         try:
             if (seen := keeper.observation()) is not None:
                 self._latest = self.paths.saw(entry.pattern, build_observed(seen), entry.inputs)
+                entry.path = self._latest
         finally:
             resume(paused)
         self._backward_ends(self._round)
