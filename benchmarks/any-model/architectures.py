@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 ROWS, LENGTH, WORDS = 4, 64, 256
 #: What most configurations call the same sizes.
@@ -29,6 +31,32 @@ SMALL = {
     "bos_token_id": 1,
     "eos_token_id": 2,
     "use_cache": False,
+    # Sizes of other names, where a configuration has them.
+    "n_embd": 64,
+    "n_layer": 2,
+    "n_layers": 2,
+    "n_head": 4,
+    "n_heads": 4,
+    "num_heads": 4,
+    "num_encoder_layers": 2,
+    "num_decoder_layers": 2,
+    "d_ff": 128,
+    "d_kv": 16,
+    "d_inner": 128,
+    "ffn_dim": 128,
+    "dim": 64,
+    "hidden_dim": 128,
+    "n_positions": 128,
+    "embedding_size": 64,
+    "emb_dim": 64,
+    "image_size": 64,
+    "patch_size": 8,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 64,
+    "head_dim": 16,
 }
 EXPERTS = {
     "num_local_experts": 4,
@@ -92,8 +120,18 @@ def image(size: int) -> Inputs:
     return lambda: {"pixel_values": torch.randn(ROWS, 3, size, size)}
 
 
-#: Type of the model, auto class, what its configuration has beyond the small sizes, what it is called with.
-ARCHITECTURES: tuple[tuple[str, str, dict[str, Any], Inputs], ...] = (
+@dataclass(frozen=True)
+class Architecture:
+    """A model of transformers: its type, auto class, what its configuration has beyond the small sizes, its inputs."""
+
+    name: str
+    auto: str
+    more: dict[str, Any]
+    inputs: Inputs
+
+
+#: Those whose configurations need more than the small sizes, and those that broke other tools.
+NAMED: tuple[tuple[str, str, dict[str, Any], Inputs], ...] = (
     ("mixtral", "AutoModelForCausalLM", EXPERTS, words),
     ("qwen2_moe", "AutoModelForCausalLM", EXPERTS | {"shared_expert_intermediate_size": 64}, words),
     ("qwen3_moe", "AutoModelForCausalLM", EXPERTS, words),
@@ -127,3 +165,54 @@ ARCHITECTURES: tuple[tuple[str, str, dict[str, Any], Inputs], ...] = (
     ("canine", "AutoModel", {}, plain_words),
     ("perceiver", "AutoModelForMaskedLM", LATENTS, plain_words),
 )  # fmt: skip
+
+#: Auto classes by which the other types of models are built, the first that has it, and what each is called with.
+FAMILIES: tuple[tuple[str, str, Inputs], ...] = (
+    ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "AutoModelForCausalLM", words),
+    ("MODEL_FOR_MASKED_LM_MAPPING_NAMES", "AutoModelForMaskedLM", words),
+    ("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES", "AutoModelForSeq2SeqLM", pairs),
+    ("MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES", "AutoModel", image(64)),
+    ("MODEL_FOR_CTC_MAPPING_NAMES", "AutoModel", sound),
+)
+
+
+def all_of(transformers: Any) -> Iterator[Architecture]:
+    """Those with a line above, then every other type that one of the families has."""
+    yield from (Architecture(*row) for row in NAMED)
+    seen = {row[0] for row in NAMED}
+    tables = transformers.models.auto.modeling_auto
+    families = [(getattr(tables, table), auto, inputs) for table, auto, inputs in FAMILIES]
+    # One of each family after the other, so that a run that is stopped has some of all.
+    queues = [[(k, auto, inputs) for k in table if k not in seen] for table, auto, inputs in families]
+    while any(queues):
+        for queue in queues:
+            while queue:
+                kind, auto, inputs = queue.pop(0)
+                if kind not in seen:
+                    seen.add(kind)
+                    yield Architecture(kind, auto, {}, inputs)
+                    break
+
+
+def build(one: Architecture) -> nn.Module:
+    """The model with small sizes, as far as its configuration has them."""
+    import transformers
+
+    settings = {k: v for k, v in SMALL.items() if k not in one.more} | one.more
+    config = transformers.AutoConfig.for_model(one.name)
+    known = {k: v for k, v in settings.items() if k in one.more or _suits(config, k, v)}
+    config = transformers.AutoConfig.for_model(one.name, **known)
+    if getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = 0
+    model: nn.Module = getattr(transformers, one.auto).from_config(config)
+    return model.train()
+
+
+def _suits(config: Any, name: str, value: Any) -> bool:
+    """Whether a configuration has a size, as one number where we have one."""
+    if not hasattr(config, name):
+        return False
+    try:
+        return isinstance(getattr(config, name), list | tuple) == isinstance(value, list | tuple)
+    except NotImplementedError:
+        return False

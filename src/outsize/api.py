@@ -65,7 +65,8 @@ def compile(
         optimizer: the optimizer that will update the module.
         disk: directory of the disk tier, which serves a module on the processor; None picks a real disk. A module on a
             GPU swaps to page-locked host memory.
-        actions: what a plan may do: `swap`, `recompute`, `encode`.
+        actions: what a plan may do: `swap`, `recompute`, `encode`. Steps of an observed module that no plan covers write
+            to a tier while the budget is near, whatever is named here.
         planner: `search`, `slack`, `distance`, `units` or `exact`.
         lossy: codecs that may lose bits, and the relative error that each element may have: `{"bf16": 2**-8}`,
             the only one that needs no memory beside its result; none unless given.
@@ -78,8 +79,8 @@ def compile(
             the report says which and why.
         residents: `move`: where the budget leaves no room for it, the optimizer's state rests on a tier between its
             updates. `fuse`: updates run in the backward as well; no loop may clip or sum gradients. `keep`: it stays.
-        strict: in an observed module, a step on a path that was not seen before and that cannot be kept under the budget
-            is an error; else it runs, and a warning says by how much it was over.
+        strict: in an observed module, a step that no plan covers and that cannot be kept under the budget is an error
+            before it takes more, the first one included; else it runs, and a warning says by how much it was over.
 
     Raises:
         OutsizeError: an argument is none of those above, or of another kind; `lossy` allows less than its codec's error;

@@ -300,6 +300,7 @@ def prepare_observed(options: Options, step: Observed, learned: Learned) -> Prep
         Script(
             forward=step.forward,
             saved=step.saved,
+            saved_at=step.saved_at,
             nbytes=step.nbytes,
             lasting=step.lasting,
             unpacked=tuple(n for _, numbers in step.unpacked for n in numbers),

@@ -30,6 +30,11 @@ class Prepared:
     updates: tuple[Entry, ...] = ()
     fused: frozenset[int] = frozenset()
 
+    @property
+    def seconds(self) -> tuple[float, float, float]:
+        """Of measuring, planning and rewriting."""
+        return self.measure_seconds, self.planning_seconds, self.rewrite_seconds
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PreparedReplay:
@@ -44,6 +49,11 @@ class PreparedReplay:
     measure_seconds: float
     planning_seconds: float
     rewrite_seconds: float
+
+    @property
+    def seconds(self) -> tuple[float, float, float]:
+        """Of measuring, planning and rewriting."""
+        return self.measure_seconds, self.planning_seconds, self.rewrite_seconds
 
 
 @dataclass(frozen=True, kw_only=True)

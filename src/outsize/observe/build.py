@@ -38,12 +38,13 @@ class Observed:
         forward: the operators as they ran, views among them.
         position: of each of them in the graph; of a view, that of the next op.
         saved: slot of each tensor that autograd saved, -1 where it is nobody's business.
+        saved_at: place of the operator that had run last when each of them was saved.
         storage: slot → storage of the graph.
         nbytes: of each slot.
         lasting: slots of what is alive in the backward though it is not among the saved tensors that a plan acts on.
         unpacked: position of each op of the backward that reads saved tensors, with their numbers.
         densities: storage → share of elements that are not zero.
-        gradients: bytes of the gradients that the backward makes.
+        leaves: gradients that the backward makes, for leaves that had none.
         device: the step's.
     """
 
@@ -53,19 +54,20 @@ class Observed:
     forward: tuple[Forward, ...]
     position: tuple[int, ...]
     saved: tuple[int, ...]
+    saved_at: tuple[int, ...]
     storage: dict[int, int]
     nbytes: tuple[int, ...]
     lasting: frozenset[int]
     unpacked: tuple[tuple[int, tuple[int, ...]], ...]
     densities: dict[int, float] = field(default_factory=dict)
-    gradients: int = 0
+    leaves: int = 0
     device: torch.device
 
     def is_same(self, other: Observed) -> bool:
         """Whether both took one path. Their sizes may differ."""
         return (
             len(self.saved) == len(other.saved)
-            and self.gradients == other.gradients
+            and self.leaves == other.leaves
             and all(a == b or min(a, b) < 0 for a, b in zip(self.saved, other.saved))
             and self.unpacked_numbers == other.unpacked_numbers
             and len(self.forward) == len(other.forward)
@@ -153,7 +155,7 @@ class _Builder:
             self._operator(op, place)
             self._release(place)
         boundary = self._outside()
-        unpacked, gradients = self._backward()
+        unpacked = self._backward()
         self._op("update", "update", "update", effect=True)
         storages = (Storage(**s, uses=tuple(self.uses[s["index"]])) for s in self.storages)
         graph = StepGraph(ops=tuple(Op(**op) for op in self.ops), storages=tuple(storages))
@@ -164,6 +166,7 @@ class _Builder:
             forward=tuple(self.seen.forward),
             position=tuple(position),
             saved=tuple(self.seen.saved),
+            saved_at=tuple(self.seen.saved_at),
             storage=self.held,
             nbytes=tuple(e.nbytes for e in self.entries),
             lasting=frozenset(
@@ -173,7 +176,7 @@ class _Builder:
             ),
             unpacked=tuple(unpacked),
             densities={self.held[s]: d for s, d in self.seen.densities.items() if s in self.held},
-            gradients=gradients,
+            leaves=sum(node.gradients > 0 for node in self.seen.backward),
             device=self.seen.device,
         )
 
@@ -251,14 +254,14 @@ class _Builder:
         entry = Entry(slot=-1, name=f"gradients_{position}", nbytes=nbytes, dtype="uint8", born=position)
         return [self._storage(entry, "gradient", position, nbytes)]
 
-    def _backward(self) -> tuple[list[tuple[int, tuple[int, ...]]], int]:
+    def _backward(self) -> list[tuple[int, tuple[int, ...]]]:
         groups: list[list[tuple[int, Node]]] = []
         for place, node in enumerate(self.seen.backward):
             if node.unpacked:
                 groups.append([(place, node)])
             elif groups:
                 groups[-1].append((place, node))
-        unpacked, gradients = [], 0
+        unpacked = []
         fastest: dict[str, float] = {}
         for node in self.seen.backward:
             key = self._node_key(node)
@@ -273,7 +276,6 @@ class _Builder:
                 reads += [self.held[e.slot] for e in dying if e.slot in self.held]
             nodes = [node for _, node in group]
             made = self._gradients(nodes, position)
-            gradients += sum(n.gradients for n in nodes)
             self._op(
                 f"{nodes[0].name}_{position}",
                 nodes[0].name,
@@ -286,7 +288,7 @@ class _Builder:
                 workspace=_beside_gradients(nodes),
             )
             unpacked.append((position, numbers))
-        return unpacked, gradients
+        return unpacked
 
     def _node_key(self, node: Node) -> str:
         slots = (self.seen.saved[n] for n in node.unpacked)

@@ -76,6 +76,7 @@ class Observer(Keeper):
         self.ledger = Ledger(device, self._resident)
         self._watcher = Watcher(self.ledger, gauge, self._base, self, give_way)
         self._slots: list[int] = []
+        self._places: list[int] = []
         self._nodes: list[Node] = []
         self._node: Node | None = None
         self._reading: list[Saved] = []
@@ -117,6 +118,7 @@ class Observer(Keeper):
         entry.saved.append(number)
         entry.saved_at.append(self.ledger.place)
         self._slots.append(saved.slot)
+        self._places.append(self.ledger.place)
 
     def _take_out(self, saved: Saved, flat: Tensor) -> None:
         if self._room() < saved.nbytes and (tier := self._tier()) is not None:
@@ -137,6 +139,7 @@ class Observer(Keeper):
         own = not is_plain(tensor) or tensor.untyped_storage()._cdata in self._resident
         entry = None if own else self.ledger.known(tensor)
         self._slots.append(-1 if entry is None else entry.slot)
+        self._places.append(self.ledger.place)
 
     def wanted(self, number: int, saved: Saved | None) -> None:
         if self._node is not None:
@@ -221,6 +224,7 @@ class Observer(Keeper):
             backward=self._nodes,
             ledger=self.ledger,
             saved=self._slots,
+            saved_at=self._places,
             outside=self._outside,
             outside_seconds=self._outside_seconds,
             densities=self._densities,

@@ -73,7 +73,7 @@ class Observation:
         backward: the nodes, in the order in which they ran.
         ledger: the storages.
         saved: slot of each tensor that autograd saved; -1 where it is nobody's business.
-        ends: place of the node after which each saved tensor was let go of, -1 where it never was.
+        saved_at: place of the operator that had run last when each of them was saved.
         outside: bytes at the peak between forward and backward beyond those that the ledger knows.
         outside_seconds: from the forward's end to the backward's begin.
         densities: slot → share of elements that are not zero, where that was sampled.
@@ -84,6 +84,7 @@ class Observation:
     backward: list[Node]
     ledger: Ledger
     saved: list[int]
+    saved_at: list[int]
     outside: int
     outside_seconds: float
     densities: dict[int, float]

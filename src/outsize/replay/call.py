@@ -16,29 +16,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..runtime.encoding import encode_storage
 from ..runtime.keeper import LEAST_BYTES, Keeper
-from ..runtime.saved import Away, Encoded, Saved
+from ..runtime.saved import Saved
 from ..runtime.tiers import Tier
+from .holdings import Again, Holdings
 from .program import Act, ReplayProgram
-from .records import Record, Wiring
+from .records import Wiring
 
 __all__ = ["Replayed"]
-
-
-@final
-class _Again(Away):
-    """To be made again by the operators that made it. The call outlives whoever asks for it: autograd asks it."""
-
-    def __init__(self, call: Replayed, slot: int, sources: dict[int, Saved]) -> None:
-        self._call, self._slot = weakref.ref(call), slot
-        #: What the operators read, which lives as long as this may be asked for.
-        self._sources = sources
-
-    def back(self) -> torch.UntypedStorage:
-        call = self._call()
-        assert call is not None
-        return call.made_again(self._slot)
 
 
 @final
@@ -53,8 +38,8 @@ class _Mode(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         call = self._call
-        if call.inside:
-            return func(*args, **(kwargs or {}))
+        if call.passes(func):
+            return func(*args, **kwargs) if kwargs else func(*args)
         return call.operator(func, args, kwargs or {})
 
 
@@ -84,25 +69,21 @@ class Replayed(Keeper):
         begun: Callable[[], None],
     ) -> None:
         super().__init__(resident, device)
-        self._program, self._script, self._tiers = program, program.script, tiers
+        self._program, self._script = program, program.script
         self._diverged, self._room, self._begun = diverged, room, begun
         self.light = not program.acts
+        #: Whether the operators of the forward are seen. Where none runs again, what autograd saves tells enough.
+        self._seen = program.acts and program.packing is None
         self._latest: Saved | None = None
         #: Whether the step has been the one that was observed, so far.
         self.follows = True
-        self._ordered = True
         self._place = self._event = 0
-        self._slots: dict[int, weakref.ref[Saved]] = {}
-        self._made: dict[int, torch.UntypedStorage] = {}
-        self._records: dict[int, Record] = {}
-        self._producer: dict[int, int] = {}
+        self._holdings = Holdings(program.script, tiers, room)
         self._wiring = Wiring()
         self._born = {s for op in program.script.forward for s in op.made} if program.recorded else set()
-        self.densities: dict[int, float] = {}
         #: Slots with more bytes than planned, and how many.
         self.grown: dict[int, int] = {}
         self._growth = 0
-        self.encoded_bytes = 0
         self.saved_bytes = 0
         self.began = False
 
@@ -117,7 +98,7 @@ class Replayed(Keeper):
     def forward(self) -> Iterator[None]:
         """The forward runs in here."""
         with self.hooks():
-            if not self._program.acts:
+            if not self._seen:
                 yield
             else:
                 with _Mode(self):
@@ -125,7 +106,7 @@ class Replayed(Keeper):
 
     def forward_done(self) -> None:
         """It has ended."""
-        counted = self._place == len(self._script.forward) or not self._program.acts
+        counted = self._place == len(self._script.forward) or not self._seen
         if self.follows and (not counted or self.count != len(self._script.saved)):
             self.stray()
         if self.follows:
@@ -134,7 +115,7 @@ class Replayed(Keeper):
     def stray(self) -> None:
         """The step takes another path."""
         if self.follows:
-            self.follows = self._ordered = False
+            self.follows = self._holdings.ordered = False
             before, self.inside = self.inside, True
             try:
                 self.take_over()
@@ -142,8 +123,21 @@ class Replayed(Keeper):
                 self.inside = before
             self._diverged()
 
+    def passes(self, func: Any) -> bool:
+        """Whether an operator is the one that comes next, and nothing is to be done about it: what most of them are, and
+        all that is done for those."""
+        if self.inside:
+            return True
+        program, place = self._program, self._place
+        if not self.follows or place in program.busy or place >= len(program.targets):
+            return False
+        if program.targets[place] is not func:
+            return False
+        self._place = place + 1
+        return True
+
     def operator(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """An operator of the forward is dispatched."""
+        """Another operator of the forward is dispatched."""
         place, script = self._place, self._script.forward
         self._place = place + 1
         if self.follows and (place >= len(script) or script[place].target is not func):
@@ -159,8 +153,8 @@ class Replayed(Keeper):
             if record is None:
                 self.stray()
                 return func(*args, **kwargs)
-            self._records[place] = record
-            self._producer.update(dict.fromkeys(script[place].made, place))
+            self._holdings.records[place] = record
+            self._holdings.producer.update(dict.fromkeys(script[place].made, place))
         result = func(*args, **kwargs)
         if place in program.recorded or place in program.watched:
             self._wiring.note(result, script[place])
@@ -177,16 +171,25 @@ class Replayed(Keeper):
             self._room(0)
             return
         slot = self._script.saved[number] if number < len(self._script.saved) else -1
-        if slot < 0 or (not fresh and saved.slot != slot) or (fresh and slot in self._slots):
+        if slot < 0 or (not fresh and saved.slot != slot) or (fresh and slot in self._holdings.slots):
             self.stray()
         elif fresh:
-            self._grows(slot, saved.nbytes)
             saved.slot = slot
-            self._slots[slot] = weakref.ref(saved)
+            self._holdings.slots[slot] = weakref.ref(saved)
             if slot in self._program.sources:
                 assert saved.storage is not None
                 if slot in self._born and self._wiring.slot(saved.storage) != slot:
                     self.stray()
+            self._grows(slot, saved.nbytes)
+        self._was_saved(number)
+
+    def _was_saved(self, number: int) -> None:
+        if not self._seen and self.follows and (due := self._program.packing) is not None and number in due:
+            self._run(due[number])
+
+    def fits(self, number: int, nbytes: int) -> bool:
+        most = self._program.most
+        return number < len(most) and nbytes <= most[number]
 
     def left(self, tensor: Tensor, number: int) -> None:
         if self.follows and (number >= len(self._script.saved) or self._script.saved[number] >= 0):
@@ -194,6 +197,7 @@ class Replayed(Keeper):
                 self.stray()
             else:
                 self._grows(self._script.saved[number], self._plain_bytes(tensor))
+        self._was_saved(number)
 
     def _grows(self, slot: int, nbytes: int) -> None:
         """A storage may have more bytes than its plan knows: the plan goes on, and what is saved makes room for them."""
@@ -218,14 +222,16 @@ class Replayed(Keeper):
         if not self.began:
             self.began = True
             self._begun()
-        if not self._ordered:
+        if self.light:
+            return
+        if not self._holdings.ordered:
             self._out_of_order(saved)
             return
         if self.outgrew:
             self._room(0)
         expected, event = self._script.unpacked, self._event
         if event >= len(expected) or expected[event] != number:
-            self._ordered = False
+            self._holdings.ordered = False
             return
         self._event = event + 1
         if (acts := self._program.unpacking.get(event)) is not None:
@@ -236,7 +242,7 @@ class Replayed(Keeper):
         if saved is None or saved is self._latest:
             self._room(0)
             return
-        if self._latest is not None and not isinstance(self._latest.away, _Again):
+        if self._latest is not None and not isinstance(self._latest.away, Again):
             self._latest.again()
         self._latest = saved
         self._room(saved.nbytes if saved.storage is None else 0)
@@ -247,140 +253,17 @@ class Replayed(Keeper):
     def done(self) -> None:
         """A backward has ended. Where it went as observed, nothing is needed any more but what autograd holds."""
         if self._event >= len(self._script.unpacked):
-            self._made.clear()
-            self._ordered = False
+            self._holdings.made.clear()
+            self._holdings.ordered = False
 
-    # What the plan says.
+    @property
+    def encoded_bytes(self) -> int:
+        """Bytes that encodings took."""
+        return self._holdings.encoded_bytes
 
     def _run(self, acts: Iterable[Act]) -> None:
         before, self.inside = self.inside, True
         try:
-            for act in acts:
-                getattr(self, f"_{act.kind}")(act)
+            self._holdings.run(acts)
         finally:
             self.inside = before
-
-    def _saved(self, slot: int) -> Saved | None:
-        reference = self._slots.get(slot)
-        return reference() if reference is not None else None
-
-    def _swap_out(self, act: Act) -> None:
-        saved = self._saved(act.slot)
-        if saved is None:
-            return
-        if act.nbytes:
-            if isinstance(saved.away, Encoded):
-                saved.away.write(self._tiers[act.tier], act.slot)
-        elif saved.storage is not None:
-            saved.write(self._tiers[act.tier])
-
-    def _settle(self, act: Act) -> None:
-        saved = self._saved(act.slot)
-        if saved is not None and act.nbytes and isinstance(saved.away, Encoded):
-            saved.away.settle()
-        elif saved is not None and not act.nbytes:
-            saved.settle()
-
-    def _encode(self, act: Act) -> None:
-        saved = self._saved(act.slot)
-        if saved is None or saved.storage is None or isinstance(saved.away, Encoded):
-            return
-        overflow = next(iter(self._tiers.values()), None)
-        flat = saved.flat()
-        form = encode_storage(flat, act.codec, act.nbytes, overflow)
-        if form.density is not None:
-            self.densities[act.slot] = form.density
-        self.encoded_bytes += form.compressed.nbytes if form.compressed is not None else 0
-        saved.away = Encoded(form, flat.dtype)
-
-    def _drop(self, act: Act) -> None:
-        self._made.pop(act.slot, None)
-        saved = self._saved(act.slot)
-        if saved is None or saved.storage is None:
-            return
-        if saved.away is None:
-            sources: dict[int, Saved] = {}
-            if self._sources(act.slot, sources, set()):
-                saved.away = _Again(self, act.slot, sources)
-        saved.again()
-
-    def _fetch(self, act: Act) -> None:
-        saved = self._saved(act.slot)
-        if saved is not None and saved.storage is None and saved.away is not None:
-            saved.away.fetch()
-
-    def _wait(self, act: Act) -> None:
-        saved = self._saved(act.slot)
-        if saved is not None and not act.nbytes:
-            saved.back()
-
-    def _decode(self, act: Act) -> None:
-        saved = self._saved(act.slot)
-        if saved is not None:
-            saved.back()
-            if act.last:
-                saved.away = None
-
-    def _release(self, act: Act) -> None:
-        self._made.pop(act.slot, None)
-        saved = self._saved(act.slot)
-        if saved is not None:
-            saved.again()
-
-    def _clone(self, act: Act) -> None:
-        record = self._records.get(act.slot)
-        if record is None or not any(self._missing(s) for s in record.outputs if s >= 0):
-            return
-        if any(self._missing(s) and self._nowhere(s) for s in record.sources()):
-            return  # smaller than observed, so that it was left where it is: nothing waits for these results
-        self._put(record.run(self._storage), record)
-
-    def _missing(self, slot: int) -> bool:
-        saved = self._saved(slot)
-        return slot not in self._made if saved is None else saved.storage is None
-
-    def _nowhere(self, slot: int) -> bool:
-        saved = self._saved(slot)
-        return saved is None or saved.away is None
-
-    def _put(self, results: dict[int, torch.UntypedStorage], record: Record) -> None:
-        for slot, storage in results.items():
-            saved = self._saved(slot)
-            if saved is None:
-                self._made.setdefault(slot, storage)
-            elif saved.storage is None:
-                saved.storage = storage
-
-    # Making again.
-
-    def _storage(self, slot: int) -> torch.UntypedStorage:
-        """The bytes of a slot, however they are to be had."""
-        if (made := self._made.get(slot)) is not None:
-            return made
-        saved = self._saved(slot)
-        if saved is not None and saved.away is not None and saved.storage is None and not self._ordered:
-            return saved.away.back()  # nothing lets go of it later where no plan does
-        if saved is not None and (saved.storage is not None or saved.away is not None):
-            return saved.back()
-        return self.made_again(slot)
-
-    def made_again(self, slot: int) -> torch.UntypedStorage:
-        """Run what made a storage once more, what that reads included."""
-        if not self._ordered:
-            self._room(sum(self._script.nbytes[s] for s in self._script.forward[self._producer[slot]].made))
-        results = self._records[self._producer[slot]].run(self._storage)
-        return results[slot]
-
-    def _sources(self, slot: int, found: dict[int, Saved], seen: set[int]) -> bool:
-        """Whether a storage can be made again, and what of autograd's is read for it."""
-        place = self._producer.get(slot, -1)
-        if place < 0:
-            return False
-        for source in self._records[place].sources() - seen:
-            seen.add(source)
-            saved = self._saved(source)
-            if saved is not None and (saved.storage is not None or saved.away is not None):
-                found[source] = saved
-            elif not self._sources(source, found, seen):
-                return False
-        return True

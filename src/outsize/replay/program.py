@@ -6,6 +6,8 @@ done at the event before the second: an operator that is dispatched, or autograd
 
 from __future__ import annotations
 
+import bisect
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,11 +42,13 @@ class Script:
         saved: slot of each tensor that autograd saves, -1 where it is nobody's business.
         nbytes: of each slot.
         lasting: slots of what is alive in the backward, though it is not among what a plan acts on.
+        saved_at: place of the operator that had run last when each of them was saved.
         unpacked: numbers of the saved tensors in the order in which the backward reads them.
     """
 
     forward: tuple[Operator, ...]
     saved: tuple[int, ...]
+    saved_at: tuple[int, ...]
     nbytes: tuple[int, ...]
     lasting: frozenset[int]
     unpacked: tuple[int, ...]
@@ -75,6 +79,9 @@ class ReplayProgram:
         watched: places of those whose results they read.
         sources: slots that they read.
         acts: whether there is anything to do at all.
+        targets: the operators.
+        busy: places of those at which there is something to do.
+        most: bytes of each saved tensor's storage, -1 where that is not looked at.
     """
 
     script: Script
@@ -85,10 +92,34 @@ class ReplayProgram:
     watched: frozenset[int]
     sources: frozenset[int]
 
-    @property
+    @functools.cached_property
     def acts(self) -> bool:
         """Whether the step differs from a plain one."""
         return bool(self.before or self.between or self.unpacking)
+
+    @functools.cached_property
+    def packing(self) -> dict[int, tuple[Act, ...]] | None:
+        """Number of a saved tensor → what is done when it was saved, where no operator has to be seen: none runs again,
+        so that what is due before one may be done at the latest saving before it. None where some have to be seen."""
+        if self.recorded or not self.script.saved_at:
+            return None
+        found: dict[int, tuple[Act, ...]] = {}
+        for place, acts in self.before.items():
+            number = max(0, bisect.bisect_left(self.script.saved_at, place) - 1)
+            found[number] = (*found.get(number, ()), *acts)
+        return found
+
+    @functools.cached_property
+    def targets(self) -> tuple[Any, ...]:
+        return tuple(op.target for op in self.script.forward)
+
+    @functools.cached_property
+    def busy(self) -> frozenset[int]:
+        return frozenset(self.before) | self.recorded | self.watched
+
+    @functools.cached_property
+    def most(self) -> tuple[int, ...]:
+        return tuple(self.script.nbytes[s] if s >= 0 else -1 for s in self.script.saved)
 
 
 def build_program(

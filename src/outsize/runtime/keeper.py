@@ -77,6 +77,10 @@ class Keeper(ABC):
     def left(self, tensor: Tensor, number: int) -> None:
         """The `number`-th tensor that is saved is left where it is."""
 
+    def fits(self, number: int, nbytes: int) -> bool:
+        """Whether so many bytes were expected of the `number`-th tensor, where all is left where it is."""
+        return False
+
     @abstractmethod
     def wanted(self, number: int, saved: Saved | None) -> None:
         """Autograd is about to read the tensor of this number; afterwards the bytes are brought back where they are
@@ -98,8 +102,11 @@ class Keeper(ABC):
                 self.left(tensor, number)
                 return Kept(tensor, number)
             if self.light:
-                self.left(tensor, number)
                 kept = Kept(tensor, number)
+                if self.fits(number, storage.nbytes()):
+                    self._large.append(weakref.ref(kept))
+                    return kept
+                self.left(tensor, number)
                 if self.light:
                     self._large.append(weakref.ref(kept))
                     return kept

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..units import format_bytes
-from ..values import RunRecord
+from ..values import Plan, Profile, RunRecord, StepGraph
 from .figures import planned_record, shape_record
 from .paths import Path, Paths
 from .state import Measured
@@ -13,13 +14,12 @@ from .state import Measured
 __all__ = ["eager_record"]
 
 
-def eager_record(
-    paths: Paths, latest: Path, seen: Measured, notes: Sequence[str], budget: int
-) -> RunRecord | None:
-    """Figures of the latest planned path and of the run so far; None before anything was planned."""
+def eager_record(paths: Paths, latest: Path, seen: Measured, notes: Sequence[str], budget: int) -> RunRecord:
+    """Figures of the latest planned path and of the run so far; of the latest observed one where none is planned."""
     made = next((p.prepared for p in (latest, *paths.known) if p.prepared is not None), None)
-    if made is None:
-        return None
+    plan, graph, seconds = (
+        (made.plan, made.graph, made.seconds) if made is not None else _as_it_ran(latest, budget)
+    )
     counted = (
         f"{paths.observed} steps were observed, {len(paths.known)} paths are known; {paths.strays} steps took another "
         "path than the one that was expected of them"
@@ -34,10 +34,32 @@ def eager_record(
         if p.prepared is not None and p.steps
     )
     return planned_record(
-        made,
+        plan,
+        graph,
+        seconds,
         seen,
         budget=budget,
-        peak=max(p.peak for p in paths.known),
+        peak=paths.peak or seen.peak,
         shapes=tuple(shapes),
         notes=(*notes, counted),
     )
+
+
+def _as_it_ran(path: Path, budget: int) -> tuple[Plan, StepGraph, tuple[float, float, float]]:
+    """The step of a path without a plan."""
+    graph, costs = path.step.graph, path.step.costs
+    resident = path.unplanned[1] if path.unplanned is not None else 0
+    graph = replace(graph, extra_resident_bytes=max(0, resident - graph.resident_bytes))
+    peak, took = max(graph.plain_residency(Profile(ops=costs).workspace)), sum(c.seconds for c in costs)
+    plan = Plan(
+        budget_bytes=budget,
+        planner="none",
+        decisions=(),
+        refusals=(),
+        plain_peak_bytes=peak,
+        predicted_peak_bytes=peak,
+        plain_step_seconds=took,
+        predicted_step_seconds=took,
+        resident_bytes=graph.resident_bytes,
+    )
+    return plan, graph, (0.0, 0.0, 0.0)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..device.memory import peak_rss_bytes
 from ..prepared import Prepared, PreparedReplay
-from ..values import RunRecord, ShapeRecord
+from ..values import Plan, RunRecord, ShapeRecord, StepGraph
 from .plans import Plans
 from .state import Measured, Track
 
@@ -35,7 +35,9 @@ def run_record(
         if t.prepared is not None and t.ran
     )
     record = planned_record(
-        made,
+        made.plan,
+        made.graph,
+        made.seconds,
         seen,
         budget=budget,
         peak=max(t.peak for t in tracks),
@@ -46,7 +48,9 @@ def run_record(
 
 
 def planned_record(
-    made: Prepared | PreparedReplay,
+    plan: Plan,
+    graph: StepGraph,
+    seconds: tuple[float, float, float],
     seen: Measured,
     *,
     budget: int,
@@ -54,8 +58,8 @@ def planned_record(
     shapes: tuple[ShapeRecord, ...],
     notes: tuple[str, ...],
 ) -> RunRecord:
-    """What a plan foresaw and what its steps measured, by whichever door they came."""
-    plan = made.plan
+    """What a plan foresaw and what its steps measured, by whichever door they came; `seconds` are those of measuring,
+    planning and rewriting."""
     return RunRecord(
         budget_bytes=budget,
         plain_peak_bytes=plan.plain_peak_bytes,
@@ -77,11 +81,11 @@ def planned_record(
         plain_flops=plan.plain_flops,
         rss_peak_bytes=peak_rss_bytes(),
         steps=seen.steps,
-        measure_seconds=made.measure_seconds,
-        planning_seconds=made.planning_seconds,
-        rewrite_seconds=made.rewrite_seconds,
-        storage_names=tuple(s.name for s in made.graph.storages),
-        storage_bytes=tuple(s.nbytes for s in made.graph.storages),
+        measure_seconds=seconds[0],
+        planning_seconds=seconds[1],
+        rewrite_seconds=seconds[2],
+        storage_names=tuple(s.name for s in graph.storages),
+        storage_bytes=tuple(s.nbytes for s in graph.storages),
         encoded_bytes=seen.encoded,
         highest_peak_bytes=seen.peak,
         shapes=shapes,

@@ -95,9 +95,10 @@ class ObservedSession(Updating):
         if self._round is not None and (self._round.updated or not any(c.waits for c in self._round.calls)):
             self._finish()
         path = self.paths.likely(pattern)
-        made = self._planned(path, tensors) if path is not None else None
-        under_way = self._begin(tensors)
-        resident = set(named_bytes(module, tensors, self.device))
+        held = named_bytes(module, tensors, self.device)
+        known, resident = self._with_state(held), set(held)
+        made = self._planned(path, known) if path is not None else None
+        under_way = self._begin(tensors, known)
         call: Observer | Replayed
         if made is None or path is None:
             entry = EagerCall(pattern=pattern, inputs=shapes(tensors, module))
@@ -111,7 +112,7 @@ class ObservedSession(Updating):
                 made.program, resident, self.device, self._tiers,
                 diverged=self._strayed, room=self._give_way, begun=functools.partial(self._replay_begins, entry),
             )  # fmt: skip
-        entry.keeper, entry.resident = weakref.ref(call), self.resident_bytes(tensors)
+        entry.keeper, entry.resident = weakref.ref(call), known
         under_way.calls.append(entry)
         under_way.current, under_way.phase = entry, "forward"
         self._latest, self.calls = entry.path or self._latest, self.calls + 1
@@ -125,8 +126,7 @@ class ObservedSession(Updating):
         under_way.phase = "outside"
         return result
 
-    def _begin(self, tensors: list[torch.Tensor]) -> EagerRound:
-        known = self.resident_bytes(tensors)
+    def _begin(self, tensors: list[torch.Tensor], known: int) -> EagerRound:
         if self._round is None:
             unborn = self.optimizers.unborn()
             self.optimizers.begin()
@@ -138,9 +138,8 @@ class ObservedSession(Updating):
             self._round.meter.count(max(0, min(more, known - self._round.now)))
         return self._round
 
-    def _planned(self, path: Path, tensors: list[torch.Tensor]) -> PreparedReplay | None:
-        """The plan of a path; None where it has to be observed once more."""
-        resident = self.resident_bytes(tensors)
+    def _planned(self, path: Path, resident: int) -> PreparedReplay | None:
+        """The plan of a path for so many resident bytes; None where it has to be observed once more."""
         counted = 0
         if self._round is not None:
             counted = self._round.now + self._round.unborn - 2 * OBJECT_SPREAD
@@ -150,7 +149,11 @@ class ObservedSession(Updating):
         resident = max(resident, counted)
         if path.prepared is not None and not path.stale and resident <= path.resident:
             return path.prepared
-        if path.refused and not path.stale and path.keeps(self.budget_bytes, resident - OBJECT_SPREAD):
+        if (
+            path.sightings < 2 * path.refused
+            and not path.stale
+            and path.keeps(self.budget_bytes, resident - OBJECT_SPREAD)
+        ):
             return None
         paused = pause_all()
         try:
@@ -162,7 +165,7 @@ class ObservedSession(Updating):
                     return path.prepared  # with which a larger step makes room as it goes
                 if not path.keeps(self.budget_bytes, resident - OBJECT_SPREAD):
                     raise
-                path.refused = True
+                path.refused = path.sightings
                 return None  # it makes room as it goes, as it has done
             if made.plan.decisions and path.sightings < SIGHTINGS and self._tiers:
                 return None
@@ -174,7 +177,7 @@ class ObservedSession(Updating):
         if path.stale and path.stale != GROWN:
             self.notes.append(path.stale)
         path.prepared, path.resident, path.stale = made, max(resident, path.resident), ""
-        path.refused = False
+        path.refused = 0
         path.peak, path.warned = 0, False
         return made
 
@@ -278,6 +281,8 @@ class ObservedSession(Updating):
         if any(c.made is None or c.made.plan.decisions for c in under_way.calls):
             allocator.trim()  # a step that nothing was done to takes the same pages again
         self.note_peak(under_way.highest)
+        if self.calls > len(under_way.calls):  # a first step is observed, whatever it takes
+            self.paths.peak = max(self.paths.peak, under_way.highest + under_way.unborn)
         for call in under_way.calls:
             if call.done and call.path is not None:
                 learn_path(call, under_way, call.path, self.budget_bytes, self.optimizers)
@@ -287,9 +292,13 @@ class ObservedSession(Updating):
     # What is resident, what was updated, what happened.
 
     def resident_bytes(self, args: Iterable[Any]) -> int:
-        held = named_bytes(self._module(), args, self.device) | self.optimizers.storages()
-        inside = self.optimizers.workspace if self.optimizers.runs_steps else 0
-        return sum(held.values()) + self.optimizers.unborn() + inside
+        return self._with_state(named_bytes(self._module(), args, self.device))
+
+    def _with_state(self, held: dict[int, int]) -> int:
+        """Bytes of these storages, and those of the optimizers' state."""
+        optimizers = self.optimizers
+        inside = optimizers.workspace if optimizers.runs_steps else 0
+        return sum((held | optimizers.storages()).values()) + optimizers.unborn() + inside
 
     @property
     def stepping(self) -> bool:
@@ -318,7 +327,8 @@ class ObservedSession(Updating):
         """The figures so far, or None before the first step."""
         if self._latest is None:
             return None
-        return eager_record(self.paths, self._latest, self.measured, self.notes, self.budget_bytes)
+        notes = [*self.notes, *self._relief.notes()]
+        return eager_record(self.paths, self._latest, self.measured, notes, self.budget_bytes)
 
     def close(self) -> None:
         """Let go of plans and tiers. A step whose backward is yet to come keeps what it needs."""

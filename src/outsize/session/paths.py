@@ -5,8 +5,9 @@ training flag and which gradients are there already. Among several (a branch on 
 that was taken last is tried first.
 
 A path is its operators and what they pass on, not its sizes. A plan for sizes serves smaller ones, so the largest that
-were seen count. Where a step has larger ones all the same (rows that are routed to an expert), it follows its plan, makes
-room for the rest, and the path is planned anew with those sizes and some headroom: after the 1st, 2nd, 4th, 8th such step.
+were seen count. Where a step has larger ones all the same (rows that are routed to an expert), it follows its plan and
+makes room for the rest, and the path is planned anew with those sizes and some headroom, after the 1st, 2nd, 4th, 8th
+such step.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class Path:
         peak: highest measured peak of those under the current plan.
         inputs: in words.
         growths: steps that had larger sizes than planned for.
-        refused: no plan was found, and none is needed: its observed steps stay under the budget.
+        refused: sightings when no plan was found, and none was needed: its observed steps stay under the budget. A plan
+            is looked for again when twice as many have taught what its operators cost.
         unplanned: peak and resident bytes of its latest observed step.
     """
 
@@ -87,7 +89,7 @@ class Path:
     warned: bool = False
     place: int = 0
     growths: int = 0
-    refused: bool = False
+    refused: int = 0
     unplanned: tuple[int, int] | None = None
     _grown: dict[int, int] = field(default_factory=dict)
 
@@ -131,12 +133,14 @@ class Paths:
         strays: calls that took a path that nobody had observed.
         observed: calls that were observed.
         over: the most bytes by which a step on a path without a plan went over the budget.
+        peak: highest of all steps after the first.
     """
 
     known: list[Path] = field(default_factory=list)
     strays: int = 0
     observed: int = 0
     over: int = 0
+    peak: int = 0
     _wanted: bool = False
     _pause: int = 0
     _skip: int = 0

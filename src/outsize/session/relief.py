@@ -50,10 +50,12 @@ class Relief:
                 self._own = {}
         return next(iter((self._tiers or self._own or {}).values()), None)
 
-    @property
-    def moved(self) -> int:
-        """Bytes that went to a tier though no plan may swap."""
-        return sum(tier.counters().bytes_out for tier in (self._own or {}).values())
+    def notes(self) -> list[str]:
+        """For the report: what went to a tier though no plan may swap."""
+        moved = sum(tier.counters().bytes_out for tier in (self._own or {}).values())
+        if not moved:
+            return []
+        return [f"steps without a plan wrote {format_bytes(moved)} to a tier, which plans may not (actions=)"]
 
     def close(self) -> None:
         for tier in (self._own or {}).values():
