@@ -69,6 +69,8 @@ class EagerRound(Gauge):
         self.time = Stopwatch(device)
         self.calls: list[EagerCall] = []
         self.phase, self.highest, self.updated = "forward", 0, False
+        #: The highest, with the state that the update is yet to make.
+        self.reached = 0
         self.current: EagerCall | None = None
 
     @property
@@ -78,6 +80,7 @@ class EagerRound(Gauge):
     def peak(self) -> int:
         peak = self.meter.end()
         self.highest = max(self.highest, peak)
+        self.reached = max(self.reached, peak + (self.unborn if self.phase != "update" else 0))
         for call in self.calls if self.phase == "update" else (self.current,):
             if call is not None:
                 call.peaks[self.phase] = max(peak, call.peaks.get(self.phase, 0))

@@ -282,7 +282,7 @@ class ObservedSession(Updating):
             allocator.trim()  # a step that nothing was done to takes the same pages again
         self.note_peak(under_way.highest)
         if self.calls > len(under_way.calls):  # a first step is observed, whatever it takes
-            self.paths.peak = max(self.paths.peak, under_way.highest + under_way.unborn)
+            self.paths.peak = max(self.paths.peak, under_way.reached)
         for call in under_way.calls:
             if call.done and call.path is not None:
                 learn_path(call, under_way, call.path, self.budget_bytes, self.optimizers)

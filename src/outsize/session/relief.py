@@ -87,7 +87,7 @@ class Relief:
 
     def _insist(self, under_way: EagerRound, beside: int) -> None:
         under_way.peak()
-        reached = max(under_way.highest, under_way.now) + under_way.unborn
+        reached = max(under_way.reached, under_way.now + under_way.unborn)
         if reached > self._budget + beside:
             raise BudgetError(
                 f"a step that takes a path that was not planned for has reached {format_bytes(reached)} ({reached} "
