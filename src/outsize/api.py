@@ -65,8 +65,7 @@ def compile(
         optimizer: the optimizer that will update the module.
         disk: directory of the disk tier, which serves a module on the processor; None picks a real disk. A module on a
             GPU swaps to page-locked host memory.
-        actions: what a plan may do: `swap`, `recompute`, `encode`. Steps of an observed module that no plan covers write
-            to a tier while the budget is near, whatever is named here.
+        actions: what a plan may do: `swap`, `recompute`, `encode`. An observed step that no plan covers may always swap.
         planner: `search`, `slack`, `distance`, `units` or `exact`.
         lossy: codecs that may lose bits, and the relative error that each element may have: `{"bf16": 2**-8}`,
             the only one that needs no memory beside its result; none unless given.
