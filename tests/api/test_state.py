@@ -341,3 +341,29 @@ def test_an_optimizer_that_looks_at_all_gradients_keeps_its_state() -> None:
     found = trained(lbfgs, by_closure, outsize.report(reference[0]).highest_peak_bytes + 2**21)
     assert not away(found[1])
     same(reference, found)
+
+
+@pytest.mark.filterwarnings("ignore::outsize.BudgetWarning")  # each counts what the other holds
+def test_one_optimizer_over_two_modules() -> None:
+    """Its state moves for the first of them; the second's stays."""
+
+    def run(*budgets: int) -> tuple[list[nn.Module], torch.optim.Optimizer, list[torch.Tensor]]:
+        torch.manual_seed(0)
+        models = [nn.Sequential(*(nn.Linear(192, 192) for _ in range(4))) for _ in range(2)]
+        optimizer = torch.optim.Adam([p for m in models for p in m.parameters()], lr=1e-3)
+        for model, budget in zip(models, budgets):
+            outsize.compile(model, budget, optimizer=optimizer, actions=("swap",))
+        losses = []
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            loss = models[1](models[0](torch.randn(16, 192))).square().mean()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        return models, optimizer, losses
+
+    reference, found = run(), run(int(3.6 * 2**20), 2**40)
+    assert away(found[1])
+    for one, other in zip(reference[0], found[0]):
+        assert all(map(torch.equal, one.parameters(), other.parameters()))
+    assert all(map(torch.equal, reference[2], found[2]))

@@ -46,11 +46,11 @@ def trained() -> Trained:
     optimizer = torch.optim.Adam(module.parameters(), lr=0.0, betas=(0.0, 0.0))
     x = torch.randn(32, 160)
     plain = outsize.plan(module, (x,), optimizer=optimizer, budget=2**40).plain_peak_bytes
-    outsize.compile(module, plain - 5 * 160 * 160 * 4, optimizer=optimizer, actions=("swap",))
+    outsize.compile(module, plain - 2 * 160 * 160 * 4, optimizer=optimizer, actions=("swap",))
     made = module, optimizer, x
     for _ in range(3):
         step(made)
-    assert resting(made) > 2
+    assert resting(made)
     return made
 
 
@@ -70,7 +70,7 @@ def test_an_interrupt_at_every_line(trained: Trained) -> None:
         step(trained)
         assert all(map(torch.equal, states(trained), expected)), at
         assert [list(g["params"]) for g in trained[1].param_groups] == groups
-        assert resting(trained) > 2
+        assert resting(trained)
     gc.unfreeze()
     assert came > len(chosen) // 6
 

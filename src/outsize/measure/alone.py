@@ -17,7 +17,7 @@ import torch
 
 from .twin import TORCHS, bare_step, plain_group, state_sizes, twin_class
 
-__all__ = ["moving_state", "only", "step_only", "updates_alone"]
+__all__ = ["moving_state", "only", "step_one", "step_only", "updates_alone"]
 
 #: Of the parameters that are tried: with and without a tail behind whole vectors, one and two dimensions.
 _SHAPES = ((7,), (16, 5), (64,), (33, 3))
@@ -110,6 +110,16 @@ def step_only(optimizer: torch.optim.Optimizer, parameters: Collection[int]) -> 
     with only(optimizer, parameters):
         if optimizer.param_groups:
             bare_step(type(optimizer))(optimizer)
+
+
+def step_one(optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter: torch.Tensor) -> None:
+    """The optimizer's own step over one parameter of one of its groups, without its hooks."""
+    groups, params = optimizer.param_groups, group["params"]
+    try:
+        optimizer.param_groups, group["params"] = [group], [parameter]
+        bare_step(type(optimizer))(optimizer)
+    finally:
+        optimizer.param_groups, group["params"] = groups, params
 
 
 def moving_state(optimizer: torch.optim.Optimizer, parameter: torch.Tensor, least: int) -> int:

@@ -23,14 +23,21 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import OutsizeError, TierError
-from ..measure.alone import moving_state, step_only, updates_alone
+from ..measure.alone import moving_state, step_one, step_only, updates_alone
 from ..prepared import Prepared
 from ..runtime.away import Spent
 from ..runtime.homes import LEAST_MOVED, Home
 from ..runtime.tiers import Tier
 from ..values import StateUnit
+from .stepping import in_order, with_result
 
 __all__ = ["StateStreams"]
+
+
+#: Whose state moves for which module: an optimizer over several has its state moved for one of them.
+_OWNERS: weakref.WeakKeyDictionary[torch.optim.Optimizer, weakref.ref[StateStreams]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 @final
@@ -68,7 +75,11 @@ class StateStreams:
         self._hooks: weakref.WeakKeyDictionary[torch.optim.Optimizer, tuple[RemovableHandle, ...]] = (
             weakref.WeakKeyDictionary()
         )
-        self._emptied: list[tuple[torch.optim.Optimizer, list[dict[str, Any]]]] = []
+        #: Parameter → its group, in the backward under way.
+        self._groups: dict[int, dict[str, Any]] = {}
+        #: The groups of optimizers whose steps are taken parameter by parameter just now, with their parameters: after an
+        #: interrupt anywhere they are given back.
+        self._whole: list[tuple[torch.optim.Optimizer, list[dict[str, Any]], list[Any]]] = []
         #: Backwards since the latest update, and how many there were between the two before.
         self._backwards, self._usual = 0, 1
 
@@ -113,8 +124,10 @@ class StateStreams:
     def _find(self) -> None:
         found: dict[tuple[int, int], Home] = {}
         for optimizer in self._optimizers():
-            if not updates_alone(optimizer):
+            owner = _OWNERS.get(optimizer, lambda: None)()
+            if owner not in (None, self) or not updates_alone(optimizer):
                 continue
+            _OWNERS[optimizer] = weakref.ref(self)
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     if home := self._home(optimizer, parameter):
@@ -184,8 +197,20 @@ class StateStreams:
         Raises:
             OutsizeError: its updates run in it, and this one adds to gradients that are there already.
         """
+        self.restore()
         fused = self._fused()
-        if fused and self._backwards:
+        if not fused:
+            return
+        self._groups = {
+            id(p): group for o in self._optimizers() for group in o.param_groups for p in group["params"]
+        }
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if several and torch.distributed.get_world_size() > 1:
+            raise OutsizeError(
+                "residents='fuse' updates parameters with the gradients of this process alone, and there are "
+                f"{torch.distributed.get_world_size()}: compile with residents='move'"
+            )
+        if self._backwards:
             raise OutsizeError(
                 "residents='fuse' updates parameters in every backward, and this is the second before optimizer.step(): "
                 "to sum gradients over several, compile with residents='move'"
@@ -197,9 +222,12 @@ class StateStreams:
                 f"residents='fuse' updates {name} in the backward, and it has a gradient already: set it to None before "
                 "(optimizer.zero_grad() does), or compile with residents='move'"
             )
+        for optimizer in self._optimizers():
+            self._keep(optimizer)
 
     def backward_done(self) -> None:
         """A backward of the module has ended."""
+        self.restore()
         self._backwards += 1
 
     def _fused(self) -> list[Home]:
@@ -216,7 +244,10 @@ class StateStreams:
         with torch.no_grad():
             parameter.grad = gradient.detach()
             try:
-                step_only(optimizer, {id(parameter)})
+                step_one(optimizer, self._groups[id(parameter)], parameter)
+            except BaseException:
+                self.restore()
+                raise
             finally:
                 parameter.grad = Spent(parameter)
 
@@ -255,20 +286,30 @@ class StateStreams:
             self._usual, self._backwards = self._backwards, 0
 
     def restore(self) -> None:
-        """Give an optimizer its parameters back after a step that we took in its place."""
-        while self._emptied:
-            optimizer, groups = self._emptied[-1]
+        """Give optimizers their parameters back after a step that we took in their place."""
+        while self._whole:
+            optimizer, groups, parameters = self._whole[-1]
             optimizer.param_groups = groups
-            self._emptied.pop()
+            for group, params in zip(groups, parameters):
+                group["params"] = params
+            self._whole.pop()
+
+    def _keep(self, optimizer: torch.optim.Optimizer) -> None:
+        groups = optimizer.param_groups
+        self._whole.append((optimizer, groups, [group["params"] for group in groups]))
 
     def step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Take the step, unit by unit; the optimizer's own has nothing left to do."""
-        given = _with_result(args[1:], kwargs)
-        with torch.no_grad():
-            self._run(optimizer)
-        self._emptied.append((optimizer, optimizer.param_groups))
+        given = with_result(args[1:], kwargs)
+        self._keep(optimizer)
+        try:
+            with torch.no_grad():
+                self._run(optimizer)
+        except BaseException:  # before anybody else sees the groups, as `zero_grad` does
+            self.restore()
+            raise
         optimizer.param_groups = []
         return None if given is None else ((optimizer, *given[0]), given[1])
 
@@ -276,13 +317,13 @@ class StateStreams:
         made = self._made
         assert made is not None
         apart = {id(home.parameter) for home in (*self._resting, *self._fused())}
-        whole = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
         ops = made.graph.ops
         for entry in made.updates:
             if entry.op >= 0:
                 slots = [s for s in ops[entry.op].reads if s in self._slots and s not in made.fused]
                 if not slots:
-                    step_only(optimizer, whole - apart)
+                    step_only(optimizer, groups.keys() - apart)
                     continue
                 home = self._slots[slots[0]]
             else:
@@ -293,10 +334,11 @@ class StateStreams:
                 continue
             if entry.op >= 0:
                 home.wait()
-                step_only(optimizer, {id(home.parameter)})
+                assert home.parameter is not None  # it has a gradient
+                step_one(optimizer, groups[id(home.parameter)], home.parameter)
             else:
                 _MOVES[entry.kind](home)
-        _in_order(optimizer)
+        in_order(optimizer)
 
     # Beside the steps.
 
@@ -325,6 +367,8 @@ class StateStreams:
             for handle in handles:
                 handle.remove()
         self._hooks.clear()
+        for optimizer in [o for o, owner in _OWNERS.items() if owner() is self]:
+            del _OWNERS[optimizer]
         self._homes, self._slots, self._resting, self._made = {}, {}, set(), None
 
 
@@ -340,28 +384,3 @@ _MOVES: dict[str, Callable[[Home], None]] = {
 # Where the optimizer's step is under torch.compile, they run between its graphs. Made once: torch keeps some of each.
 _take = torch.compiler.disable(StateStreams.step)
 _give_back = torch.compiler.disable(lambda streams, *_: streams.restore())
-
-
-def _in_order(optimizer: torch.optim.Optimizer) -> None:
-    """The state's entries in the order of a step over all parameters, which a checkpoint keeps."""
-    wanted = [p for group in optimizer.param_groups for p in group["params"] if p in optimizer.state]
-    if any(a is not b for a, b in zip(optimizer.state, wanted)):
-        for parameter in wanted:
-            optimizer.state[parameter] = optimizer.state.pop(parameter)
-
-
-def _with_result(
-    args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """A step that was given a closure runs it first: it is run here, and the optimizer gets its result. None where there
-    is no closure."""
-    closure = next((value for value in (*args, *kwargs.values()) if callable(value)), None)
-    if closure is None:
-        return None
-    with torch.enable_grad():
-        result = closure()
-
-    def told(value: Any) -> Any:
-        return (lambda: result) if value is closure else value
-
-    return tuple(map(told, args)), {name: told(value) for name, value in kwargs.items()}
