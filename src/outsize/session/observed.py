@@ -193,7 +193,7 @@ class ObservedSession(Updating):
     # What happens in the call.
 
     def _tier(self) -> Tier | None:
-        return self._relief.tier
+        return self._relief.tier()
 
     def _room(self) -> int:
         """Bytes that saved tensors may still take."""

@@ -100,8 +100,8 @@ class Path:
     def sees(self, step: Observed) -> None:
         """It was observed once more."""
         larger = self.step.joined(step)
-        if self.prepared is not None and larger.nbytes != self.step.nbytes:
-            self.prepared = None
+        if self.prepared is not None and larger.nbytes != self.step.nbytes and not self.stale:
+            self.stale = GROWN
         self.step, self.sightings = larger, self.sightings + 1
         self.beside = max(self.beside, most_beside(larger))
 

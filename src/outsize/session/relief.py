@@ -15,6 +15,7 @@ from ..errors import BudgetError, TierError
 from ..runtime.tiers import Tier
 from ..units import format_bytes
 from .eager import EagerRound
+from .meter import pause_all, resume
 from .paths import Paths
 
 __all__ = ["Relief"]
@@ -38,27 +39,34 @@ class Relief:
         self, budget_bytes: int, tiers: dict[str, Tier], spare: Callable[[], dict[str, Tier]], *, strict: bool
     ) -> None:
         self._budget, self._tiers, self._spare, self.strict = budget_bytes, tiers, spare, strict
-        self._own: dict[str, Tier] | None = None
+        self._own: dict[str, Tier] = {}
+        self._ready = False
 
-    @property
     def tier(self) -> Tier | None:
         """Where bytes go; None where there is no place for them."""
-        if not self._tiers and self._own is None:
+        if not self._ready:
+            self._ready = True
+            paused = pause_all()  # its threads and their buffers are no step's
             try:
-                self._own = self._spare()
+                if not self._tiers:
+                    self._own = self._spare()
+                for tier in (self._tiers or self._own).values():
+                    tier.reserve(1)
             except TierError:
                 self._own = {}
-        return next(iter((self._tiers or self._own or {}).values()), None)
+            finally:
+                resume(paused)
+        return next(iter((self._tiers or self._own).values()), None)
 
     def notes(self) -> list[str]:
         """For the report: what went to a tier though no plan may swap."""
-        moved = sum(tier.counters().bytes_out for tier in (self._own or {}).values())
+        moved = sum(tier.counters().bytes_out for tier in self._own.values())
         if not moved:
             return []
         return [f"steps without a plan wrote {format_bytes(moved)} to a tier, which plans may not (actions=)"]
 
     def close(self) -> None:
-        for tier in (self._own or {}).values():
+        for tier in self._own.values():
             tier.close()
         self._own, self._tiers = {}, {}
 
@@ -77,7 +85,7 @@ class Relief:
             BudgetError: with `strict`, the step is over the budget.
         """
         short = needed - self.room(under_way, paths)
-        if short > 0 and (tier := self.tier) is not None:
+        if short > 0 and (tier := self.tier()) is not None:
             for call in under_way.calls:
                 keeper = call.keeper()
                 if keeper is not None and short > 0:
