@@ -46,6 +46,8 @@ class Home:
     ) -> None:
         self._optimizer, self._parameter = weakref.ref(optimizer), weakref.ref(parameter)
         self.name, self.nbytes, self._tiers = name, nbytes, tiers
+        #: In the plan in force, for recordings.
+        self.slot: int | None = None
         self._arrivals: dict[str, tuple[Away, Arrival]] = {}
         #: What is on the device and in the tier as well, until it is dropped here.
         self._written: dict[str, tuple[torch.Tensor, Away]] = {}
@@ -109,7 +111,10 @@ class Home:
         """Start to write what is on the device. Nothing may change it until `drop`."""
         tier = next(iter(self._tiers.values()))
         for key, tensor in self._here():
-            self._written[key] = tensor, Away(tier, tier.write(tensor.untyped_storage()), tensor)
+            self._written[key] = (
+                tensor,
+                Away(tier, tier.write(tensor.untyped_storage(), slot=self.slot), tensor),
+            )
 
     def settle(self) -> None:
         """Wait for the writes."""

@@ -215,9 +215,9 @@ class Session(Host, Updating):
         call = self._waiting.of(frame)
         if call is None:
             return frame, keep
-        self.streams.backward_begins()
         call.track.arrivals.saw(tangents)
         under_way = self._joined(call)
+        self.streams.backward_begins(last=not self._waiting.any_in(under_way, but=call))
         self._segment("outside")
         if under_way.recorder is not None:
             under_way.recorder.between("outside the module")

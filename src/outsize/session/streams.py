@@ -82,6 +82,8 @@ class StateStreams:
         self._whole: list[tuple[torch.optim.Optimizer, list[dict[str, Any]], list[Any]]] = []
         #: Backwards since the latest update, and how many there were between the two before.
         self._backwards, self._usual = 0, 1
+        #: Whether no call waits for another backward, which would find the state beside it.
+        self._last = True
 
     # What may move.
 
@@ -183,6 +185,8 @@ class StateStreams:
         if made is not self._made:
             slots = [s.index for s in made.graph.storages if s.kind == "state"]
             self._slots = dict(zip(slots, self._homes.values(), strict=True))
+            for slot, home in self._slots.items():
+                home.slot = slot
             away = {d.storage for d in made.plan.decisions if d.storage in self._slots}
             self._resting, self._made = {self._slots[s] for s in away}, made
         for home in self._homes.values():
@@ -191,13 +195,17 @@ class StateStreams:
             else:
                 home.bring()
 
-    def backward_begins(self) -> None:
+    def backward_begins(self, *, last: bool) -> None:
         """A backward of the module begins.
+
+        Args:
+            last: no other call waits for its own.
 
         Raises:
             OutsizeError: its updates run in it, and this one adds to gradients that are there already.
         """
         self.restore()
+        self._last = last
         fused = self._fused()
         if not fused:
             return
@@ -263,7 +271,7 @@ class StateStreams:
         """The plan's place to start bringing state back, in the backward; where several backwards come before an update,
         in the last of them."""
         home = self._slots.get(slot)
-        if home is not None and home in self._resting and self._backwards + 1 >= self._usual:
+        if home is not None and home in self._resting and self._last and self._backwards + 1 >= self._usual:
             home.fetch()
 
     def update_begins(self, optimizer: torch.optim.Optimizer) -> None:

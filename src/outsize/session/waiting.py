@@ -43,9 +43,9 @@ class Waiting:
         """Those that had no backward yet."""
         return [(frame, call) for frame, call in self._calls.items() if not call.done]
 
-    def any_in(self, under_way: Round) -> bool:
+    def any_in(self, under_way: Round, *, but: Call | None = None) -> bool:
         """Whether a call of the round has its backward yet to come."""
-        return any(call in under_way.calls for _, call in self.untouched())
+        return any(call in under_way.calls and call is not but for _, call in self.untouched())
 
     def held(self) -> tuple[dict[int, int], int]:
         """Bytes that they keep meanwhile: of their inputs, by storage, and of saved values."""
