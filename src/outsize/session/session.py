@@ -123,8 +123,7 @@ class Session(Host, Updating):
             self._finish()
         track = self.plans.track(step, len(self._round.calls) if self._round is not None else 0)
         track.inputs = track.inputs or shapes(args, self._module())
-        self.streams.given(args)
-        if self.streams.refresh(self._module(), under_way=self._round is not None):
+        if self.streams.refresh(self._module(), args, place=track.place, under_way=self._round is not None):
             self.plans.forget()
         made = self._planned(step, track, args)
         self.streams.begin(made, under_way=self._round is not None)

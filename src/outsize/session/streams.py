@@ -23,21 +23,16 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import OutsizeError, TierError
-from ..measure.alone import moving_state, step_one, step_only, updates_alone
+from ..measure.alone import step_one, step_only
 from ..prepared import Prepared
 from ..runtime.away import Spent
-from ..runtime.homes import LEAST_MOVED, Home
+from ..runtime.homes import Home
 from ..runtime.tiers import Tier
 from ..values import StateUnit
+from .movable import give_up, homes_of
 from .stepping import in_order, with_result
 
 __all__ = ["StateStreams"]
-
-
-#: Whose state moves for which module: an optimizer over several has its state moved for one of them.
-_OWNERS: weakref.WeakKeyDictionary[torch.optim.Optimizer, weakref.ref[StateStreams]] = (
-    weakref.WeakKeyDictionary()
-)
 
 
 @final
@@ -95,7 +90,7 @@ class StateStreams:
             for home in self._homes.values()
         )
 
-    def given(self, args: Sequence[Any]) -> None:
+    def _given(self, args: Sequence[Any]) -> None:
         """The step that is planned has these inputs."""
         if self._fuses:
             tensors = ((i, a) for i, a in enumerate(args) if isinstance(a, torch.Tensor))
@@ -107,9 +102,19 @@ class StateStreams:
             return -1  # its hooks are to see the gradient
         return self._places.get(parameter.untyped_storage()._cdata, -1)
 
-    def refresh(self, module: torch.nn.Module | None, *, under_way: bool = False) -> bool:
-        """Before a step, and not while one is under way: look again where an optimizer has come or gone, or has other
-        parameters than before. Whether what may move has changed."""
+    def refresh(
+        self,
+        module: torch.nn.Module | None,
+        args: Sequence[Any] = (),
+        *,
+        place: int = 0,
+        under_way: bool = False,
+    ) -> bool:
+        """Before a call of the step with these inputs, `place` others before it in its round: look again where an
+        optimizer has come or gone, or has other parameters than before. Whether what may move has changed."""
+        if place:
+            return self._several_calls()
+        self._given(args)
         if not self._moves or under_way:
             return False
         self.restore()
@@ -124,36 +129,11 @@ class StateStreams:
         return list(self._homes.values()) != before
 
     def _find(self) -> None:
-        found: dict[tuple[int, int], Home] = {}
-        for optimizer in self._optimizers():
-            owner = _OWNERS.get(optimizer, lambda: None)()
-            if owner not in (None, self) or not updates_alone(optimizer):
-                continue
-            _OWNERS[optimizer] = weakref.ref(self)
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    if home := self._home(optimizer, parameter):
-                        found[id(optimizer), id(parameter)] = home
+        found = homes_of(self._optimizers(), self._homes, self._names, self._device, self._tiers, self)
         for key, home in self._homes.items():
             if key not in found:
                 home.bring()
         self._homes = found
-
-    def _home(self, optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> Home | None:
-        known = self._homes.get((id(optimizer), id(parameter)))
-        if known is not None and known.optimizer is optimizer and known.parameter is parameter:
-            return known
-        if (
-            parameter.device != self._device
-            or not parameter.requires_grad
-            or id(parameter) not in self._names
-        ):
-            return None
-        nbytes = moving_state(optimizer, parameter, LEAST_MOVED)
-        if not nbytes:
-            return None
-        name = self._names[id(parameter)]
-        return Home(optimizer, parameter, name=name, nbytes=nbytes, tiers=self._tiers)
 
     # Bytes.
 
@@ -315,11 +295,11 @@ class StateStreams:
         try:
             with torch.no_grad():
                 self._run(optimizer)
+            optimizer.param_groups = []
+            return None if given is None else ((optimizer, *given[0]), given[1])
         except BaseException:  # before anybody else sees the groups, as `zero_grad` does
             self.restore()
             raise
-        optimizer.param_groups = []
-        return None if given is None else ((optimizer, *given[0]), given[1])
 
     def _run(self, optimizer: torch.optim.Optimizer) -> None:
         made = self._made
@@ -350,6 +330,25 @@ class StateStreams:
 
     # Beside the steps.
 
+    def _several_calls(self) -> bool:
+        """The module is called again before a backward: the calls would find each other's state, which no plan of one of
+        them knows. From now on it stays on the device. Whether it moved before.
+
+        Raises:
+            OutsizeError: updates run in the backward.
+        """
+        if not self._moves:
+            return False
+        if self._fuses:
+            raise OutsizeError(
+                "residents='fuse' updates parameters in the backward, and the module is called several times before one: "
+                "compile with residents='move'"
+            )
+        self.bring_all()
+        self._moves, self._homes, self._slots = False, {}, {}
+        self._resting, self._made = set(), None
+        return True
+
     def bring_all(self) -> None:
         """All state on the device: the plan no longer says where it is, until the next step begins."""
         self.restore()
@@ -375,8 +374,7 @@ class StateStreams:
             for handle in handles:
                 handle.remove()
         self._hooks.clear()
-        for optimizer in [o for o, owner in _OWNERS.items() if owner() is self]:
-            del _OWNERS[optimizer]
+        give_up(self)
         self._homes, self._slots, self._resting, self._made = {}, {}, set(), None
 
 
