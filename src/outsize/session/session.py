@@ -216,7 +216,7 @@ class Session(Host, Updating):
             return frame, keep
         call.track.arrivals.saw(tangents)
         under_way = self._joined(call)
-        self.streams.backward_begins(last=not self._waiting.any_in(under_way, but=call))
+        self.streams.backward_begins(last=not keep and not self._waiting.any_in(under_way, but=call))
         self._segment("outside")
         if under_way.recorder is not None:
             under_way.recorder.between("outside the module")

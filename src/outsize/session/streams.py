@@ -179,7 +179,7 @@ class StateStreams:
         """A backward of the module begins.
 
         Args:
-            last: no other call waits for its own.
+            last: no other call waits for its own, and this one's graph is not kept for another.
 
         Raises:
             OutsizeError: its updates run in it, and this one adds to gradients that are there already.
