@@ -96,3 +96,22 @@ def test_the_plain_module_is_given_back() -> None:
         torch.manual_seed(3)
         plain(*made[:2], torch.randn(16, 192))
     same(reference, found)
+
+
+def test_a_backward_that_would_come_after_another_forward() -> None:
+    """Its updates would run under a plan for another shape: the second forward is an error, and nothing was updated."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(m for _ in range(4) for m in (nn.Linear(192, 192), nn.Tanh())))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    outsize.compile(model, 2**40, optimizer=optimizer, residents="fuse")
+    for rows in (16, 8):
+        optimizer.zero_grad()
+        model(torch.randn(rows, 192)).square().mean().backward()
+        optimizer.step()
+    before = [p.detach().clone() for p in model.parameters()]
+    late = model(torch.randn(16, 192)).square().mean()
+    optimizer.zero_grad()
+    with pytest.raises(outsize.OutsizeError, match="several times before one"):
+        model(torch.randn(8, 192))
+    assert all(map(torch.equal, model.parameters(), before))
+    del late

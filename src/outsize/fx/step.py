@@ -83,6 +83,7 @@ class RewrittenStep:
         origin: new node → original node, for operators.
         without: places of missing tangents → the backward for when they are missing, which is handed None for them.
         updated: gradients that an update in the backward has used, by their place: nothing is handed out for them.
+        slots: of the optimizers' state in these graphs, in the order of what may move.
         read_again: places in `crossing` that an operator which runs again in the backward reads, through views or not.
     """
 
@@ -93,6 +94,7 @@ class RewrittenStep:
     without: Callable[[frozenset[int]], Any] | None = None
     read_again: frozenset[int] = frozenset()
     updated: frozenset[int] = frozenset()
+    slots: tuple[int, ...] = ()
 
 
 class Program(ABC):

@@ -110,7 +110,7 @@ class StepProgram(Program):
         frame = Frame.of(args[0])
         missing = frozenset(i for i, tangent in enumerate(args[1:]) if tangent is None)
         full, keeps = self._host.backward_begins(frame, args[1:], keep=keep)
-        full.state = self._host.streams
+        full.state = self._host.streams.bound(full.program.slots)
         inputs = [full, *full.take(keep=keeps), *args[1:]]
         args.clear()
         program = full.program.backward

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 import numpy as np
@@ -37,6 +38,10 @@ def storage_bytes(values: list[Any]) -> int:
 
 class StateMoves(Protocol):
     """What a backward does with an optimizer's state, by slot."""
+
+    def bound(self, slots: Sequence[int]) -> StateMoves:
+        """For a backward whose graph has these slots, in the order of what may move."""
+        ...
 
     def fetch(self, slot: int) -> None: ...
     def update(self, slot: int, gradient: Tensor) -> None: ...

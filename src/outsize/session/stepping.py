@@ -1,13 +1,36 @@
-"""What an optimizer's step is beside its arithmetic: the order of its state, and the closure that it runs."""
+"""What an optimizer's step is beside its arithmetic: its groups, the order of its state, the closure that it runs."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, final
 
 import torch
 
-__all__ = ["in_order", "with_result"]
+__all__ = ["Aside", "in_order", "with_result"]
+
+
+@final
+class Aside:
+    """The groups of optimizers whose steps are taken parameter by parameter just now: after an interrupt anywhere they
+    are given back."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[torch.optim.Optimizer, list[dict[str, Any]], list[Any]]] = []
+
+    def keep(self, optimizer: torch.optim.Optimizer) -> None:
+        """Its groups may be narrowed or taken out from now on."""
+        groups = optimizer.param_groups
+        self._kept.append((optimizer, groups, [group["params"] for group in groups]))
+
+    def restore(self) -> None:
+        """All that were kept are as they were."""
+        while self._kept:
+            optimizer, groups, parameters = self._kept[-1]
+            optimizer.param_groups = groups
+            for group, params in zip(groups, parameters):
+                group["params"] = params
+            self._kept.pop()
 
 
 def in_order(optimizer: torch.optim.Optimizer) -> None:

@@ -30,7 +30,7 @@ from ..runtime.homes import Home
 from ..runtime.tiers import Tier
 from ..values import StateUnit
 from .movable import give_up, homes_of
-from .stepping import in_order, with_result
+from .stepping import Aside, in_order, with_result
 
 __all__ = ["StateStreams"]
 
@@ -66,15 +66,15 @@ class StateStreams:
         #: By slot, of the plan in force; and those among them that rest.
         self._slots: dict[int, Home] = {}
         self._resting: set[Home] = set()
+        #: By slot, of the backward under way: it may be of an earlier plan than the one in force.
+        self._running: dict[int, Home] = {}
         self._made: Prepared | None = None
         self._hooks: weakref.WeakKeyDictionary[torch.optim.Optimizer, tuple[RemovableHandle, ...]] = (
             weakref.WeakKeyDictionary()
         )
         #: Parameter → its group, in the backward under way.
         self._groups: dict[int, dict[str, Any]] = {}
-        #: The groups of optimizers whose steps are taken parameter by parameter just now, with their parameters: after an
-        #: interrupt anywhere they are given back.
-        self._whole: list[tuple[torch.optim.Optimizer, list[dict[str, Any]], list[Any]]] = []
+        self._aside = Aside()
         #: Backwards since the latest update, and how many there were between the two before.
         self._backwards, self._usual = 0, 1
         #: Whether no call waits for another backward, which would find the state beside it.
@@ -117,7 +117,7 @@ class StateStreams:
         self._given(args)
         if not self._moves or under_way:
             return False
-        self.restore()
+        self._aside.restore()
         seen = [(id(o), [len(g["params"]) for g in o.param_groups]) for o in self._optimizers()]
         if seen == self._seen:
             return False
@@ -184,7 +184,7 @@ class StateStreams:
         Raises:
             OutsizeError: its updates run in it, and this one adds to gradients that are there already.
         """
-        self.restore()
+        self._aside.restore()
         self._last = last
         fused = self._fused()
         if not fused:
@@ -211,52 +211,68 @@ class StateStreams:
                 "(optimizer.zero_grad() does), or compile with residents='move'"
             )
         for optimizer in self._optimizers():
-            self._keep(optimizer)
+            self._aside.keep(optimizer)
 
     def backward_done(self) -> None:
         """A backward of the module has ended."""
-        self.restore()
+        self._aside.restore()
         self._backwards += 1
 
     def _fused(self) -> list[Home]:
         slots = self._made.fused if self._made is not None else ()
         return [self._slots[slot] for slot in slots]
 
+    def bound(self, slots: Sequence[int]) -> StateStreams:
+        """For a backward whose graph has these slots, in the order of what may move; where that has changed since its
+        forward, they are nobody's."""
+        fits = len(slots) == len(self._homes)
+        self._running = dict(zip(slots, self._homes.values())) if fits else {}
+        return self
+
     def update(self, slot: int, gradient: torch.Tensor) -> None:
-        """The gradient of a parameter is whole, and its update runs at once."""
-        home = self._slots[slot]
-        optimizer, parameter = home.optimizer, home.parameter
-        if optimizer is None or parameter is None:
-            return
+        """The gradient of a parameter is whole, and its update runs at once.
+
+        Raises:
+            OutsizeError: the optimizers are not those of the forward.
+        """
+        home = self._running.get(slot)
+        optimizer, parameter = (home.optimizer, home.parameter) if home is not None else (None, None)
+        if home is None or optimizer is None or parameter is None:
+            raise OutsizeError(
+                "the optimizer has changed since the forward of this backward, which updates its parameters "
+                "(residents='fuse'): run the forward again"
+            )
         home.wait()
         with torch.no_grad():
             parameter.grad = gradient.detach()
             try:
                 step_one(optimizer, self._groups[id(parameter)], parameter)
             except BaseException:
-                self.restore()
+                self._aside.restore()
                 raise
             finally:
                 parameter.grad = Spent(parameter)
 
     def write(self, slot: int) -> None:
         """It goes to rest again."""
-        self._slots[slot].write()
+        if (home := self._running.get(slot)) is not None:
+            home.write()
 
     def drop(self, slot: int) -> None:
         """It has gone."""
-        self._slots[slot].drop()
+        if (home := self._running.get(slot)) is not None:
+            home.drop()
 
     def fetch(self, slot: int) -> None:
         """The plan's place to start bringing state back, in the backward; where several backwards come before an update,
         in the last of them."""
-        home = self._slots.get(slot)
+        home = self._running.get(slot)
         if home is not None and home in self._resting and self._last and self._backwards + 1 >= self._usual:
             home.fetch()
 
     def update_begins(self, optimizer: torch.optim.Optimizer) -> None:
         """Its step begins; hooks that were added since must not run after ours."""
-        self.restore()
+        self._aside.restore()
         for handle in self._hooks.pop(optimizer, ()):
             handle.remove()
         if not any(home.optimizer is optimizer for home in (*self._resting, *self._fused())):
@@ -269,36 +285,23 @@ class StateStreams:
 
     def update_done(self) -> None:
         """A step of an optimizer has ended."""
-        self.restore()
+        self._aside.restore()
         if self._backwards:
             self._usual, self._backwards = self._backwards, 0
-
-    def restore(self) -> None:
-        """Give optimizers their parameters back after a step that we took in their place."""
-        while self._whole:
-            optimizer, groups, parameters = self._whole[-1]
-            optimizer.param_groups = groups
-            for group, params in zip(groups, parameters):
-                group["params"] = params
-            self._whole.pop()
-
-    def _keep(self, optimizer: torch.optim.Optimizer) -> None:
-        groups = optimizer.param_groups
-        self._whole.append((optimizer, groups, [group["params"] for group in groups]))
 
     def step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Take the step, unit by unit; the optimizer's own has nothing left to do."""
         given = with_result(args[1:], kwargs)
-        self._keep(optimizer)
+        self._aside.keep(optimizer)
         try:
             with torch.no_grad():
                 self._run(optimizer)
             optimizer.param_groups = []
             return None if given is None else ((optimizer, *given[0]), given[1])
         except BaseException:  # before anybody else sees the groups, as `zero_grad` does
-            self.restore()
+            self._aside.restore()
             raise
 
     def _run(self, optimizer: torch.optim.Optimizer) -> None:
@@ -351,13 +354,13 @@ class StateStreams:
 
     def bring_all(self) -> None:
         """All state on the device: the plan no longer says where it is, until the next step begins."""
-        self.restore()
+        self._aside.restore()
         for home in self._homes.values():
             home.bring()
 
     def close(self) -> None:
         """The module is no longer planned; the optimizers have all they had. What cannot be read back is said."""
-        self.restore()
+        self._aside.restore()
         for home in self._fused():
             if (parameter := home.parameter) is not None and isinstance(parameter.grad, Spent):
                 parameter.grad = None
@@ -389,4 +392,4 @@ _MOVES: dict[str, Callable[[Home], None]] = {
 
 # Where the optimizer's step is under torch.compile, they run between its graphs. Made once: torch keeps some of each.
 _take = torch.compiler.disable(StateStreams.step)
-_give_back = torch.compiler.disable(lambda streams, *_: streams.restore())
+_give_back = torch.compiler.disable(lambda streams, *_: streams._aside.restore())
