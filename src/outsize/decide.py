@@ -257,7 +257,8 @@ def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:
         sizes = [s.nbytes for s in made.graph.storages]
         rewritten, plain = compile_step(rewritten, sizes), without
         without = lambda missing: compile_graph(plain(missing), sizes)  # noqa: E731
-    slots = tuple(s.index for s in made.graph.storages if s.kind == "state")
+    state = (s.index for s in made.graph.storages if s.kind == "state")
+    slots = dict(zip(state, (unit.name for unit in learned.units), strict=True))
     rewritten = replace(rewritten, without=functools.cache(without), slots=slots)
     if learned.absent and rewritten.without is not None:
         rewritten.without(learned.absent)  # made now, so that it does not count in the step

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +14,12 @@ from torch import Tensor, nn
 
 import outsize
 from outsize.errors import BudgetError, BudgetWarning
+from outsize.prepared import Prepared
 from outsize.report import page, render
+from outsize.session.plans import Plans
 from outsize.values import RunRecord, ShapeRecord, from_json
 
+state = importlib.import_module("outsize.plan.state")  # `outsize.plan` is a function
 ROWS = 256
 Loop = Callable[[nn.Module], Tensor]
 
@@ -135,6 +140,45 @@ def test_what_lies_between_two_backwards_counts() -> None:
         break
     assert len(named_in_turn) <= 3
     assert outsize.report(module, timelines=False).highest_peak_bytes <= budget
+
+
+def test_state_that_the_plan_keeps_leaves_for_a_forward_that_runs_again_without_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The two plans may differ in what they keep: a plan on a slow disk kept all, the one in the backward counted on
+    none of it, and the step was over its budget."""
+    tried, again, states = state._tried, Plans.again, list[bool]()
+
+    def keep_all(step: Any, tier_bytes: int | None) -> list[int]:
+        return [len(step.units)]
+
+    def keep_none(*args: Any) -> Prepared:
+        with monkeypatch.context() as inside:
+            inside.setattr(state, "_tried", lambda *given: tried(*given)[:1])
+            return again(*args)
+
+    def looked_at(module: nn.Module) -> Tensor:
+        loss = kept_graph(module)
+        own = set(module.parameters())
+        mine = [o.state[p] for o in optimizers for p in own & o.state.keys()]
+        states.extend(getattr(value, "is_away", False) for some in mine for value in some.values())
+        return loss
+
+    optimizers: list[torch.optim.Optimizer] = []
+    first = torch.optim.SGD.__init__
+    monkeypatch.setattr(
+        torch.optim.SGD, "__init__", lambda self, *a, **k: (optimizers.append(self), first(self, *a, **k))[1]
+    )
+    plain, _ = trained(kept_graph, None)
+    monkeypatch.setattr(state, "_tried", keep_all)
+    monkeypatch.setattr(Plans, "again", keep_none)
+    budget, _, _ = named(kept_graph, most=3)
+    states.clear()
+    found, record = trained(looked_at, budget)
+    assert any(states)
+    assert record is not None
+    assert record.highest_peak_bytes <= budget
+    assert all(torch.equal(a, b) for a, b in zip(plain, found, strict=True))
 
 
 class Queue(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,7 +83,7 @@ class RewrittenStep:
         origin: new node → original node, for operators.
         without: places of missing tangents → the backward for when they are missing, which is handed None for them.
         updated: gradients that an update in the backward has used, by their place: nothing is handed out for them.
-        slots: of the optimizers' state in these graphs, in the order of what may move.
+        slots: of the optimizers' state in these graphs → the name of the parameter.
         read_again: places in `crossing` that an operator which runs again in the backward reads, through views or not.
     """
 
@@ -94,7 +94,7 @@ class RewrittenStep:
     without: Callable[[frozenset[int]], Any] | None = None
     read_again: frozenset[int] = frozenset()
     updated: frozenset[int] = frozenset()
-    slots: tuple[int, ...] = ()
+    slots: Mapping[int, str] = field(default_factory=dict)
 
 
 class Program(ABC):

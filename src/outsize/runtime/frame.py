@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 import numpy as np
@@ -39,8 +39,8 @@ def storage_bytes(values: list[Any]) -> int:
 class StateMoves(Protocol):
     """What a backward does with an optimizer's state, by slot."""
 
-    def bound(self, slots: Sequence[int]) -> StateMoves:
-        """For a backward whose graph has these slots, in the order of what may move."""
+    def bound(self, slots: Mapping[int, str]) -> StateMoves:
+        """For a backward whose graph has the state of these parameters at these slots."""
         ...
 
     def fetch(self, slot: int) -> None: ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, final
 
 import torch
@@ -17,7 +17,7 @@ from ..errors import TierError
 from .away import Away, Spent
 from .tiers import Arrival, Tier
 
-__all__ = ["LEAST_MOVED", "Home"]
+__all__ = ["LEAST_MOVED", "MOVES", "Home"]
 
 #: Tensors of fewer bytes stay: a disk's answer takes as long as reading 160 KB more.
 LEAST_MOVED = 64 * 1024
@@ -157,3 +157,13 @@ def _movable(tensor: torch.Tensor, device: torch.device) -> bool:
         return False
     nbytes = tensor.numel() * tensor.element_size()
     return nbytes >= LEAST_MOVED and tensor.untyped_storage().nbytes() == nbytes
+
+
+#: What the entries of a schedule do, by their kind.
+MOVES: dict[str, Callable[[Home], None]] = {
+    "fetch": Home.fetch,
+    "wait": Home.wait,
+    "swap_out": Home.write,
+    "settle": Home.settle,
+    "drop": Home.drop,
+}

@@ -281,6 +281,7 @@ class Session(Host, Updating):
                 if not self._give_up(error.smallest_feasible_bytes - self.budget_bytes, but=frame):
                     raise no_room_beside(error, self.budget_bytes, len(self._waiting)) from None
         call.reran = True
+        self._round.lend(*self.streams.make_room(made))
         with frame.again.replayed():
             return repeat_forward(call.step, made.rewritten, self._tiers, args)
 

@@ -187,6 +187,11 @@ class Round:
         """Of those, what no plan decides on: without the state that it may keep or move."""
         return self.now - self.state
 
+    def lend(self, nbytes: int, here: int) -> None:
+        """State that the plan keeps goes to rest until the update; of its bytes, so many were made by now."""
+        self.state -= nbytes
+        self.unborn -= nbytes - here
+
     @property
     def complete(self) -> bool:
         """Whether its first call, which a recorder records, has had its backward."""

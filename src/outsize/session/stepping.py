@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any, final
 
 import torch
 
-__all__ = ["Aside", "in_order", "with_result"]
+from ..measure.alone import step_one
+from ..runtime.homes import Home
+
+__all__ = ["Aside", "in_order", "updated", "with_result"]
 
 
 @final
@@ -31,6 +35,15 @@ class Aside:
             for group, params in zip(groups, parameters):
                 group["params"] = params
             self._kept.pop()
+
+
+def updated(home: Home, groups: Mapping[int, dict[str, Any]]) -> None:
+    """One parameter's update, once its state is there; `groups` by the parameter's `id`."""
+    home.wait()
+    optimizer, parameter = home.optimizer, home.parameter
+    assert optimizer is not None
+    assert parameter is not None  # it has a gradient
+    step_one(optimizer, groups[id(parameter)], parameter)
 
 
 def in_order(optimizer: torch.optim.Optimizer) -> None:

@@ -26,11 +26,11 @@ from ..errors import OutsizeError, TierError
 from ..measure.alone import step_one, step_only
 from ..prepared import Prepared
 from ..runtime.away import Spent
-from ..runtime.homes import Home
+from ..runtime.homes import MOVES, Home
 from ..runtime.tiers import Tier
 from ..values import StateUnit
 from .movable import give_up, homes_of
-from .stepping import Aside, in_order, with_result
+from .stepping import Aside, in_order, updated, with_result
 
 __all__ = ["StateStreams"]
 
@@ -66,6 +66,8 @@ class StateStreams:
         #: By slot, of the plan in force; and those among them that rest.
         self._slots: dict[int, Home] = {}
         self._resting: set[Home] = set()
+        #: Those that a forward that ran again made room for itself with: the plan in force keeps them on the device.
+        self._lent: set[Home] = set()
         #: By slot, of the backward under way: it may be of an earlier plan than the one in force.
         self._running: dict[int, Home] = {}
         self._made: Prepared | None = None
@@ -162,6 +164,7 @@ class StateStreams:
         """A step under this plan begins: what rests in it goes, what it keeps comes. Nothing changes in one under way."""
         if under_way:
             return
+        self._lent.clear()
         if made is not self._made:
             slots = [s.index for s in made.graph.storages if s.kind == "state"]
             self._slots = dict(zip(slots, self._homes.values(), strict=True))
@@ -174,6 +177,16 @@ class StateStreams:
                 home.rest()
             else:
                 home.bring()
+
+    def make_room(self, made: Prepared) -> tuple[int, int]:
+        """A forward runs again under this plan: what rests in it goes, until the update. Its bytes, and those here."""
+        away = {made.rewritten.slots.get(d.storage) for d in made.plan.decisions}
+        gone = [h for h in self._homes.values() if h.name in away and h not in self._resting | self._lent]
+        freed = sum(home.nbytes for home in gone), sum(home.bytes_here for home in gone)
+        for home in gone:
+            self._lent.add(home)
+            home.rest()
+        return freed
 
     def backward_begins(self, *, last: bool) -> None:
         """A backward of the module begins.
@@ -222,11 +235,10 @@ class StateStreams:
         slots = self._made.fused if self._made is not None else ()
         return [self._slots[slot] for slot in slots]
 
-    def bound(self, slots: Sequence[int]) -> StateStreams:
-        """For a backward whose graph has these slots, in the order of what may move; where that has changed since its
-        forward, they are nobody's."""
-        fits = len(slots) == len(self._homes)
-        self._running = dict(zip(slots, self._homes.values())) if fits else {}
+    def bound(self, slots: Mapping[int, str]) -> StateStreams:
+        """For a backward whose graph has the state of these parameters at these slots."""
+        named = {home.name: home for home in self._homes.values()}
+        self._running = {slot: named[name] for slot, name in slots.items() if name in named}
         return self
 
     def update(self, slot: int, gradient: torch.Tensor) -> None:
@@ -273,6 +285,8 @@ class StateStreams:
     def update_begins(self, optimizer: torch.optim.Optimizer) -> None:
         """Its step begins; hooks that were added since must not run after ours."""
         self._aside.restore()
+        while self._lent:
+            self._lent.pop().bring()
         for handle in self._hooks.pop(optimizer, ()):
             handle.remove()
         if not any(home.optimizer is optimizer for home in (*self._resting, *self._fused())):
@@ -309,6 +323,9 @@ class StateStreams:
         assert made is not None
         apart = {id(home.parameter) for home in (*self._resting, *self._fused())}
         groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        for home in self._fused():  # a backward under another plan may have left its gradient whole
+            if home.optimizer is optimizer and home.updates:
+                updated(home, groups)
         ops = made.graph.ops
         for entry in made.updates:
             if entry.op >= 0:
@@ -319,16 +336,13 @@ class StateStreams:
                 home = self._slots[slots[0]]
             else:
                 home = self._slots[entry.storage]
-            if home not in self._resting or home.optimizer is not optimizer:
-                continue
-            if entry.kind in ("op", "fetch") and not home.updates:
+            idle = entry.kind in ("op", "fetch") and not home.updates
+            if home not in self._resting or home.optimizer is not optimizer or idle:
                 continue
             if entry.op >= 0:
-                home.wait()
-                assert home.parameter is not None  # it has a gradient
-                step_one(optimizer, groups[id(home.parameter)], home.parameter)
+                updated(home, groups)
             else:
-                _MOVES[entry.kind](home)
+                MOVES[entry.kind](home)
         in_order(optimizer)
 
     # Beside the steps.
@@ -379,15 +393,6 @@ class StateStreams:
         self._hooks.clear()
         give_up(self)
         self._homes, self._slots, self._resting, self._made = {}, {}, set(), None
-
-
-_MOVES: dict[str, Callable[[Home], None]] = {
-    "fetch": Home.fetch,
-    "wait": Home.wait,
-    "swap_out": Home.write,
-    "settle": Home.settle,
-    "drop": Home.drop,
-}
 
 
 # Where the optimizer's step is under torch.compile, they run between its graphs. Made once: torch keeps some of each.
