@@ -90,6 +90,10 @@ def learned(
     return row | {"sizes": {}}, model
 
 
+def keep(rows: dict[str, dict[str, object]], path: Path) -> None:
+    path.write_text(json.dumps(dict(sorted(rows.items())), indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", nargs="+", default=[task.name for task in TASKS])
@@ -107,11 +111,14 @@ def main() -> None:
         wanted = [size for size in options.sizes if str(size) not in known.get("sizes", {})]
         if not wanted and known:
             continue
-        row, model = learned(task, known, options.models)
-        rows[task.name] = row
-        for size in wanted if model is not None else ():
-            row["sizes"][str(size)] = compare(task, model, size, expected)
-        options.json.write_text(json.dumps(dict(sorted(rows.items())), indent=1) + "\n")
+        rows[task.name], model = learned(task, known, options.models)
+        row = rows[task.name]
+        keep(rows, options.json)
+        # A model that was learned again is another one: of it nothing is known yet.
+        for size in options.sizes if model is not None else ():
+            if str(size) not in row["sizes"]:
+                row["sizes"][str(size)] = compare(task, model, size, expected)
+                keep(rows, options.json)
         sizes = {size: f"{r['right']}/{r['instances']}" for size, r in row.get("sizes", {}).items()}
         print(
             f"{task.name:30} {'proved' if row['proved'] else 'NOT proved':10} {sizes} {row['why']}",

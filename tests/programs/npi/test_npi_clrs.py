@@ -1,6 +1,7 @@
 """The 27 programs of the CLRS benchmark: as plain Python they answer what the benchmark's own code does, and they end."""
 
 import hashlib
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ import algorithms as ALGORITHMS
 import instances as INSTANCES
 
 FOLDER = Path(ALGORITHMS.__file__).parent
+_SPEC = importlib.util.spec_from_file_location("npi_clrs_run", FOLDER / "run.py")
+RUN = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(RUN)
 TASKS = {task.name: task for task in ALGORITHMS.TASKS}
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())
 
@@ -45,3 +49,27 @@ def test_a_program_is_proved_to_end(name):
     data = {slot: site.pairs(1 << 22) for slot, site in template.sites.items()}
     found, _ = ends_of(template, data)
     assert found.proved, found.open
+
+
+def test_a_stopped_run_goes_on_and_loses_nothing(tmp_path, monkeypatch):
+    """Learned again, since no model was kept: sizes that were known are of the model before, and are run anew."""
+    path, done = tmp_path / "rows.json", {"right": 1, "instances": 1, "calls": 1, "seconds": 0.0}
+    path.write_text(json.dumps({"minimum": {"algorithm": "minimum", "proved": True, "sizes": {"16": done}}}))
+    sizes = []
+
+    def compare(task, model, size, expected):
+        sizes.append(size)
+        if len(sizes) == 3:
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(
+        RUN, "attempt", lambda task: ({"algorithm": task.name, "proved": True, "why": ""}, object())
+    )
+    monkeypatch.setattr(RUN, "compare", compare)
+    monkeypatch.setattr(sys, "argv", ["run.py", "--only", "minimum", "--json", str(path)])
+    with pytest.raises(KeyboardInterrupt):
+        RUN.main()
+    assert json.loads(path.read_text())["minimum"]["sizes"].keys() == {"16", "64"}
+    RUN.main()
+    assert json.loads(path.read_text())["minimum"]["sizes"].keys() == {"16", "64", "1000"}
