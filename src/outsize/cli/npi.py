@@ -15,7 +15,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ..programs.npi import Trained
+    from ..programs.npi import Filler, Trained
 
 app = typer.Typer(
     help="Learn programs from their traces, run them at any length, prove them.", no_args_is_help=True
@@ -283,18 +283,25 @@ def swap(
     template: Template,
     args: Words = None,
     primitive: Annotated[
-        list[str] | None, typer.Option(help="NAME=FILE: a slot and a CSV of inputs and output.")
+        list[str] | None,
+        typer.Option(
+            help="NAME=FILE: a slot and a CSV of inputs and output; NAME=TEMPLATE: a program for it."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to save the re-equipped template.")] = None,
     seed: Annotated[int, typer.Option(help="Of the new primitives' weights.")] = 0,
     max_steps: MaxSteps = None,
+    prove: Annotated[
+        bool, typer.Option("--verify", help="Prove it before it runs; error if that fails.")
+    ] = False,
 ) -> None:
-    """Train primitives from CSV files and run the frozen controller with them."""
+    """Train primitives from CSV files, or take certified templates, and run the frozen controller with them."""
     from ..errors import NpiError
-    from ..programs.npi import Limits, read_pairs, save, shipped
+    from ..programs.npi import LIBRARY, Limits, filler_of, read_pairs, save, shipped
     from ..programs.npi import swap as fill
 
     model = shipped(template)
+    programs: dict[str, Filler] = {}
     if not primitive:
         raise NpiError(
             f"name a primitive: --primitive NAME=FILE, NAME one of {', '.join(sorted(model.primitives))}"
@@ -302,7 +309,12 @@ def swap(
     for item in primitive:
         slot, equals, file = item.partition("=")
         if not equals:
-            raise NpiError(f"--primitive takes NAME=FILE, not {item!r}")
+            raise NpiError(f"--primitive takes NAME=FILE or NAME=TEMPLATE, not {item!r}")
+        if file in LIBRARY and not Path(file).exists():
+            programs[slot] = filler_of(file)
+            model = fill(model, slot, programs[slot])
+            print(f"{slot}: the program {file}")
+            continue
         arity = len(model.primitives[slot].domains) if slot in model.primitives else 0
         with _progress(slot):
             model = fill(model, slot, read_pairs(Path(file), arity) if arity else {(): 0}, seed=seed)
@@ -310,7 +322,32 @@ def swap(
         print(
             f"{slot}: {check.errors} of {check.inputs} {check.kind} inputs wrong, e <= {check.error_bound:.3g} per call"
         )
+    if prove:
+        model = _proved(template, model, programs)
     if out is not None:
         save(model, out)
     if args:
         _print_result(template, model, args, "auto", None, Limits(steps=max_steps), False)
+
+
+def _proved(template: str, model: Trained, programs: dict[str, Filler]) -> Trained:
+    """The model, certified against the template with these programs in its slots.
+
+    Raises:
+        NpiError: the certificate does not hold.
+    """
+    from ..errors import NpiError
+    from ..programs.npi import compose, sample_of, template_of
+    from ..programs.npi import verify as certify
+
+    reference = template_of(template)
+    with _progress(template) as tell:
+        tell("verification")
+        for slot, filler in programs.items():
+            reference = compose(reference, slot, filler)
+        certificate = certify(reference, model, sample=sample_of(template))
+    if not certificate.holds:
+        raise NpiError(f"the certificate does not hold: {certificate.not_proved[0]}")
+    for fact in certificate.proved:
+        print(f"  proved: {fact}")
+    return model.certified(certificate)

@@ -59,7 +59,7 @@ def test_list():
             "bubble_sort", "insertion_sort", "merge_sort", "quick_sort", "binary_search", "topological_sort",
             "breadth_first_search", "reverse", "match", "merge", "bubble_sort_integers", "insertion_sort_integers",
             "merge_sort_integers", "quick_sort_integers", "merge_integers",
-            "binary_search_integers"} == set(LIBRARY)  # fmt: skip
+            "binary_search_integers", "less_integers"} == set(LIBRARY)  # fmt: skip
 
 
 def test_trace_says_which_network_answered():

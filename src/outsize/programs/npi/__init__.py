@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from .certificate import Certificate, read_certificate
 from .certify import certify as verify
+from .compose import compose
 from .controller import ControllerSettings
+from .filler import Filler, as_filler
 from .fitting import PrimitiveSettings
 from .library import LIBRARY
 from .listing import to_python
 from .machine import Limits, Stats
-from .store import learn, read_pairs, sample_of, shipped, swap, template_of
+from .store import filler_of, learn, read_pairs, sample_of, shipped, swap, template_of
 from .tape import Head, Pointer, Tape
 from .template import Template, Traces, parameterize, trace
 from .trained import Trained, run, train
@@ -26,6 +28,7 @@ __all__ = [
     "LIBRARY",
     "Certificate",
     "ControllerSettings",
+    "Filler",
     "Head",
     "Limits",
     "Pointer",
@@ -35,6 +38,9 @@ __all__ = [
     "Template",
     "Traces",
     "Trained",
+    "as_filler",
+    "compose",
+    "filler_of",
     "learn",
     "load",
     "parameterize",

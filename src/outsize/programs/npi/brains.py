@@ -12,7 +12,7 @@ import torch
 from ...errors import NpiError
 from .calls import Action
 from .controller import Controller
-from .primitive import Primitive
+from .primitive import Filling
 from .slots import UNDEFINED
 from .tables import Tables
 
@@ -132,13 +132,13 @@ class PrimitiveCaller:
     read in one forward pass, so `map` and `filter` cost one pass per list, not one per element.
     """
 
-    def __init__(self, model: Primitive) -> None:
-        self.model, self.forwards = model, 0
+    def __init__(self, model: Filling) -> None:
+        self.model, self.forwards, self._raw = model, 0, model.started()
         self.known: dict[int, int] = {}
 
     def _forward(self, inputs: np.ndarray) -> np.ndarray:
         self.forwards += 1
-        return self.model.raw(torch.from_numpy(np.ascontiguousarray(inputs))).numpy()
+        return self._raw(torch.from_numpy(np.ascontiguousarray(inputs))).numpy()
 
     def __call__(self, inputs: np.ndarray, near: np.ndarray) -> np.ndarray:
         answers = self._answers(inputs, near)

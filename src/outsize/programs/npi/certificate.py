@@ -162,8 +162,8 @@ class Certificate:
 
 def right(primitive: Mapping[str, Any]) -> bool:
     """Whether a primitive's check says that it is right everywhere."""
-    exhaustive = primitive["kind"] == "exhaustive" and primitive["errors"] == 0
-    return bool(exhaustive and primitive["least_margin"] >= REQUIRED_MARGIN)
+    everywhere = primitive["kind"] in ("exhaustive", "program") and primitive["errors"] == 0
+    return bool(everywhere and primitive["least_margin"] >= REQUIRED_MARGIN)
 
 
 def _alike(a: Any, b: Any) -> bool:

@@ -20,9 +20,10 @@ from .abstract import Layout
 from .calls import Row
 from .certificate import FORMAT, REQUIRED_MARGIN, Certificate, right
 from .controller import check_controller
+from .filler import ProgramPrimitive
 from .fitting import PrimitiveCheck, check_primitive, error_bound, held_out
 from .guard import Guard, Sample, compare
-from .primitive import Primitive
+from .primitive import Filling, Primitive
 from .refusals import Refusal, refusals
 from .rounding import plain_arithmetic
 from .slots import UNDEFINED, Site
@@ -65,7 +66,7 @@ def certify(template: Template, trained: Trained, *, sample: Sample | None = Non
         )
         primitives = {
             slot: {
-                **_primitive(trained.primitives[slot], *pairs),
+                **_primitive(template.sites[slot], trained.primitives[slot], *pairs),
                 "wider": _wider(template.sites[slot], trained.primitives[slot]),
                 **_stops(refused.get(slot)),
             }
@@ -125,12 +126,47 @@ def _same_make(template: Template, trained: Trained) -> None:
             trained.controller.vocabulary.encode(step.action)
 
 
-def _primitive(model: Primitive, data: Pairs, whole: bool) -> dict[str, Any]:
+def _primitive(site: Site, model: Filling, data: Pairs, whole: bool) -> dict[str, Any]:
     """A primitive against the program's own expression: the site's whole domain where there is one, else pairs of the
-    examples that were not trained on."""
+    examples that were not trained on. A program is held against the one at the site, by a proof of its own."""
     refused = list(data.values()).count(UNDEFINED)
-    known = _exhaustive(model, data) if whole else _statistical(model, data)
+    if isinstance(model, ProgramPrimitive):
+        known = _program(site, model, data, whole)
+    else:
+        assert isinstance(model, Primitive)
+        known = _exhaustive(model, data) if whole else _statistical(model, data)
     return {"weights": model.fingerprint(), "refused": refused, **asdict(known)}
+
+
+def _program(site: Site, model: ProgramPrimitive, data: Pairs, whole: bool) -> PrimitiveCheck:
+    """A program in a slot: the same as at the site, or else right on the site's whole domain. Either way its model must
+    be proved to be the program, here and now, and to answer wherever the program does."""
+    model.filler.check_unchanged()
+    inner = certify(model.filler.template, model.filler.model, sample=model.filler.sample)
+    margins = [inner.check.least_margin, *(p["least_margin"] for p in inner.primitives.values())]
+    proved = inner.ends and inner.total and inner.layouts in (None, model.filler.layouts)
+    margin = min(margins) if proved else 0.0
+    answers = _asked(site, model, list(data))
+    wrong = sum(have != want for have, want in zip(answers, data.values()))
+    kind, bound = ("exhaustive", wrong / len(data)) if whole else ("statistical", 1.0)
+    if model.filler.same_as(site.reference):
+        wrong += not proved
+        kind, bound = "program", float(wrong > 0)
+    return PrimitiveCheck(kind=kind, inputs=len(data), errors=wrong, least_margin=margin, error_bound=bound)
+
+
+def _asked(site: Site, model: ProgramPrimitive, inputs: list[tuple[int, ...]]) -> list[int]:
+    """Answers of a program's model; where a batch fails, of its halves."""
+    try:
+        answers = model.filler.answers(inputs)
+    except NpiError:
+        half = len(inputs) // 2
+        return (
+            [UNDEFINED]
+            if not half
+            else _asked(site, model, inputs[:half]) + _asked(site, model, inputs[half:])
+        )
+    return [int(answer != 0) if site.kind == "test" else answer for answer in answers]
 
 
 def _stops(refusal: Refusal | None) -> dict[str, Any]:
@@ -140,8 +176,10 @@ def _stops(refusal: Refusal | None) -> dict[str, Any]:
     return {"stops": str(refusal), "avoidable": refusal.why != "grows"}
 
 
-def _wider(site: Site, model: Primitive) -> bool:
+def _wider(site: Site, model: Filling) -> bool:
     """Whether the model answers inputs that the program's tapes do not hold: of these nothing is known."""
+    if isinstance(model, ProgramPrimitive):
+        return any(want is not None for want in site.domains)
     return any(
         have is not None and want is not None and not set(have) <= want
         for have, want in zip(model.domains, site.domains)
@@ -261,7 +299,7 @@ def _worded(template: Template, c: Certificate) -> Certificate:
     """The certificate with its conclusion: whether it holds, what is proved and what is not."""
     proved: list[str] = []
     open_: list[str] = []
-    name, g = template.name, c.guard
+    name, g = _called(template), c.guard
     fact = f"the controller acts as {name} on all {c.sequences} observation sequences"
     (proved if c.controlled else open_).append(fact)
     (proved if c.termination.proved else open_).append("every execution that stays on its tapes ends")
@@ -308,11 +346,23 @@ def _worded(template: Template, c: Certificate) -> Certificate:
     return Certificate(**{**vars(c), "holds": holds, "proved": tuple(proved), "not_proved": tuple(open_)})
 
 
+def _called(template: Template) -> str:
+    """The program's name, with those of the programs in its slots."""
+    inside = [f"{reference.name} as {slot}" for slot, reference in sorted(template.references.items())]
+    return f"{template.name} with {', '.join(inside)}" if inside else template.name
+
+
 def _of_primitive(slot: str, p: Mapping[str, Any]) -> str:
     if right(p):
         none = f"; {p['refused']} have no answer that fits" if p["refused"] else ""
         none += ", and no execution asks for it" if p["refused"] and not p["stops"] else ""
+        if p["kind"] == "program":
+            return f"primitive {slot} is a program, and its model was proved to equal it on inputs of every length"
         return f"primitive {slot} equals the program's expression on all {p['inputs']} inputs{none}"
+    if p["kind"] == "program":
+        return (
+            f"primitive {slot} is right: the program in it is not proved to be its model; verify that alone"
+        )
     if p["kind"] == "exhaustive" and not p["errors"]:
         return f"primitive {slot} is exact: its margin {p['least_margin']:.3g} is below {REQUIRED_MARGIN}"
     return f"primitive {slot} is exact: {p['errors']} of {p['inputs']} wrong, e <= {p['error_bound']:.3g} per call"

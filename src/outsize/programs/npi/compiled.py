@@ -17,7 +17,7 @@ from ...native import available, kernels
 from .calls import COPY, RETURNS, Action
 from .machine import Limits, Stats
 from .memory import Memory
-from .primitive import Primitive
+from .primitive import Filling
 from .sound import Registers
 from .tables import Tables
 from .tape import Head
@@ -37,7 +37,7 @@ _MOST = (1 << 62) - 1
 _LARGEST_SPAN, _HOLES = 1 << 24, 64
 
 
-def can_compile(primitives: Mapping[str, Primitive]) -> bool:
+def can_compile(primitives: Mapping[str, Filling]) -> bool:
     """Whether the C machine is there and every primitive has a domain that a table covers."""
     return available() and all(p.finite and p.domain_size <= 1 << 22 for p in primitives.values())
 
@@ -65,7 +65,7 @@ class Compiled:
         NpiError: a primitive has no finite domain, or the C module was not built.
     """
 
-    def __init__(self, tables: Tables, registers: Registers, primitives: Mapping[str, Primitive]) -> None:
+    def __init__(self, tables: Tables, registers: Registers, primitives: Mapping[str, Filling]) -> None:
         if kernels is None or not can_compile(primitives):
             raise NpiError(
                 "the C machine needs the C module and primitives of finite domains; use engine='tables'"
@@ -97,7 +97,7 @@ class Compiled:
             ]
         return ops
 
-    def _slots(self, primitives: Mapping[str, Primitive]) -> np.ndarray:
+    def _slots(self, primitives: Mapping[str, Filling]) -> np.ndarray:
         width = 3 + 4 * max((len(p.domains) for p in primitives.values()), default=0)
         rows = np.zeros((1 + len(primitives), width), dtype=np.int64)
         rows[0, 0] = -1

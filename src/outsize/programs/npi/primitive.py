@@ -1,14 +1,15 @@
 """One fully connected network per primitive (method 3, claims 1, 8 and 10).
 
 A primitive is a classifier: its inputs are values under pointers, its answer one of the values it may write, or no/yes.
-`fitting.py` trains and checks them.
+`fitting.py` trains and checks them. `Filling` is what may stand in a slot: such a network, or a program (`filler.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from typing import Any, NoReturn, final
@@ -20,11 +21,71 @@ from torch import Tensor, nn
 from ...errors import NpiError
 from .slots import UNDEFINED
 
-__all__ = ["Primitive", "one_thread", "weights_hash"]
+__all__ = ["Filling", "Primitive", "one_thread", "weights_hash"]
+
+
+class Filling(ABC):
+    """What answers in a slot: values in, one value out.
+
+    Attributes:
+        name: its slot.
+    """
+
+    name: str
+
+    @property
+    @abstractmethod
+    def domains(self) -> tuple[tuple[int, ...] | None, ...]:
+        """The values of each input, sorted; None for an input without a finite domain."""
+
+    @property
+    def finite(self) -> bool:
+        return None not in self.domains
+
+    @property
+    def domain_size(self) -> int:
+        return prod(len(d) for d in self.domains if d is not None)
+
+    @abstractmethod
+    def raw(self, inputs: Tensor) -> Tensor:
+        """Answers, int64 [n], to `inputs` [n, arity] int64, with `UNDEFINED` where the program has none."""
+
+    def started(self) -> Callable[[Tensor], Tensor]:
+        """`raw` for one run, during which nothing changes."""
+        return self.raw
+
+    @abstractmethod
+    def refuse(self, inputs: list[int]) -> NoReturn:
+        """Say that there is no answer to these inputs."""
+
+    @abstractmethod
+    def table(self) -> np.ndarray:
+        """Every answer of a finite domain, int64, last input fastest."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that the answers depend on."""
+
+    @torch.no_grad()
+    def answer(self, inputs: Tensor) -> Tensor:
+        """The answers, int64 [n], to `inputs` [n, arity] int64.
+
+        Raises:
+            NpiError: an input lies outside of the domain that the network was trained on, or the program has no
+                answer to it.
+        """
+        answers = self.raw(inputs)
+        if bool((answers == UNDEFINED).any()):
+            self.refuse(inputs[answers == UNDEFINED][0].tolist())
+        return answers
+
+    def one(self, inputs: tuple[int, ...]) -> int:
+        """One plain answer to plain integers."""
+        return int(self.answer(torch.tensor(inputs, dtype=torch.int64).reshape(1, -1))[0])
 
 
 @final
-class Primitive(nn.Module):
+class Primitive(nn.Module, Filling):
     """A small classifier from integers to an integer.
 
     Args:
@@ -80,14 +141,6 @@ class Primitive(nn.Module):
             return 64
         return len(domain) if len(domain) <= one_hot_limit else (len(domain) - 1).bit_length()
 
-    @property
-    def finite(self) -> bool:
-        return None not in self.domains
-
-    @property
-    def domain_size(self) -> int:
-        return prod(len(d) for d in self.domains if d is not None)
-
     def features(self, inputs: Tensor) -> Tensor:
         """Encode `inputs` [n, arity] int64 as [n, width] float32: a one, then each input one-hot or in
         bits.
@@ -127,19 +180,6 @@ class Primitive(nn.Module):
         """Logits [n, classes] for `inputs` [n, arity] int64."""
         return self.layers(self.features(inputs))  # type: ignore[no-any-return]
 
-    @torch.no_grad()
-    def answer(self, inputs: Tensor) -> Tensor:
-        """The answers, int64 [n], to `inputs` [n, arity] int64.
-
-        Raises:
-            NpiError: an input lies outside of the domain that the network was trained on, or the program has no
-                answer to it.
-        """
-        answers = self.raw(inputs)
-        if bool((answers == UNDEFINED).any()):
-            self.refuse(inputs[answers == UNDEFINED][0].tolist())
-        return answers
-
     def refuse(self, inputs: list[int]) -> NoReturn:
         raise NpiError(
             f"primitive {self.name} is called on {inputs}, outside of its domain: the program has no answer there, or "
@@ -154,7 +194,7 @@ class Primitive(nn.Module):
     def __call__(self, inputs: Any) -> Any:
         """As `forward`; given a plain tuple of integers, one plain answer."""
         if isinstance(inputs, tuple):
-            return int(self.answer(torch.tensor(inputs, dtype=torch.int64).reshape(1, -1))[0])
+            return self.one(inputs)
         return super().__call__(inputs)
 
     def every_input(self) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from types import FunctionType
@@ -20,7 +21,7 @@ from .calls import COPY
 from .names import digest
 from .value import Expr, canonical, evaluate, functions, registers, show
 
-__all__ = ["UNDEFINED", "Answer", "Site", "Slots"]
+__all__ = ["UNDEFINED", "Answer", "Reference", "Site", "Slots"]
 
 #: The answer to inputs for which the program has none: it divides by zero there, or its result does not fit the tape
 #: that it is written to. A primitive learns it like any other answer, and a call that gets it is an error.
@@ -28,6 +29,27 @@ UNDEFINED = -(1 << 63)
 
 #: A primitive's answer to the values under the pointers.
 Answer = Callable[[tuple[int, ...]], int]
+
+
+class Reference(ABC):
+    """A program that stands at a site in place of the site's own expression."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The program's."""
+
+    @abstractmethod
+    def __call__(self, inputs: tuple[int, ...]) -> int:
+        """What the plain program answers; it raises where it fails."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """SHA-256 of the program as it is proved, and of the way from values to its tapes and back."""
+
+    @abstractmethod
+    def check_unchanged(self) -> None:
+        """Raise if the program is not what it was when it was traced."""
 
 
 @final
@@ -46,6 +68,15 @@ class Site:
         self.target: set[int] | None = None
         self._target_known = False
         self.declared, self.reached = False, True
+        self.reference: Reference | None = None
+
+    def refill(self, reference: Reference) -> None:
+        """From now on a program answers here, whatever the expression in the text says."""
+        inputs = [("v", register) for register in self._registers]
+        self._expr = ("call", reference.name, lambda *values: reference(values), *inputs)
+        self.text, self.reference = show(self._expr), reference
+        self.expression = self._expr, tuple(self._registers)
+        self.seen = {}
 
     def __call__(self, inputs: tuple[int, ...]) -> int:
         """The program's own answer."""
@@ -54,8 +85,8 @@ class Site:
 
     def fingerprint(self) -> str:
         """SHA-256 of what it computes: kind, expression, the text of the functions in it, domains and target."""
-        texts = []
-        for function in functions(self._expr):
+        texts = [] if self.reference is None else [self.reference.identity()]
+        for function in functions(self._expr) if self.reference is None else ():
             inner, *how = getattr(function, "__wrapped__", (function,))
             texts.append(f"{digest(inner) if isinstance(inner, FunctionType) else inner.__name__} {how}")
         domains = [None if d is None else sorted(d) for d in self.domains]
@@ -103,7 +134,9 @@ class Site:
         try:
             answer = self(inputs)
         except NpiError:
-            raise
+            if self.reference is None:
+                raise
+            return UNDEFINED  # a program's own failure
         except (RecursionError, MemoryError) as error:
             raise NpiError(
                 f"primitive {self.name} ({self.text}) fails on {inputs}: {type(error).__name__}"

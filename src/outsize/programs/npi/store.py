@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 
 from ...errors import NpiError
 from .controller import ControllerSettings
-from .fitting import PrimitiveCheck, PrimitiveSettings, train_primitive
+from .filler import Filler, ProgramPrimitive, as_filler
+from .fitting import SURE, PrimitiveCheck, PrimitiveSettings, train_primitive
 from .guard import Sample
 from .library import find
 from .primitive import Primitive
-from .tape import cell_value
+from .tape import Head, cell_value
 from .template import Template, parameterize, trace
 from .trained import Trained, train
 from .weights_file import load
 
-__all__ = ["WEIGHTS", "learn", "read_pairs", "sample_of", "shipped", "swap", "template_of"]
+__all__ = ["WEIGHTS", "filler_of", "learn", "read_pairs", "sample_of", "shipped", "swap", "template_of"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -103,26 +105,78 @@ def read_pairs(path: Path, arity: int) -> dict[tuple[int, ...], int]:
     return pairs
 
 
+def filler_of(name: str) -> Filler:
+    """A library program as what can fill a slot: it is asked as on the command line, with a value for each argument.
+
+    Raises:
+        NpiError: no such template, or its result is not one integer, yes or no.
+    """
+    encode, decode = _as_asked(find(name).name)
+    return as_filler(
+        template_of(name),
+        shipped(name),
+        encode,
+        decode,
+        way=f"library {name}",
+        arity=len(find(name).parse),
+        sample=sample_of(name),
+    )
+
+
+@functools.cache
+def _as_asked(name: str) -> tuple[Callable[..., Sequence[Head]], Callable[[Sequence[Head]], int]]:
+    """The way from values to a library program's tapes, and back; the same functions each time."""
+    entry = find(name)
+
+    def encode(*values: int) -> Sequence[Head]:
+        return entry.encode(*entry.read([str(value) for value in values]))
+
+    def decode(heads: Sequence[Head]) -> int:
+        found = entry.decode(tuple(heads))
+        if isinstance(found, str) and found.isascii() and found.isdigit():
+            return _number(found)
+        if type(found) not in (int, bool):
+            raise NpiError(f"{name} answers {str(found)[:40]}: a slot takes an integer, yes or no")
+        return int(found)
+
+    return encode, decode
+
+
+def _number(digits: str) -> int:
+    if len(digits) > 19:
+        raise NpiError(f"an answer of {len(digits)} digits: cells have 64 bits")
+    return int(digits)
+
+
 def swap(
     trained: Trained,
     slot: str,
-    pairs: Mapping[tuple[int, ...], int],
+    pairs: Mapping[tuple[int, ...], int] | Filler,
     *,
     settings: PrimitiveSettings | None = None,
     seed: int = 0,
 ) -> Trained:
-    """Train a new primitive for a slot from pairs; the controller stays as it is.
+    """Fill a slot anew; the controller stays as it is.
 
-    If the pairs cover the product of their columns' values they are its whole domain, else a fifth is held out.
+    From pairs a primitive is trained: if they cover the product of their columns' values they are its whole domain,
+    else a fifth is held out. A certified program (`as_filler`, `filler_of`) is taken as it is; `verify` against
+    `compose(template, slot, program)` then proves the whole.
 
     Raises:
-        NpiError: no such slot, or pairs of another arity.
+        NpiError: no such slot, or pairs or a program of another arity.
     """
     if slot not in trained.primitives:
         raise NpiError(
             f"{trained.name} has no primitive {slot!r}; it has {', '.join(sorted(trained.primitives)) or 'none'}"
         )
     arity = len(trained.primitives[slot].domains)
+    if isinstance(pairs, Filler):
+        if pairs.arity != arity:
+            raise NpiError(
+                f"primitive {slot} of {trained.name} takes {arity} inputs, {pairs.name} {pairs.arity}"
+            )
+        known = PrimitiveCheck(kind="program", inputs=0, errors=0, least_margin=SURE, error_bound=0.0)
+        return trained.fill(slot, ProgramPrimitive(slot, pairs), known)
     if any(len(key) != arity for key in pairs):
         raise NpiError(f"primitive {slot} of {trained.name} takes {arity} inputs, the pairs have others")
     pairs = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import final
 
 from ...errors import NpiError
@@ -21,11 +21,21 @@ from .examples import find_examples, standing
 from .flow import Flow
 from .record import Recorder
 from .returns import Reconsider
-from .slots import Answer, Site, Slots
+from .slots import Answer, Reference, Site, Slots
 from .source import Linker, Program
 from .tape import Head, Tape
 
-__all__ = ["Example", "Template", "Traces", "Vocabulary", "parameterize", "retrace", "trace"]
+__all__ = [
+    "Example",
+    "Template",
+    "Traces",
+    "Vocabulary",
+    "execute",
+    "fresh",
+    "parameterize",
+    "retrace",
+    "trace",
+]
 
 #: Makes the pointers of one execution, on fresh tapes.
 Example = Callable[[], Sequence[Head]]
@@ -33,13 +43,18 @@ Example = Callable[[], Sequence[Head]]
 
 @dataclass(frozen=True, kw_only=True)
 class Traces:
-    """Logs of executions: for each one, its calls as rows, in order of their end."""
+    """Logs of executions: for each one, its calls as rows, in order of their end.
+
+    Attributes:
+        given: how many of the examples were given; the others were found.
+    """
 
     linker: Linker
     slots: Slots
     examples: tuple[Example, ...]
     executions: tuple[tuple[Row, ...], ...]
     digest: str
+    given: int
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -94,6 +109,8 @@ class Template:
         closure: the verification set, from the program's text alone.
         sites: primitive slots by name.
         traces: where it came from, so that it can be traced again with networks in the slots.
+        references: the slots that programs fill, see `compose`.
+        origin: the template that these were put into.
     """
 
     name: str
@@ -102,6 +119,8 @@ class Template:
     closure: Closure
     sites: Mapping[str, Site]
     traces: Traces
+    references: Mapping[str, Reference] = field(default_factory=dict)
+    origin: Template | None = None
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -143,11 +162,26 @@ class Template:
         Raises:
             NpiError: it is not.
         """
+        for reference in self.references.values():
+            reference.check_unchanged()
         if self.traces.linker.digest() != self.traces.digest:
             raise NpiError(
                 f"{self.name}, or a constant, a table or a function that it uses, has changed since it was traced: a "
                 "program and its data functions change nothing but tapes; trace it again"
             )
+
+    def plain(self, heads: Sequence[Head], steps: int | None = None) -> None:
+        """Run the plain program; with programs in its slots, on pointers that let these answer.
+
+        Args:
+            heads: the entry's pointers, changed in place.
+            steps: system calls before one with programs in its slots is given up.
+        """
+        if self.references:
+            traces = self.traces
+            Recorder(traces.linker, traces.slots, self.references, steps=steps).run(tuple(heads))
+        else:
+            self.traces.linker.entry(*heads)
 
     @property
     def uncovered(self) -> tuple[Row, ...]:
@@ -202,15 +236,20 @@ def _record(linker: Linker, examples: tuple[Example, ...], digest: str) -> Trace
     while True:
         try:
             slots = Slots()
-            executions = tuple(_execute(linker, slots, e, {}) for e in examples)
-            return Traces(linker=linker, slots=slots, examples=examples, executions=executions, digest=digest)
+            executions = tuple(execute(linker, slots, e, {}) for e in examples)
+            return Traces(
+                linker=linker,
+                slots=slots,
+                examples=examples,
+                executions=executions,
+                digest=digest,
+                given=len(examples),
+            )
         except Reconsider:
             continue  # once for each function that returns in more than one way
 
 
-def _execute(
-    linker: Linker, slots: Slots, example: Example, answers: Mapping[str, Answer]
-) -> tuple[Row, ...]:
+def execute(linker: Linker, slots: Slots, example: Example, answers: Mapping[str, Answer]) -> tuple[Row, ...]:
     recorder = Recorder(linker, slots, answers)
     recorder.run(fresh(example()))
     return tuple(recorder.rows)
@@ -238,7 +277,7 @@ def retrace(template: Template, answers: Mapping[str, Answer]) -> tuple[Row, ...
     found: dict[Row, None] = {}
     for example, own in zip(traces.examples, traces.executions):
         try:
-            rows = _execute(traces.linker, traces.slots, example, answers)
+            rows = execute(traces.linker, traces.slots, example, answers)
         except NpiError:
             rows = own
         found.update(dict.fromkeys(rows))

@@ -19,7 +19,7 @@ from .compiled import Compiled, can_compile
 from .controller import Controller, ControllerSettings, train_controller
 from .fitting import PrimitiveCheck, PrimitiveSettings, train_primitive
 from .machine import UNPROVED_STEPS, Limits, Machine, Stats
-from .primitive import Primitive
+from .primitive import Filling, Primitive
 from .rounding import plain_arithmetic
 from .sound import Registers, check_decisions
 from .tables import Tables, compile_tables
@@ -29,7 +29,7 @@ from .template import Template, Vocabulary, retrace
 if TYPE_CHECKING:
     from .certificate import Certificate
 
-__all__ = ["Engine", "Trained", "layout_of", "run", "train", "train_site"]
+__all__ = ["Engine", "Trained", "layout_of", "run", "started", "train", "train_site"]
 
 Engine = Literal["auto", "network", "tables", "native"]
 
@@ -41,7 +41,7 @@ class Trained:
     Attributes:
         name: the template's name.
         controller: the LSTM.
-        primitives: networks by slot.
+        primitives: by slot, networks or certified programs.
         checks: what was found when they were trained.
         traces: how many executions the controller was trained on.
         pointers: how many pointers the entry takes.
@@ -51,7 +51,7 @@ class Trained:
 
     name: str
     controller: Controller
-    primitives: Mapping[str, Primitive]
+    primitives: Mapping[str, Filling]
     checks: Mapping[str, PrimitiveCheck]
     traces: int
     pointers: int
@@ -101,6 +101,10 @@ class Trained:
         """What `auto` takes: `native` where the C machine can run this, else `tables`."""
         return "native" if can_compile(self.primitives) else "tables"
 
+    def callers(self) -> dict[str, PrimitiveCaller]:
+        """What the machine calls, for one run."""
+        return {slot: PrimitiveCaller(model) for slot, model in self.primitives.items()}
+
     def fingerprint(self) -> str:
         """SHA-256 of everything that a run depends on: controller, primitives, slots, the entry's pointers."""
         parts = [
@@ -124,7 +128,7 @@ class Trained:
         ends = self.fingerprint() if certificate.ends else ""
         return replace(self, ends=ends, layouts=certificate.layouts, _made=self._made)
 
-    def fill(self, slot: str, model: Primitive, check: PrimitiveCheck) -> Trained:
+    def fill(self, slot: str, model: Filling, check: PrimitiveCheck) -> Trained:
         """The same controller with another primitive in a slot.
 
         Raises:
@@ -174,8 +178,13 @@ def train(
         tell: told of each stage.
 
     Raises:
-        NpiError: a primitive or the controller cannot be learned.
+        NpiError: a primitive or the controller cannot be learned; programs fill slots of the template.
     """
+    if template.references:
+        raise NpiError(
+            f"programs fill {', '.join(sorted(template.references))} of {template.name}: train the template that they "
+            "were put into, then `swap` them into its model"
+        )
     models, checks = {}, {}
     for slot in template.sites:
         tell(f"primitive {slot}")
@@ -278,8 +287,27 @@ def run(
         brain = (
             NetworkBrain(trained.controller, strict) if engine == "network" else TableBrain(trained.tables)
         )
-        callers = {slot: PrimitiveCaller(model) for slot, model in trained.primitives.items()}
-        return Machine(brain, callers, limits, hear).run(executions)
+        return Machine(brain, trained.callers(), limits, hear).run(executions)
+
+
+def started(trained: Trained) -> Callable[[Sequence[Sequence[Head]]], None]:
+    """What runs a model again and again while its weights stay as they are: they are looked at once.
+
+    Args:
+        trained: a certified model. Pointers have to share tapes as its proof says.
+    """
+    _ = trained.registers
+    engine = trained.fastest
+    limits = Limits(steps=None if trained.ends == trained.fingerprint() else UNPROVED_STEPS[engine])
+    if engine == "native":
+        compiled = trained.compiled
+        return lambda executions: _none(compiled.run(executions, limits))
+    machine = Machine(TableBrain(trained.tables), trained.callers(), limits)
+    return lambda executions: _none(machine.run(executions))
+
+
+def _none(_: Stats) -> None:
+    """The steps of an inner program are not those of the outer one."""
 
 
 def layout_of(heads: Sequence[Head]) -> tuple[int, ...]:

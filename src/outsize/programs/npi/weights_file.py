@@ -38,9 +38,19 @@ _WIDEST, _WORDS, _VALUES = 1 << 14, 1 << 12, 1 << 22
 
 
 def save(trained: Trained, path: Path) -> None:
-    """Write weights and vocabulary to a safetensors file."""
+    """Write weights and vocabulary to a safetensors file.
+
+    Raises:
+        NpiError: it cannot be written, or a program fills a slot.
+    """
     tensors = {f"controller.{k}": v.contiguous() for k, v in trained.controller.state_dict().items()}
-    for slot, model in trained.primitives.items():
+    networks = {s: m for s, m in trained.primitives.items() if isinstance(m, Primitive)}
+    if programs := sorted(trained.primitives.keys() - networks.keys()):
+        raise NpiError(
+            f"a program fills {', '.join(programs)} of {trained.name}, and a file holds one program's networks: save "
+            "both models, each in a file of its own, and swap again after loading"
+        )
+    for slot, model in networks.items():
         tensors |= {f"primitive.{slot}.{k}": v.contiguous() for k, v in model.state_dict().items()}
     about = {
         "name": trained.name,
@@ -49,7 +59,7 @@ def save(trained: Trained, path: Path) -> None:
         "ends": trained.ends,
         "layouts": None if trained.layouts is None else [list(x) for x in trained.layouts],
         "controller": trained.controller.describe(),
-        "primitives": {slot: model.describe() for slot, model in trained.primitives.items()},
+        "primitives": {slot: model.describe() for slot, model in networks.items()},
         "checks": {slot: vars(check) for slot, check in trained.checks.items()},
     }
     data = to_bytes(tensors, metadata={_KEY: json.dumps(about, sort_keys=True)})

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ....errors import NpiError
-from ..primitive import Primitive
+from ..primitive import Filling
 from ..tape import Head
 from ..template import Example
 
@@ -84,7 +84,7 @@ class Entry:
     def _example(self, lesson: tuple[Any, ...]) -> Example:
         return lambda: self.encode(*lesson)
 
-    def check(self, primitives: Mapping[str, Primitive], arguments: tuple[Any, ...]) -> None:
+    def check(self, primitives: Mapping[str, Filling], arguments: tuple[Any, ...]) -> None:
         """Look at what the program takes for granted: lists in the order of the primitive that will compare them.
 
         Raises:

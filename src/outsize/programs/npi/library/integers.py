@@ -13,7 +13,7 @@ from bisect import bisect_left
 from typing import Any
 
 from ..tape import Head, Pointer, Tape
-from .entry import Entry, integer_of_any_size, integers_of_any_size
+from .entry import BITS, Entry, integer_of_any_size, integers_of_any_size
 
 __all__ = ["ENTRIES"]
 
@@ -172,6 +172,25 @@ def binary_search_integers(lo: Pointer, hi: Pointer, key: Pointer, digits: Point
             hi.goto(middle)
 
 
+def signed_smaller(a: Pointer, b: Pointer) -> bool:
+    """As `precedes`, of the numbers that begin under two pointers."""
+    if below(a.read(), b.read()):
+        return True
+    if below(b.read(), a.read()):
+        return False
+    if below(a.read(), 1):
+        return smaller(b, a)
+    return smaller(a, b)
+
+
+def less_integers(a: Pointer, b: Pointer, answer: Pointer) -> None:
+    """Writes whether the number that begins under `a` is less than the one under `b`: what can fill a sort's slot."""
+    if signed_smaller(a, b):
+        answer.write(1)
+    else:
+        answer.write(0)
+
+
 def spelled(number: int) -> list[int]:
     """A number as its cells on the tape of digits."""
     cells, rest = [int(number >= 0)], abs(number)
@@ -234,6 +253,17 @@ def _search(xs: list[int], key: int) -> tuple[Head, ...]:
     return tape.at(), tape.at(len(xs)), Tape(starts[-1:]).at(), digits.at()
 
 
+def _pair(x: int, y: int) -> tuple[Head, ...]:
+    a, b = Tape(spelled(x), domain=_CELL), Tape(spelled(y), domain=_CELL)
+    return a.at(), b.at(), Tape([0], domain=BITS).at()
+
+
+def _sample_pair(source: random.Random, n: int) -> tuple[int, int]:
+    """Numbers of few and of many digits, equal ones among them."""
+    x, y = (source.randint(-(10 ** (k := source.randint(0, 8 * n))), 10**k) for _ in range(2))
+    return (x, y) if source.random() < 0.8 else (x, x)
+
+
 def _sample(source: random.Random, n: int) -> tuple[list[int]]:
     """From few to many digits, equal numbers and both signs among them."""
     return ([source.randint(-(10 ** source.randint(0, 40)), 10 ** source.randint(0, 40)) for _ in range(n)],)
@@ -259,6 +289,18 @@ def _sorter(name: str, program: Any, encode: Any, how: str) -> Entry:
 
 
 ENTRIES = (
+    Entry(
+        name="less_integers",
+        program=less_integers,
+        summary="whether one integer of any size is less than another: INTEGER INTEGER",
+        encode=_pair,
+        decode=lambda heads: heads[2].tape.cells == [1],
+        parse=(integer_of_any_size, integer_of_any_size),
+        arguments=("INTEGER", "INTEGER"),
+        lessons=((300, 70000), (-300, -5), (2, -2)),
+        sample=_sample_pair,
+        oracle=lambda x, y: x < y,
+    ),
     _sorter("bubble_sort_integers", bubble_sort_integers, _span, "by neighbours"),
     _sorter("insertion_sort_integers", insertion_sort_integers, _scan, "by insertion"),
     _sorter("quick_sort_integers", quick_sort_integers, _span, "by partition"),
