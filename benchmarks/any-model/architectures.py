@@ -7,57 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from inputs import (
+    Inputs,
+    features_and_words,
+    film,
+    frames_and_words,
+    image,
+    masks,
+    pairs,
+    patches,
+    plain_words,
+    series,
+    sound,
+    words,
+    words_and_image,
+)  # fmt: skip
+from sizes import MOST_PARAMETERS, small
 from torch import nn
 
-ROWS, LENGTH, WORDS = 4, 64, 256
-#: What most configurations call the same sizes.
-SMALL = {
-    "hidden_size": 64,
-    "d_model": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_layers": 2,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 128,
-    "decoder_ffn_dim": 128,
-    "vocab_size": WORDS,
-    "max_position_embeddings": 128,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "use_cache": False,
-    # Sizes of other names, where a configuration has them.
-    "n_embd": 64,
-    "n_layer": 2,
-    "n_layers": 2,
-    "n_head": 4,
-    "n_heads": 4,
-    "num_heads": 4,
-    "num_encoder_layers": 2,
-    "num_decoder_layers": 2,
-    "d_ff": 128,
-    "d_kv": 16,
-    "d_inner": 128,
-    "ffn_dim": 128,
-    "dim": 64,
-    "hidden_dim": 128,
-    "n_positions": 128,
-    "embedding_size": 64,
-    "emb_dim": 64,
-    "image_size": 64,
-    "patch_size": 8,
-    "num_experts": 4,
-    "num_local_experts": 4,
-    "n_routed_experts": 4,
-    "num_experts_per_tok": 2,
-    "moe_intermediate_size": 64,
-    "head_dim": 16,
-}
 EXPERTS = {
     "num_local_experts": 4,
     "num_experts": 4,
@@ -93,43 +60,112 @@ PYRAMID = {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1]}
 WINDOWS = {"image_size": 64, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "window_size": 4}
 LATENTS = {"d_latents": 64, "num_latents": 32, "num_self_attends_per_block": 2}
 
-Inputs = Callable[[], dict[str, Any]]
-
-
-def words() -> dict[str, Any]:
-    ids = torch.randint(3, WORDS, (ROWS, LENGTH))
-    return {"input_ids": ids, "labels": ids}
-
-
-def pairs() -> dict[str, Any]:
-    return {
-        "input_ids": torch.randint(3, WORDS, (ROWS, LENGTH)),
-        "labels": torch.randint(3, WORDS, (ROWS, 32)),
-    }
-
-
-def plain_words() -> dict[str, Any]:
-    return {"input_ids": torch.randint(3, WORDS, (ROWS, LENGTH))}
-
-
-def sound() -> dict[str, Any]:
-    return {"input_values": torch.randn(ROWS, 16000)}
-
-
-def image(size: int) -> Inputs:
-    return lambda: {"pixel_values": torch.randn(ROWS, 3, size, size)}
-
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model of transformers: its type, auto class, what its configuration has beyond the small sizes, its inputs."""
+    """A model of transformers: its type, auto class, what its configuration has beyond the small sizes, its inputs; or
+    what makes it, where it is more than its configuration."""
 
     name: str
     auto: str
     more: dict[str, Any]
-    inputs: Inputs
+    inputs: Inputs | None
+    make: Callable[[], nn.Module] | None = None
 
 
+def _llama(**adapter: Any) -> nn.Module:
+    import transformers
+
+    config = small(transformers.LlamaConfig, {})
+    model: nn.Module = transformers.LlamaForCausalLM(config)
+    if adapter:
+        import peft
+
+        model = peft.get_peft_model(
+            model, peft.LoraConfig(r=8, target_modules=["q_proj", "v_proj", "down_proj"], **adapter)
+        )
+    return model
+
+
+def _checkpointed(model: Any) -> nn.Module:
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if hasattr(model, "enable_input_require_grads"):
+        model.enable_input_require_grads()
+    return model  # type: ignore[no-any-return]
+
+
+#: More than a configuration says.
+MADE: tuple[tuple[str, Callable[[], nn.Module]], ...] = (
+    ("llama, gradient checkpointing", lambda: _checkpointed(_llama())),
+    ("llama, LoRA", lambda: _llama(lora_dropout=0.1)),
+    ("llama, LoRA, gradient checkpointing", lambda: _checkpointed(_llama(lora_dropout=0.1))),
+    ("llama, DoRA", lambda: _llama(use_dora=True)),
+)
+
+
+def _resnet() -> Any:
+    import transformers
+
+    return transformers.ResNetConfig(
+        embedding_size=16, hidden_sizes=[16, 32, 32, 64], depths=[1, 1, 1, 1], out_features=["stage4"]
+    )
+
+
+def _swin() -> Any:
+    import transformers
+
+    more = {"image_size": 64, "embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [2, 2, 2, 2]}
+    return transformers.SwinConfig(
+        **more, window_size=4, out_features=["stage1", "stage2", "stage3", "stage4"]
+    )
+
+
+def _detector(**more: Any) -> dict[str, Any]:
+    return {"backbone_config": _resnet(), "num_labels": 4, "num_queries": 16, **more}
+
+
+HEARD = {"max_source_positions": 64, "max_target_positions": 64, "decoder_start_token_id": 1}
+SMALL_MASKS = {"feature_size": 32, "hidden_dim": 32, "dim_feedforward": 64}
+FUTURE = {"prediction_length": 8, "context_length": 24, "num_time_features": 1}
+PATCHED = {"context_length": 64, "patch_length": 8, "prediction_length": 8, "num_input_channels": 2}
+MASKED = {"num_labels": 4, "mask_feature_size": 32}
+
+
+def _mask2former() -> dict[str, Any]:
+    return SMALL_MASKS | MASKED | {"backbone_config": _swin(), "train_num_points": 64, "num_queries": 8}
+
+
+def _maskformer() -> dict[str, Any]:
+    return MASKED | {"backbone_config": _swin(), "fpn_feature_size": 32}
+
+
+#: Detection, segmentation, series, films: those whose inputs or parts have a form of their own.
+OTHERS: tuple[tuple[str, str, Callable[[], dict[str, Any]], Inputs], ...] = (
+    ("detr", "AutoModelForObjectDetection", _detector, image(64)),
+    ("conditional_detr", "AutoModelForObjectDetection", _detector, image(64)),
+    ("table-transformer", "AutoModelForObjectDetection", _detector, image(64)),
+    ("dab-detr", "AutoModelForObjectDetection", _detector, image(64)),
+    ("yolos", "AutoModelForObjectDetection", lambda: {"image_size": [64, 64], "num_labels": 4}, image(64)),
+    ("mask2former", "AutoModelForUniversalSegmentation", _mask2former, masks(64)),
+    ("maskformer", "AutoModelForInstanceSegmentation", _maskformer, masks(64)),
+    ("time_series_transformer", "AutoModel", lambda: FUTURE, series),
+    ("informer", "AutoModel", lambda: FUTURE, series),
+    ("autoformer", "AutoModel", lambda: FUTURE, series),
+    ("patchtst", "AutoModel", lambda: PATCHED, patches),
+    ("patchtsmixer", "AutoModel", lambda: PATCHED, patches),
+    ("timesformer", "AutoModel", dict, film),
+    ("vivit", "AutoModel", lambda: {"tubelet_size": [2, 16, 16], "image_size": 64}, film),
+    ("videomae", "AutoModel", dict, film),
+    ("speech_to_text", "AutoModelForSpeechSeq2Seq", lambda: {"input_feat_per_channel": 16}, frames_and_words),
+    ("whisper", "AutoModelForSpeechSeq2Seq", lambda: HEARD, features_and_words),
+    ("clip", "AutoModel", dict, words_and_image),
+    ("siglip", "AutoModel", dict, words_and_image),
+    ("blip", "AutoModel", dict, words_and_image),
+    ("altclip", "AutoModel", dict, words_and_image),
+    ("chinese_clip", "AutoModel", dict, words_and_image),
+    ("vilt", "AutoModel", dict, words_and_image),
+    ("flava", "AutoModel", dict, words_and_image),
+)
 #: Those whose configurations need more than the small sizes, and those that broke other tools.
 NAMED: tuple[tuple[str, str, dict[str, Any], Inputs], ...] = (
     ("mixtral", "AutoModelForCausalLM", EXPERTS, words),
@@ -179,11 +215,18 @@ FAMILIES: tuple[tuple[str, str, Inputs], ...] = (
 def all_of(transformers: Any) -> Iterator[Architecture]:
     """Those with a line above, then every other type that one of the families has."""
     yield from (Architecture(*row) for row in NAMED)
-    seen = {row[0] for row in NAMED}
+    yield from (Architecture(name, "peft", {}, words, make) for name, make in MADE)
+    yield from (Architecture(name, auto, more(), inputs) for name, auto, more, inputs in OTHERS)
+    seen = {row[0] for row in (*NAMED, *OTHERS)}
     tables = transformers.models.auto.modeling_auto
-    families = [(getattr(tables, table), auto, inputs) for table, auto, inputs in FAMILIES]
+    families: list[tuple[Any, str, Inputs | None]] = [
+        (getattr(tables, table), auto, inputs) for table, auto, inputs in FAMILIES
+    ]
+    families.append((tables.MODEL_MAPPING_NAMES, "AutoModel", None))
     # One of each family after the other, so that a run that is stopped has some of all.
     queues = [[(k, auto, inputs) for k in table if k not in seen] for table, auto, inputs in families]
+    of_families = {k for queue in queues[:-1] for k, *_ in queue}
+    queues[-1] = [one for one in queues[-1] if one[0] not in of_families]
     while any(queues):
         for queue in queues:
             while queue:
@@ -195,24 +238,22 @@ def all_of(transformers: Any) -> Iterator[Architecture]:
 
 
 def build(one: Architecture) -> nn.Module:
-    """The model with small sizes, as far as its configuration has them."""
+    """The model with small sizes.
+
+    Raises:
+        ValueError: its configuration has sizes of other names, so that it is large all the same.
+    """
     import transformers
 
-    settings = {k: v for k, v in SMALL.items() if k not in one.more} | one.more
-    config = transformers.AutoConfig.for_model(one.name)
-    known = {k: v for k, v in settings.items() if k in one.more or _suits(config, k, v)}
-    config = transformers.AutoConfig.for_model(one.name, **known)
+    if one.make is not None:
+        return one.make().train()
+    config = small(type(transformers.AutoConfig.for_model(one.name)), one.more)
     if getattr(config, "decoder_start_token_id", None) is None:
         config.decoder_start_token_id = 0
-    model: nn.Module = getattr(transformers, one.auto).from_config(config)
+    auto = getattr(transformers, one.auto)
+    with torch.device("meta"):
+        sizes = sum(p.numel() for p in auto.from_config(config).parameters())
+    if sizes > MOST_PARAMETERS:
+        raise ValueError(f"{sizes} parameters: the configuration has sizes of other names")
+    model: nn.Module = auto.from_config(config)
     return model.train()
-
-
-def _suits(config: Any, name: str, value: Any) -> bool:
-    """Whether a configuration has a size, as one number where we have one."""
-    if not hasattr(config, name):
-        return False
-    try:
-        return isinstance(getattr(config, name), list | tuple) == isinstance(value, list | tuple)
-    except NotImplementedError:
-        return False

@@ -29,11 +29,12 @@ CHUNK, HUNG = 20, 2400
 FAILED = ("wrong", "over", "broken", "crashed", "hung")
 
 
-def work(first: int, last: int, plans: int, fresh: float, quick: bool) -> None:
+def work(first: int, last: int, plans: int, fresh: float, observed: float, quick: bool) -> None:
     """Print a line of JSON for each seed."""
     import torch
     from tests.differential.case import drawn
-    from tests.differential.trial import Trial, hurried, plans_of
+    from tests.differential.trial import Trial, hurried
+    from tests.differential.verdict import plans_of
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -42,7 +43,8 @@ def work(first: int, last: int, plans: int, fresh: float, quick: bool) -> None:
         started, case = time.process_time(), drawn(seed)
         trial = Trial(case)
         with hurried() if quick else contextlib.nullcontext():
-            rows = [] if trial.invalid else [_row(o) for o in trial.outcomes(plans_of(case, plans, fresh))]
+            chosen = plans_of(case, plans, fresh, observed)
+            rows = [] if trial.invalid else [_row(o) for o in trial.outcomes(chosen)]
         torch._dynamo.reset()
         told = {
             "seed": seed, "invalid": trial.invalid, "rows": rows, "quick": quick,
@@ -53,7 +55,12 @@ def work(first: int, last: int, plans: int, fresh: float, quick: bool) -> None:
 
 
 def _row(outcome) -> dict:
-    row = {"verdict": outcome.verdict, "plan": str(outcome.planned), "acted": list(outcome.acted)}
+    row = {
+        "verdict": outcome.verdict,
+        "door": outcome.door,
+        "plan": str(outcome.planned),
+        "acted": list(outcome.acted),
+    }
     if outcome.verdict != "equal":
         row["detail"] = outcome.detail[:600]
     if outcome.named:
@@ -95,6 +102,7 @@ class Campaign:
         """Let a process do a chunk; the seeds behind the one at which it ended too soon are left."""
         command = [sys.executable, __file__, "--worker", str(chunk[0]), str(chunk[-1] + 1)]
         command += ["--plans", str(self.asked.plans), "--fresh", str(self.asked.fresh)]
+        command += ["--observed", str(self.asked.observed)]
         command += ["--quick"] if self.asked.quick else []
         worker = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
@@ -119,6 +127,7 @@ class Campaign:
         verdict = "hung" if hung else "crashed"
         row = {
             "verdict": verdict,
+            "door": "?",
             "plan": "?",
             "acted": [],
             "detail": f"exit {worker.returncode}: {''.join(errors)[-600:]}",
@@ -165,7 +174,8 @@ def summarize(told: list[dict]) -> dict:
         "with_a_quick_search": sum(one.get("quick", False) for one in told),
         "invalid": sum(bool(one["invalid"]) for one in told),
         "comparisons": len(rows),
-        "verdicts": dict(sorted(collections.Counter(row["verdict"] for row in rows).items())),
+        "verdicts": _verdicts(rows),
+        "verdicts_observed": _verdicts([row for row in rows if row.get("door") == "observed"]),
         "refusals": dict(refusals),
         "planned": len(planned),
         "planned_that_act": sum(bool(row["acted"]) for row in planned),
@@ -176,16 +186,21 @@ def summarize(told: list[dict]) -> dict:
     }
 
 
-def one_case(seed: int, plans: int, fresh: float, shrink: bool) -> None:
+def _verdicts(rows: list[dict]) -> dict[str, int]:
+    return dict(sorted(collections.Counter(row["verdict"] for row in rows).items()))
+
+
+def one_case(seed: int, plans: int, fresh: float, observed: float, shrink: bool) -> None:
     import torch
     from tests.differential.case import drawn
     from tests.differential.shrink import shrunk
-    from tests.differential.trial import Trial, plans_of
+    from tests.differential.trial import Trial
+    from tests.differential.verdict import plans_of
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     case = drawn(seed)
-    trial, chosen = Trial(case), plans_of(case, plans, fresh)
+    trial, chosen = Trial(case), plans_of(case, plans, fresh, observed)
     print(case, trial.invalid)
     outcomes = [] if trial.invalid else list(trial.outcomes(chosen))
     for outcome in outcomes:
@@ -205,6 +220,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs=2, default=(0, 100), metavar=("FIRST", "END"))
     parser.add_argument("--plans", type=int, default=9, help="of each case, beside the plain step")
     parser.add_argument("--fresh", type=float, default=0.1, help="share of plans in a session of their own")
+    parser.add_argument("--observed", type=float, default=0.25, help="share of plans for the observed door")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--progress", type=Path, default=HERE / "progress.jsonl")
     parser.add_argument("--out", type=Path, default=HERE / "result.json")
@@ -216,14 +232,14 @@ def main() -> None:
     parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.worker:
-        work(*asked.worker, asked.plans, asked.fresh, asked.quick)
+        work(*asked.worker, asked.plans, asked.fresh, asked.observed, asked.quick)
         return
     from tests.differential.trial import hurried
 
     if asked.case is not None or asked.shrink is not None:
         seed = asked.case if asked.shrink is None else asked.shrink
         with hurried() if asked.quick else contextlib.nullcontext():
-            one_case(seed, asked.plans, asked.fresh, asked.shrink is not None)
+            one_case(seed, asked.plans, asked.fresh, asked.observed, asked.shrink is not None)
         return
     told = [json.loads(line) for line in asked.progress.open()] if asked.progress.exists() else []
     done = {one["seed"] for one in told}

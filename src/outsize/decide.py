@@ -16,6 +16,7 @@ from .links import MOST_MEASURED, disk_link, host_link
 from .measure import Hardware, MeasureSettings, default_cache, estimate, measure_ops, storage_rates
 from .observe import Observed
 from .plan import PlanSettings, check, lower, make_plan, plan_with_state, simulate
+from .plan.schedule.kept import kept_peak
 from .plan.schedule.phases import phase_peaks
 from .prepared import Learned, Prepared, PreparedReplay, guessed_outside
 from .replay import Script, build_program
@@ -283,8 +284,9 @@ def _after_backward(step: CapturedStep, schedule: Schedule) -> tuple[Entry, ...]
     return schedule.entries[first:]
 
 
-def prepare_observed(options: Options, step: Observed, learned: Learned) -> PreparedReplay:
-    """Decide for a step that was observed, then spread the plan over its events."""
+def prepare_observed(options: Options, step: Observed, learned: Learned, tries: int = 4) -> PreparedReplay:
+    """Decide for a step that was observed, then spread the plan over its events. Where its graph is kept for another
+    backward, what was saved stays to the end: the plan is made for less until that fits, `tries` times at most."""
     clock = [time.perf_counter()]
     spare = object_bytes(step.graph) + OBJECT_BYTES_SAVED * len(step.saved)
     graph = replace(step.graph, extra_resident_bytes=learned.resident + learned.bias + spare)
@@ -295,6 +297,10 @@ def prepare_observed(options: Options, step: Observed, learned: Learned) -> Prep
     profile = _with_rates(graph, Profile(ops=tuple(costs)), learned.densities, options, step.device)
     clock.append(time.perf_counter())
     made = _decided(graph, profile, options, clock)
+    if step.kept and tries:
+        over = kept_peak(made.graph, made.profile, made.schedule) - options.budget_bytes
+        if over > 0:
+            return prepare_observed(options, step, replace(learned, bias=learned.bias + over), tries - 1)
     start = time.perf_counter()
     program = build_program(
         graph,
@@ -303,6 +309,8 @@ def prepare_observed(options: Options, step: Observed, learned: Learned) -> Prep
             forward=step.forward,
             saved=step.saved,
             saved_at=step.saved_at,
+            renewed=step.renewed,
+            rewriting=step.rewriting,
             nbytes=step.nbytes,
             lasting=step.lasting,
             unpacked=tuple(n for _, numbers in step.unpacked for n in numbers),

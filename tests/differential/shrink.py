@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from .case import Case, cuts
-from .trial import Outcome, Planned, Trial
+from .trial import Trial
+from .verdict import Outcome, Planned
 
 
 def failing(case: Case, plans: list[Planned], verdict: str) -> Outcome | None:

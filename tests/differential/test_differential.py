@@ -17,7 +17,8 @@ from .compare import Comparison, Reference, same
 from .forms import ROWS
 from .loop import train
 from .pieces.buffers import Queue
-from .trial import Outcome, Planned, Trial, hurried, plans_of
+from .trial import Trial, hurried
+from .verdict import Outcome, Planned, plans_of
 
 #: Eight blocks of at least 63 comparisons, 504 together: eight plans of a case and the plain step in our executor.
 BLOCKS, PLANS, FEWEST = 8, 8, 63

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import random
-import traceback
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,17 +20,9 @@ from .case import Case
 from .compare import Comparison, Reference
 from .loop import Hooks, optimizer_of, train
 from .model import Model
+from .observed import ObservedTrial
+from .verdict import LARGE, MOST_NAMED, Outcome, Planned, judged
 
-#: Every subset of the actions, those with several more often.
-ACTIONS = (
-    ("swap",), ("recompute",), ("encode",), ("swap", "recompute"), ("swap", "encode"), ("recompute", "encode"),
-    ("swap", "recompute", "encode"), ("swap", "recompute", "encode"),
-)  # fmt: skip
-#: Shares of the way from the smallest budget that is named to the plain peak.
-SHARES = (0.0, 0.05, 0.15, 0.3, 0.5, 0.7, 0.9)
-LARGE = 2**40
-#: Budgets taken from errors before a case counts as refused.
-MOST_NAMED = 4
 #: Differences from eager that are said and not mended: the order in which the gradients of several calls are added, and
 #: that of sums over a gradient whose strides are not its result's.
 SAID = ("adds the gradients of all uses", "copied to those, so that sums over it")
@@ -41,59 +30,6 @@ SAID = ("adds the gradients of all uses", "copied to those, so that sums over it
 #: bfloat16, 16 of a float32.
 LAST_BITS = {torch.bfloat16: 2**-6, torch.float16: 2**-8}
 LAST_BITS_OF_OTHERS = 2**-14
-#: Errors that say that the product, not the user, did something wrong.
-DEFECTS = (outsize.errors.PlanError, outsize.errors.RewriteError)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Planned:
-    """How a case is planned: with which actions, how tight, by which planner, in a session of its own or a used one."""
-
-    actions: tuple[str, ...]
-    share: float
-    planner: str = "search"
-    fresh: bool = False
-
-    def __str__(self) -> str:
-        return (
-            f"{'+'.join(self.actions)} at {self.share:g} by {self.planner}{', fresh' if self.fresh else ''}"
-        )
-
-
-@dataclass(kw_only=True)
-class Outcome:
-    """What a comparison found.
-
-    Attributes:
-        verdict: equal, refused (an error that the user can act upon), said (other last bits, of a kind that a warning
-            tells of), wrong (other bits), over (the budget), announced (over it with a warning, as by a loss that nobody
-            has seen yet), or broken (an error that nobody should see).
-        acted: kinds of decisions in the plan.
-        detail: what differs, the error's message, the bytes.
-        named: budgets that errors named one after the other before one worked.
-    """
-
-    verdict: str
-    planned: Planned | None = None
-    acted: tuple[str, ...] = ()
-    detail: str = ""
-    warned: list[str] = field(default_factory=list)
-    named: list[int] = field(default_factory=list)
-
-
-def plans_of(case: Case, number: int, fresh: float = 0.0) -> list[Planned]:
-    """`number` plans of a case, its seed's own; a share of them in sessions of their own, which takes longer."""
-    draw, made = random.Random(case.seed + 17), []
-    for _ in range(number):
-        actions = draw.choice(ACTIONS)
-        planners = ["search"]
-        if actions == ("swap",):
-            planners = ["slack", "distance", "search"]
-        elif "encode" not in actions:
-            planners = ["units", "search"]
-        share, planner, own = draw.choice(SHARES), draw.choice(planners), draw.random() < fresh
-        made.append(Planned(actions=actions, share=share, planner=planner, fresh=own))
-    return made
 
 
 @contextlib.contextmanager
@@ -151,14 +87,23 @@ class Trial:
         return module, optimizer_of(self.case, module), hooks
 
     def outcomes(self, plans: list[Planned]) -> Iterator[Outcome]:
-        """First the plain step in our executor, then a plan after the other."""
-        first = self._first()
-        yield first
-        if first.verdict not in ("equal", "said", "wrong", "over", "announced"):
-            return
+        """First the plain step in our executor, unless all are observed, then a plan after the other."""
+        captured = not plans or any(planned.door == "captured" for planned in plans)
+        if captured:
+            first = self._first()
+            yield first
+            captured = first.verdict in ("equal", "said", "wrong", "over", "announced")
         lows: dict[tuple[Any, ...], int] = {}
+        observed: ObservedTrial | None = None
         with quick_collections():
             for planned in plans:
+                if planned.door == "observed":
+                    observed = observed or ObservedTrial(self.case)
+                    if not observed.invalid:
+                        yield observed.outcome(planned)
+                    continue
+                if not captured:
+                    continue
                 key = (planned.actions, planned.planner)
                 if key not in lows:
                     lows[key] = self._smallest(planned)
@@ -235,7 +180,7 @@ class Trial:
 
     def _run(self, planned: Planned | None, budget: int) -> Outcome:
         assert self._module is not None
-        see, self._peak, self._plain, self._named = Comparison(self.reference), 0, 0, 0
+        see, self._peak, self._plain = Comparison(self.reference), 0, 0
         module = self._module
 
         def watched(name: str, value: Any) -> None:
@@ -245,21 +190,9 @@ class Trial:
                 self._peak = max(self._peak, report.measured_peak_bytes)
                 self._plain = max(self._plain, report.plain_peak_bytes)
 
-        outcome = Outcome(verdict="equal", planned=planned)
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
-            try:
-                train(self.case, module, self._optimizer, self._hooks, watched)
-            except DEFECTS as error:
-                outcome.verdict, outcome.detail = "broken", f"{type(error).__name__}: {error}"
-            except outsize.OutsizeError as error:
-                outcome.verdict, outcome.detail = "refused", f"{type(error).__name__}: {error}"
-                self._named = getattr(error, "smallest_feasible_bytes", 0)
-            except Exception as error:
-                place = traceback.extract_tb(error.__traceback__)[-1]
-                outcome.verdict = "broken"
-                outcome.detail = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
-        outcome.warned = [str(w.message) for w in warned]
+        outcome, warned, self._named = judged(
+            planned, lambda: train(self.case, module, self._optimizer, self._hooks, watched)
+        )
         # A session says a thing once, however often it is planned anew.
         self._said |= any(kind in text for kind in SAID for text in outcome.warned)
         if outcome.verdict != "equal":

@@ -227,3 +227,24 @@ def test_the_next_tier_takes_over_where_the_first_is_too_small() -> None:
     assert {d.tier for d in plan.decisions} == {"disk"}
     with pytest.raises(HostBudgetError):
         plan_for(graph, both, 800, "slack", tiers=("host",), host_budget=100)
+
+
+@pytest.mark.parametrize("planner", ["slack", "distance", "search", "units"])
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), share=st.floats(0, 1), draw=st.data())
+def test_what_others_hold_for_a_while_leaves_after_that(
+    planner: str, seed: int, share: float, draw: st.DataObject
+) -> None:
+    graph, profile = random_step(seed)
+    held = [
+        replace(s, held_until=draw.draw(st.sampled_from((-1, s.producer, *s.uses[:-1]))))
+        if s.kind == "activation" and not s.held
+        else s
+        for s in graph.storages
+    ]
+    graph = replace(graph, storages=tuple(held))
+    more = {"actions": ("recompute",)} if planner == "units" else {}
+    low, high = smallest(graph, profile, planner, **more), max(graph.plain_residency(profile.workspace))
+    budget = int(low + share * (high - low))
+    plan = plan_for(graph, profile, budget, planner, **more)
+    check(graph, profile, lower(graph, plan), budget)

@@ -39,11 +39,14 @@ class Observed:
         position: of each of them in the graph; of a view, that of the next op.
         saved: slot of each tensor that autograd saved, -1 where it is nobody's business.
         saved_at: place of the operator that had run last when each of them was saved.
+        renewed: slots that were saved, changed in place and saved again, so that no plan acts on them.
+        rewriting: places of operators that write what autograd has saved, without its version telling of it.
         storage: slot → storage of the graph.
         nbytes: of each slot.
         lasting: slots of what is alive in the backward though it is not among the saved tensors that a plan acts on.
         unpacked: position of each op of the backward that reads saved tensors, with their numbers.
         densities: storage → share of elements that are not zero.
+        kept: autograd kept what was saved for another backward (`retain_graph=True`).
         leaves: gradients that the backward makes, for leaves that had none.
         device: the step's.
     """
@@ -55,11 +58,14 @@ class Observed:
     position: tuple[int, ...]
     saved: tuple[int, ...]
     saved_at: tuple[int, ...]
+    renewed: frozenset[int]
+    rewriting: frozenset[int]
     storage: dict[int, int]
     nbytes: tuple[int, ...]
     lasting: frozenset[int]
     unpacked: tuple[tuple[int, tuple[int, ...]], ...]
     densities: dict[int, float] = field(default_factory=dict)
+    kept: bool = False
     leaves: int = 0
     device: torch.device
 
@@ -85,6 +91,8 @@ class Observed:
     def joined(self, other: Observed) -> Observed:
         """The same path, seen twice: the larger sizes count, and the lower costs where the sizes are equal, since what a
         first step takes once is no part of the later ones."""
+        if self.kept != other.kept:
+            return replace(self, kept=True).joined(replace(other, kept=True))
         if self.nbytes == other.nbytes:
             return self.with_costs_of(other) if len(self.costs) == len(other.costs) else other
         one, two = (self, other) if sum(self.nbytes) > sum(other.nbytes) else (other, self)
@@ -167,6 +175,8 @@ class _Builder:
             position=tuple(position),
             saved=tuple(self.seen.saved),
             saved_at=tuple(self.seen.saved_at),
+            renewed=self.seen.renewed,
+            rewriting=self.seen.rewriting,
             storage=self.held,
             nbytes=tuple(e.nbytes for e in self.entries),
             lasting=frozenset(
@@ -176,6 +186,7 @@ class _Builder:
             ),
             unpacked=tuple(unpacked),
             densities={self.held[s]: d for s, d in self.seen.densities.items() if s in self.held},
+            kept=self.seen.kept,
             leaves=sum(node.gradients > 0 for node in self.seen.backward),
             device=self.seen.device,
         )
@@ -212,7 +223,7 @@ class _Builder:
             if (index := self.held.get(entry.slot)) is None:
                 continue
             late = not self.uses[index] or self.uses[index][-1] < len(self.ops) - 1
-            if entry.saved and entry.nbytes and not any(c > entry.saved_at[0] for c in entry.changed):
+            if entry.saved and entry.nbytes and not self._changes(entry):
                 made_now = self.storages[index]["producer"] == len(self.ops) - 1
                 self.storages[index] |= {"held": False, "held_until": len(self.ops) - 1}
                 if late and not made_now:
@@ -222,6 +233,10 @@ class _Builder:
                 released.append(index)
         if released:
             self._op(f"release_{place}", "release", "forward", reads=released, effect=True)
+
+    def _changes(self, entry: Entry) -> bool:
+        """Whether a saved storage was changed afterwards."""
+        return entry.slot in self.seen.renewed or any(c > entry.saved_at[0] for c in entry.changed)
 
     def _outside(self) -> int:
         boundary = self.seen.boundary

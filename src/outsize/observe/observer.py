@@ -77,9 +77,13 @@ class Observer(Keeper):
         self._watcher = Watcher(self.ledger, gauge, self._base, self, give_way)
         self._slots: list[int] = []
         self._places: list[int] = []
+        self._renewed: set[int] = set()
         self._nodes: list[Node] = []
         self._node: Node | None = None
         self._reading: list[Saved] = []
+        #: Those that the backward has read, while autograd keeps them.
+        self._read: weakref.WeakSet[Saved] = weakref.WeakSet()
+        self._kept = False
         self._densities: dict[int, float] = {}
         self._outside = 0
         self._mark = 0.0
@@ -111,6 +115,8 @@ class Observer(Keeper):
             flat = saved.flat()
             entry = self.ledger.enter(flat, f"saved_{number}", -1)
             saved.slot = entry.slot
+            if entry.saved:
+                self._renewed.add(entry.slot)
             if entry.zeros and saved.dtype.is_floating_point:
                 self._densities[entry.slot] = sample_density(flat)
             self._take_out(saved, flat)
@@ -129,6 +135,9 @@ class Observer(Keeper):
         self.ledger.holds(copy)
         saved.leave(_Copied(copy))
 
+    def renewed(self, saved: Saved) -> None:
+        self._take_out(saved, saved.flat())
+
     def gives_up(self, saved: Saved) -> bool:
         if not isinstance(saved.away, _Copied) or saved in self._reading:
             return False
@@ -144,6 +153,8 @@ class Observer(Keeper):
     def wanted(self, number: int, saved: Saved | None) -> None:
         if self._node is not None:
             self._node.unpacked.append(number)
+        if saved is not None:
+            self._read.add(saved)
         if saved is not None and saved.storage is None:
             if not isinstance(saved.away, _Copied):
                 self._give_way(saved.nbytes)
@@ -173,7 +184,9 @@ class Observer(Keeper):
 
     def node_begins(self, name: str) -> None:
         """A node of the backward begins."""
-        if self.finished:
+        if self.finished:  # of another backward of the same graph, which shows nothing new
+            self._let_go()
+            self._give_way(0)
             return
         peak = self._gauge.peak()
         self._give_way(0)
@@ -194,12 +207,11 @@ class Observer(Keeper):
         """It has ended; `variable` is the parameter that it has added a gradient up for."""
         node, self._node = self._node, None
         if node is None or self.finished:
+            self._let_go()
             return
         node.seconds = now(self._device) - self._mark
         node.workspace = max(0, self._gauge.peak() - self._base - self.ledger.alive)
-        for saved in self._reading:
-            saved.again()
-        self._reading.clear()
+        self._let_go()
         gradient = variable.grad if variable is not None else None
         if gradient is not None and gradient.layout is torch.strided:
             storage = gradient.untyped_storage()
@@ -209,8 +221,15 @@ class Observer(Keeper):
                 node.gradients = storage.nbytes()
         self._mark = now(self._device)
 
+    def _let_go(self) -> None:
+        """A node has read what it asked for."""
+        for saved in self._reading:
+            saved.again()
+        self._reading.clear()
+
     def _end(self) -> None:
         if not self.finished:
+            self._kept = len(self._read) > 0
             self.finished = True
             self.ledger.place = len(self._watcher.operators) + len(self._nodes)
             self._ended()
@@ -225,6 +244,9 @@ class Observer(Keeper):
             ledger=self.ledger,
             saved=self._slots,
             saved_at=self._places,
+            renewed=frozenset(self._renewed),
+            rewriting=frozenset(self._watcher.rewriting),
+            kept=self._kept,
             outside=self._outside,
             outside_seconds=self._outside_seconds,
             densities=self._densities,

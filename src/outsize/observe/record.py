@@ -74,6 +74,9 @@ class Observation:
         ledger: the storages.
         saved: slot of each tensor that autograd saved; -1 where it is nobody's business.
         saved_at: place of the operator that had run last when each of them was saved.
+        renewed: slots that were saved, changed in place and saved again.
+        rewriting: places of operators that wrote what autograd had saved, without its version telling of it.
+        kept: autograd kept what was saved for another backward (`retain_graph=True`).
         outside: bytes at the peak between forward and backward beyond those that the ledger knows.
         outside_seconds: from the forward's end to the backward's begin.
         densities: slot → share of elements that are not zero, where that was sampled.
@@ -85,6 +88,9 @@ class Observation:
     ledger: Ledger
     saved: list[int]
     saved_at: list[int]
+    renewed: frozenset[int]
+    rewriting: frozenset[int]
+    kept: bool
     outside: int
     outside_seconds: float
     densities: dict[int, float]

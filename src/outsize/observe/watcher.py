@@ -65,6 +65,8 @@ class Watcher(TorchDispatchMode):
         super().__init__()
         self._keeper, self._give_way = keeper, give_way
         self.operators: list[Forward] = []
+        #: Places of those that wrote what autograd had saved, without its version telling of it.
+        self.rewriting: set[int] = set()
         self._ledger, self._gauge, self._known = ledger, gauge, known
         self._names: Counter[str] = Counter()
 
@@ -82,7 +84,7 @@ class Watcher(TorchDispatchMode):
         self._give_way(0)
         before, alive = self._gauge.now, ledger.alive
         begin = now(device)
-        result = func(*args, **kwargs)
+        result = self._keeper.casting.run(func, args, kwargs)
         seconds = now(device) - begin
         peak = self._gauge.peak()
         seen = len(ledger.entries)
@@ -90,7 +92,10 @@ class Watcher(TorchDispatchMode):
         zeros = is_named(func, ZEROS)
         outputs = tuple(self._slot(t, name, place, zeros=zeros) for t in tensors_in(result))
         made = tuple(range(seen, len(ledger.entries)))
-        changed = tuple(dict.fromkeys(self._slots(written(func, args, kwargs))))
+        changes = written(func, args, kwargs)
+        changed = tuple(dict.fromkeys(self._slots(changes)))
+        if changed and self._wrote(changes):
+            self.rewriting.add(place)
         self._note_uses(place, inputs, changed)
         stale = _statistics(func, args, kwargs)
         self.operators.append(
@@ -108,6 +113,7 @@ class Watcher(TorchDispatchMode):
                 effect=is_mutable(func)
                 or "c10d" in str(func)
                 or is_named(func, _UNFILLED)
+                or self._keeper.casting.concerns(func)
                 or not all(s >= 0 or self._ledger.is_resident(t) for s, t in zip(inputs, given)),
                 seconds=seconds,
                 workspace=max(0, peak - before - sum(ledger.entries[s].nbytes for s in made)),
@@ -124,6 +130,13 @@ class Watcher(TorchDispatchMode):
     def _slots(self, values: Sequence[Any]) -> list[int]:
         found = (self._ledger.known(t) for t in tensors_in(values) if is_plain(t))
         return [entry.slot for entry in found if entry is not None]
+
+    def _wrote(self, changes: Sequence[Any]) -> bool:
+        self._keeper.inside = True  # copies of ours
+        try:
+            return self._keeper.wrote(tensors_in(changes))
+        finally:
+            self._keeper.inside = False
 
     def _note_uses(self, place: int, inputs: Sequence[int], changed: Sequence[int]) -> None:
         for slot in dict.fromkeys(s for s in inputs if s >= 0):

@@ -15,7 +15,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from ..fx.operators import is_mutable, written
 from ..runtime.keeper import LEAST_BYTES, Keeper
 from ..runtime.saved import Saved
 from ..runtime.tiers import Tier
@@ -38,8 +40,10 @@ class _Mode(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         call = self._call
-        if call.passes(func):
+        if call.inside:
             return func(*args, **kwargs) if kwargs else func(*args)
+        if call.passes(func):
+            return call.casting.run(func, args, kwargs or {})
         return call.operator(func, args, kwargs or {})
 
 
@@ -73,7 +77,7 @@ class Replayed(Keeper):
         self._diverged, self._room, self._begun = diverged, room, begun
         self.light = not program.acts
         #: Whether the operators of the forward are seen. Where none runs again, what autograd saves tells enough.
-        self._seen = program.acts and program.packing is None
+        self._seen = bool(program.script.rewriting) or (program.acts and program.packing is None)
         self._latest: Saved | None = None
         #: Whether the step has been the one that was observed, so far.
         self.follows = True
@@ -144,7 +148,7 @@ class Replayed(Keeper):
             self.stray()
         if not self.follows:
             self._room(0)
-            return func(*args, **kwargs)
+            return self._run_writing(func, args, kwargs)
         program = self._program
         if (acts := program.before.get(place)) is not None:
             self._run(acts)
@@ -152,12 +156,18 @@ class Replayed(Keeper):
             record = self._wiring.record(func, args, kwargs, script[place], self._is_kept)
             if record is None:
                 self.stray()
-                return func(*args, **kwargs)
+                return self._run_writing(func, args, kwargs)
             self._holdings.records[place] = record
             self._holdings.producer.update(dict.fromkeys(script[place].made, place))
-        result = func(*args, **kwargs)
+        result = self._run_writing(func, args, kwargs)
         if place in program.recorded or place in program.watched:
             self._wiring.note(result, script[place])
+        return result
+
+    def _run_writing(self, func: Any, args: Any, kwargs: Any) -> Any:
+        result = self.casting.run(func, args, kwargs)
+        if is_mutable(func):
+            self.wrote(leaf for leaf in tree_leaves(written(func, args, kwargs)) if isinstance(leaf, Tensor))
         return result
 
     def _is_kept(self, slot: int) -> bool:
@@ -171,7 +181,11 @@ class Replayed(Keeper):
             self._room(0)
             return
         slot = self._script.saved[number] if number < len(self._script.saved) else -1
-        if slot < 0 or (not fresh and saved.slot != slot) or (fresh and slot in self._holdings.slots):
+        again = fresh and slot in self._holdings.slots
+        if slot in self._script.renewed:
+            saved.slot = slot
+            self._grows(slot, saved.nbytes)
+        elif slot < 0 or (not fresh and saved.slot != slot) or again:
             self.stray()
         elif fresh:
             saved.slot = slot

@@ -43,12 +43,16 @@ class Script:
         nbytes: of each slot.
         lasting: slots of what is alive in the backward, though it is not among what a plan acts on.
         saved_at: place of the operator that had run last when each of them was saved.
+        renewed: slots that are saved, changed in place and saved again: no plan acts on them.
+        rewriting: places of operators that write what was saved, without its version telling of it.
         unpacked: numbers of the saved tensors in the order in which the backward reads them.
     """
 
     forward: tuple[Operator, ...]
     saved: tuple[int, ...]
     saved_at: tuple[int, ...]
+    renewed: frozenset[int]
+    rewriting: frozenset[int]
     nbytes: tuple[int, ...]
     lasting: frozenset[int]
     unpacked: tuple[int, ...]
@@ -101,7 +105,7 @@ class ReplayProgram:
     def packing(self) -> dict[int, tuple[Act, ...]] | None:
         """Number of a saved tensor → what is done when it was saved, where no operator has to be seen: none runs again,
         so that what is due before one may be done at the latest saving before it. None where some have to be seen."""
-        if self.recorded or not self.script.saved_at:
+        if self.recorded or self.script.rewriting or not self.script.saved_at:
             return None
         found: dict[int, tuple[Act, ...]] = {}
         for place, acts in self.before.items():
@@ -115,7 +119,7 @@ class ReplayProgram:
 
     @functools.cached_property
     def busy(self) -> frozenset[int]:
-        return frozenset(self.before) | self.recorded | self.watched
+        return frozenset(self.before) | self.recorded | self.watched | self.script.rewriting
 
     @functools.cached_property
     def most(self) -> tuple[int, ...]:

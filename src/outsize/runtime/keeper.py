@@ -10,12 +10,13 @@ from __future__ import annotations
 import functools
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from .casting import Casting
 from .saved import Handle, Kept, Saved, is_plain
 from .tiers import Tier
 
@@ -35,6 +36,7 @@ class Keeper(ABC):
 
     def __init__(self, resident: Collection[int], device: torch.device) -> None:
         self._resident, self._type = frozenset(resident), device.type
+        self.casting = Casting(device.type)
         #: Tensors that autograd has saved so far.
         self.count = 0
         #: Whether what runs now is the keeper's own, which a dispatch mode of ours lets pass unseen.
@@ -43,6 +45,8 @@ class Keeper(ABC):
         self.light = False
         self._large: list[weakref.ref[Kept]] = []
         self._known: weakref.WeakValueDictionary[int, Saved] = weakref.WeakValueDictionary()
+        #: By storage, all that were saved of it.
+        self._of: dict[int, list[weakref.ref[Saved]]] = {}
 
     def hooks(self) -> Any:
         """The context in which a forward's saved tensors come here."""
@@ -120,11 +124,29 @@ class Keeper(ABC):
     def _handle(self, tensor: Tensor, storage: torch.UntypedStorage, number: int) -> tuple[Handle, bool]:
         """A tensor as a view of bytes that may go, and whether they are new here."""
         known = self._known.get(storage._cdata)
-        fresh = known is None or not known.is_of(storage, tensor._version)
+        fresh = known is None or not known.is_of(storage, tensor)
         saved = Saved(storage, tensor, -1, number) if known is None or fresh else known
         if fresh:
             self._known[storage._cdata] = saved
+            self._of.setdefault(storage._cdata, []).append(weakref.ref(saved))
         return Handle(tensor, saved, number), fresh
+
+    def wrote(self, tensors: Iterable[Tensor]) -> bool:
+        """An operator has written to these tensors. What autograd saved of them is no copy: where their version
+        says nothing of it (a kernel that fills an argument, another counter), it reads what is there now. Whether any
+        does."""
+        found = False
+        for tensor in tensors:
+            storage = _storage_of(tensor)
+            for reference in self._of.get(storage._cdata, ()) if storage is not None else ():
+                saved = reference()
+                if storage is not None and saved is not None and saved.reads(storage):
+                    found, saved.away, saved.block, saved.storage = True, None, None, storage
+                    self.renewed(saved)
+        return found
+
+    def renewed(self, saved: Saved) -> None:  # noqa: B027 (most leave them where they are)
+        """Bytes that had been taken care of are others now; they are on the device."""
 
     def take_over(self) -> None:
         """What was left where it is may go from now on."""

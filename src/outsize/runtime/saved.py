@@ -5,7 +5,8 @@ that backward comes. What is handed over is cut into two: the *bytes*, which bel
 tensors may share (`Saved`), and the *view* of them (`Handle`). While bytes are away, a handle holds no more than a shape.
 
 Autograd leaves it to hooks to notice that a saved tensor was changed in place, so that is done here: an emptied alias
-of the tensor stays with the handle, and shares its version counter.
+of the tensor stays with its bytes, and shares its version counter. Tensors of one storage may count their changes apart
+(`unsafe_chunk`, as in a GRU's cell; `.data`): equal versions of those say nothing, and their bytes are kept apart.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from ..errors import MutationError
 from .encoding import Form, decode_storage
@@ -35,6 +37,24 @@ def is_plain(tensor: Tensor) -> bool:
         and tensor.device.type != "meta"
         and not (tensor.is_conj() or tensor.is_neg() or tensor.is_quantized or tensor.is_inference())
     )
+
+
+def _emptied(tensor: Tensor) -> Tensor:
+    """An alias without bytes, which shares the tensor's version counter all the same."""
+    key = (tensor.dtype, tensor.device)
+    if (empty := _EMPTY.get(key)) is None:
+        empty = _EMPTY[key] = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    alias = tensor.detach()
+    alias.data = empty
+    return alias
+
+
+def _count_together(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors without bytes share a version counter: no attribute says so, a change of one does."""
+    before = other._version
+    with _unsafe_preserve_version_counter(one):
+        one.zero_()
+        return other._version != before
 
 
 class Away(ABC):
@@ -121,7 +141,7 @@ class Saved:
 
     Args:
         storage: on the device.
-        version: of the tensors.
+        tensor: over it.
         slot: its number in the step that was observed, -1 for none.
         number: how many were saved before it.
 
@@ -133,21 +153,28 @@ class Saved:
 
     __slots__ = (
         "__weakref__", "_origin", "away", "block", "device", "dtype", "last", "nbytes", "number", "slot", "storage",
-        "version",
+        "version", "witness",
     )  # fmt: skip
 
     def __init__(self, storage: torch.UntypedStorage, tensor: Tensor, slot: int, number: int) -> None:
         self.storage: torch.UntypedStorage | None = storage
         self._origin = weakref.ref(storage)
         self.version, self.dtype, self.device = tensor._version, tensor.dtype, tensor.device
+        self.witness = _emptied(tensor)
         self.nbytes, self.slot, self.number, self.last = storage.nbytes(), slot, number, -1
         self.away: Away | None = None
         #: A write under way, before the bytes leave.
         self.block: InTier | None = None
 
-    def is_of(self, storage: torch.UntypedStorage, version: int) -> bool:
-        """Whether it is this storage, and not one that came to the same address later."""
-        return self._origin() is storage and self.version == version
+    def is_of(self, storage: torch.UntypedStorage, tensor: Tensor) -> bool:
+        """Whether they are what a tensor over this storage reads: the storage, not one that came to the same address
+        later, and unchanged, as far as one version can say that of the other."""
+        same = self._origin() is storage and self.version == tensor._version
+        return same and _count_together(_emptied(tensor), self.witness)
+
+    def reads(self, storage: torch.UntypedStorage) -> bool:
+        """Whether autograd would read this storage as it is now."""
+        return self._origin() is storage and self.witness._version == self.version
 
     def flat(self) -> Tensor:
         """The bytes as a flat tensor of its dtype (uint8 where they are no multiple of it)."""
@@ -196,19 +223,13 @@ def over(storage: torch.UntypedStorage, dtype: torch.dtype, device: torch.device
 class Handle:
     """A tensor that autograd saved, as a view of bytes that may be away."""
 
-    __slots__ = ("_dtype", "_offset", "_shape", "_stride", "_version", "_witness", "number", "saved")
+    __slots__ = ("_dtype", "_offset", "_shape", "_stride", "number", "saved")
 
     def __init__(self, tensor: Tensor, saved: Saved, number: int) -> None:
         self.saved, self.number = saved, number
         self._dtype, self._shape, self._stride = tensor.dtype, tensor.shape, tensor.stride()
         self._offset = tensor.storage_offset()
         saved.last = number
-        key = (tensor.dtype, tensor.device)
-        if (empty := _EMPTY.get(key)) is None:
-            empty = _EMPTY[key] = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        # An alias shares the version counter, also when it has no bytes any more.
-        self._witness, self._version = tensor.detach(), tensor._version
-        self._witness.data = empty
 
     def check(self) -> None:
         """Raise if the tensor was changed in place since it was saved.
@@ -216,8 +237,8 @@ class Handle:
         Raises:
             MutationError: it was.
         """
-        if self._witness._version != self._version:
-            raise changed_in_place(self._witness, self._shape, self._version)
+        if self.saved.witness._version != self.saved.version:
+            raise changed_in_place(self.saved.witness, self._shape, self.saved.version)
 
     def view(self) -> Tensor:
         """The tensor, over the bytes that are on the device."""

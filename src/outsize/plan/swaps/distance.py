@@ -117,11 +117,12 @@ class _Rule:
 
     def _of_storage(self, storage: Storage, knobs: _Knobs) -> list[Decision]:
         source = self.levels[storage.producer]
-        near = [storage.producer] + [u for u in storage.uses if self.levels[u] - source <= knobs.threshold]
-        far = sorted(
-            (u for u in storage.uses if self.levels[u] - source > knobs.threshold),
-            key=lambda u: (self.levels[u], u),
-        )
+        # Up to `held_until` its bytes are not free whoever swaps it.
+        apart = [
+            u for u in storage.uses if self.levels[u] - source > knobs.threshold and u > storage.held_until
+        ]
+        near = [storage.producer, *(u for u in storage.uses if u not in apart)]
+        far = sorted(apart, key=lambda u: (self.levels[u], u))
         groups: list[list[int]] = [near]
         for use in far:
             previous = groups[-1][-1]
