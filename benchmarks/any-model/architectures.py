@@ -182,7 +182,7 @@ NAMED: tuple[tuple[str, str, dict[str, Any], Inputs], ...] = (
     ("wavlm", "AutoModel", SPEECH, sound),
     ("longformer", "AutoModelForMaskedLM", {"attention_window": 16}, words),
     ("led", "AutoModelForSeq2SeqLM", LONG, pairs),
-    ("big_bird", "AutoModelForMaskedLM", {"block_size": 8, "num_random_blocks": 2}, words),
+    ("big_bird", "AutoModelForMaskedLM", {"block_size": 4, "num_random_blocks": 2}, words),
     ("reformer", "AutoModelForMaskedLM", HASHED, words),
     ("segformer", "AutoModelForSemanticSegmentation", PYRAMID | {"decoder_hidden_size": 32}, image(64)),
     ("bert", "AutoModelForMaskedLM", {}, words),

@@ -97,8 +97,9 @@ def _suits(config: Any, name: str, value: Any) -> bool:
     if not hasattr(config, name):
         return False
     try:
-        fits = isinstance(getattr(config, name), list | tuple) == isinstance(value, list | tuple)
+        if isinstance(getattr(config, name), list | tuple) != isinstance(value, list | tuple):
+            return False
         setattr(config, name, value)
-    except NotImplementedError:
+    except (NotImplementedError, TypeError, ValueError):
         return False
-    return fits
+    return True

@@ -78,3 +78,24 @@ def test_gradients_count_where_they_come_about() -> None:
     step = observed(lambda: module)
     made = sum(s.nbytes for s in step.graph.storages if s.kind == "gradient")
     assert made == sum(p.grad.untyped_storage().nbytes() for p in module.parameters() if p.grad is not None)
+
+
+def test_a_graph_is_kept_where_autograd_was_asked_to() -> None:
+    """Bytes of what was read that live on, because what no loss uses was saved of them as well, say nothing of it."""
+
+    class Unused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused = mlp(), mlp()
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            hidden = torch.tanh(self.used(x))
+            return torch.sigmoid(hidden), self.unused(hidden)
+
+    for kept in (False, True):
+        torch.manual_seed(0)
+        module = outsize.compile(Unused(), "1 GiB", door="observed")
+        results = module(torch.randn(16, 32, WIDTH))
+        results[0].square().mean().backward(retain_graph=kept)
+        session: Any = api._SESSIONS[module]
+        assert session.paths.known[0].step.kept == kept

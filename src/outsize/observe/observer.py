@@ -81,8 +81,6 @@ class Observer(Keeper):
         self._nodes: list[Node] = []
         self._node: Node | None = None
         self._reading: list[Saved] = []
-        #: Those that the backward has read, while autograd keeps them.
-        self._read: weakref.WeakSet[Saved] = weakref.WeakSet()
         self._kept = False
         self._densities: dict[int, float] = {}
         self._outside = 0
@@ -153,8 +151,6 @@ class Observer(Keeper):
     def wanted(self, number: int, saved: Saved | None) -> None:
         if self._node is not None:
             self._node.unpacked.append(number)
-        if saved is not None:
-            self._read.add(saved)
         if saved is not None and saved.storage is None:
             if not isinstance(saved.away, _Copied):
                 self._give_way(saved.nbytes)
@@ -194,6 +190,7 @@ class Observer(Keeper):
             self._outside_seconds = now(self._device) - self._mark
             self._outside = max(0, peak - self._base - self.ledger.alive)
             self._begun()
+            self._kept = torch._C._autograd._get_current_graph_task_keep_graph()
             torch.autograd.Variable._execution_engine.queue_callback(self._end)
         elif self._node is None:  # other nodes ran in between: the loss's
             last = self._nodes[-1]
@@ -229,7 +226,6 @@ class Observer(Keeper):
 
     def _end(self) -> None:
         if not self.finished:
-            self._kept = len(self._read) > 0
             self.finished = True
             self.ledger.place = len(self._watcher.operators) + len(self._nodes)
             self._ended()
