@@ -106,7 +106,8 @@ def spanning(s, n):
 
 
 def all_pairs(s, n):
-    return graph(s, n, weights=WEIGHTS, probability=min(0.5, 3 / n), start=False)
+    """At 1,000 the longest way that is tried is 773 with weights up to 15, and 112 with these; tapes hold 255."""
+    return graph(s, n, weights=WEIGHTS if n < 1_000 else 3, probability=min(0.5, 3 / n), start=False)
 
 
 def edges_by_weight(s, n):

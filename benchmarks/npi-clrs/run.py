@@ -64,17 +64,23 @@ def digest(parts: object) -> str:
 
 
 def compare(task: Task, model: npi.Trained, size: int, expected: dict[str, str]) -> dict[str, object]:
-    """The model on every instance of a size: how many there are, how many answers equal the benchmark's."""
+    """The model on every instance of a size: how many there are, how many answers equal the benchmark's, and the first
+    error that stopped one."""
     seeds = [int(key.split()[2]) for key in expected if key.startswith(f"{task.name} {size} ")] or [0]
-    right, calls, started = 0, 0, time.process_time()
+    right, calls, stopped, started = 0, 0, "", time.process_time()
     for seed in seeds:
         problem = instance(task.name, size, seed)
         heads = task.heads(**problem)
-        calls += npi.run(model, [heads], limits=npi.Limits(steps=10**12)).steps
+        try:
+            calls += npi.run(model, [heads], limits=npi.Limits(steps=10**12)).steps
+        except NpiError as error:
+            stopped = stopped or str(error)
+            continue
         want = expected.get(f"{task.name} {size} {seed}") or digest(oracles.ORACLES[task.name](**problem))
         right += digest(task.output(heads)) == want
     seconds = round(time.process_time() - started, 1)
-    return {"instances": len(seeds), "right": right, "calls": calls, "seconds": seconds}
+    found = {"instances": len(seeds), "right": right, "calls": calls, "seconds": seconds}
+    return found | {"stopped": stopped} if stopped else found
 
 
 def learned(

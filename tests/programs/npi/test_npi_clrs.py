@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from outsize.errors import NpiError
 from outsize.programs import npi
 from outsize.programs.npi.certify import ends_of
 
@@ -73,3 +74,13 @@ def test_a_stopped_run_goes_on_and_loses_nothing(tmp_path, monkeypatch):
     assert json.loads(path.read_text())["minimum"]["sizes"].keys() == {"16", "64"}
     RUN.main()
     assert json.loads(path.read_text())["minimum"]["sizes"].keys() == {"16", "64", "1000"}
+
+
+def test_an_instance_that_stops_the_model_is_counted_and_ends_no_run(monkeypatch):
+    def run(model, executions, **how):
+        raise NpiError("a sum is beyond what its tape holds")
+
+    monkeypatch.setattr(RUN.npi, "run", run)
+    row = RUN.compare(TASKS["minimum"], None, 16, EXPECTED)
+    assert (row["instances"], row["right"]) == (20, 0)
+    assert row["stopped"] == "a sum is beyond what its tape holds"
