@@ -41,6 +41,43 @@ def test_two_processes_train_as_without_a_plan() -> None:
     assert all(line["peak"] <= line["budget"] < line["plain"] for line in lines)
 
 
+def test_two_sharded_processes_train_as_without_a_plan() -> None:
+    """FSDP2, with accumulation, clipping and a distributed checkpoint; every step's peak is under the budget."""
+    lines = launch(str(ROOT / "examples/with_fsdp.py"))
+    assert {line["rank"] for line in lines} == {0, 1}
+    assert all(line["peak"] <= line["budget"] < 0.6 * line["plain"] for line in lines), lines
+
+
+def test_a_sharded_module_is_not_captured_and_flat_shards_are_refused(tmp_path: Path) -> None:
+    script = tmp_path / "refused.py"
+    script.write_text(REFUSED)
+    lines = launch(str(script))
+    assert len(lines) == 2
+    for line in lines:
+        assert "leave door='captured' out" in line["captured"]
+        assert "fully_shard" in line["flat"]
+
+
+REFUSED = """
+import json
+import torch, torch.distributed as dist, outsize, outsize.errors
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+
+dist.init_process_group("gloo")
+told = {}
+for name, module, door in (
+    ("captured", fully_shard(torch.nn.Linear(8, 8)), "captured"),
+    ("flat", FullyShardedDataParallel(torch.nn.Linear(8, 8), device_id=torch.device("cpu")), "auto"),
+):
+    try:
+        outsize.compile(module, 2**30, door=door)
+    except outsize.errors.CaptureError as error:
+        told[name] = str(error)
+print(json.dumps(told), flush=True)
+dist.destroy_process_group()
+"""
+
+
 def test_the_libraries_wrap_a_planned_module_themselves(tmp_path: Path) -> None:
     for library in ("transformers", "accelerate", "lightning"):
         pytest.importorskip(library)

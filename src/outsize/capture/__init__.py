@@ -4,7 +4,7 @@ from .aot import Backend, check_version
 from .caches import FailedGuard, failed_guards, forget, hit_limit, sources_of
 from .call import compiled_call
 from .graph import build_step, signature
-from .refusals import refuse_foreign
+from .refusals import is_sharded, refuse_foreign
 from .step import capture
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "failed_guards",
     "forget",
     "hit_limit",
+    "is_sharded",
     "refuse_foreign",
     "signature",
     "sources_of",

@@ -80,19 +80,27 @@ def refusal(error: Exception, module: torch.nn.Module, most_shapes: int) -> Outs
     return CaptureError(f"the module cannot be captured as one graph: {said}\n{_advice(message)}")
 
 
-def refuse_foreign(module: torch.nn.Module) -> None:
+def refuse_foreign(module: torch.nn.Module, *, captured: bool = True) -> None:
     """Refuse a module that other wrappers run in pieces of their own.
+
+    Args:
+        captured: its steps are to be captured; else observed, which a sharded module can be.
 
     Raises:
         CaptureError: it is, or holds, a DistributedDataParallel, a DataParallel or a module that FSDP shards.
     """
-    if foreign := _foreign(module):
+    if foreign := _foreign(module, captured=captured):
         raise CaptureError(foreign + users_line())
 
 
-def _foreign(module: torch.nn.Module) -> str:
+def is_sharded(module: torch.nn.Module) -> bool:
+    """Whether `fully_shard` has sharded it or a module in it."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
-    sharded = () if fsdp is None else (fsdp.FSDPModule, fsdp.FullyShardedDataParallel)
+    return fsdp is not None and any(isinstance(inner, fsdp.FSDPModule) for inner in module.modules())
+
+
+def _foreign(module: torch.nn.Module, *, captured: bool = True) -> str:
+    fsdp = sys.modules.get("torch.distributed.fsdp")
     for name, inner in module.named_modules():
         which = name or "the module"
         if isinstance(inner, (torch.nn.parallel.DistributedDataParallel, torch.nn.DataParallel)):
@@ -101,10 +109,15 @@ def _foreign(module: torch.nn.Module) -> str:
                 f"{which} is a {kind}, whose own steps cannot be captured: compile the plain module and wrap the result, "
                 f"{kind}(outsize.compile(model, …))"
             )
-        if sharded and isinstance(inner, sharded):
+        if fsdp is not None and isinstance(inner, fsdp.FullyShardedDataParallel):
             return (
-                f"{which} is sharded by FSDP, which gathers its parameters around each call, outside of any plan: leave "
-                "outsize.compile out, or train the unsharded module with outsize.parallel.distribute"
+                f"{which} is a FullyShardedDataParallel, which swaps its parameters for others around each call: shard "
+                "the module with torch.distributed.fsdp.fully_shard, whose steps can be observed"
+            )
+        if captured and fsdp is not None and isinstance(inner, fsdp.FSDPModule):
+            return (
+                f"{which} is sharded by fully_shard, which gathers its parameters around each call, outside of any "
+                "graph: leave door='captured' out, and its steps are observed"
             )
     return ""
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ..device.parts import parts
 from ..errors import OutsizeError
 from .twin import TORCHS, twin_bytes
 
@@ -135,13 +136,12 @@ def _storages(optimizer: Any, device: torch.device | None = None) -> dict[int, i
     for tensor in _values(_attributes(optimizer), _DEPTH):
         if not isinstance(tensor, torch.Tensor) or id(tensor) in own or tensor.layout is not torch.strided:
             continue
-        if getattr(tensor, "is_away", False):  # in a tier
-            continue
         if device is None or tensor.device.type == device.type:
-            storage = tensor.untyped_storage()
-            held[storage._cdata] = storage.nbytes()
-    for parameter in updated:  # a flat buffer that parameters are views of is theirs
-        held.pop(parameter.untyped_storage()._cdata, None)
+            held |= {s._cdata: s.nbytes() for part in parts(tensor) for s in (part.untyped_storage(),)}
+    for part in (
+        part for parameter in updated for part in parts(parameter)
+    ):  # a flat buffer of theirs is not state
+        held.pop(part.untyped_storage()._cdata, None)
     return held
 
 

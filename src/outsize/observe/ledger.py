@@ -110,6 +110,16 @@ class Ledger:
         self.alive += entry.nbytes if born >= 0 else 0
         return entry
 
+    def emptied(self) -> set[int]:
+        """The slots whose storages are alive and have been emptied: their owner frees the bytes and brings others. They
+        are no bytes of the operators any more."""
+        alive = ((reference(), self.entries[slot]) for reference, slot in self._known.values())
+        found = [e for storage, e in alive if storage is not None and e.nbytes and not storage.nbytes()]
+        for entry in found:
+            self.alive -= entry.nbytes if entry.born >= 0 else 0
+            entry.nbytes = 0
+        return {entry.slot for entry in found}
+
     def holds(self, storage: torch.UntypedStorage) -> None:
         """Bytes that the observation itself keeps or brings back: alive until they die."""
         mine, nbytes = weakref.ref(self), storage.nbytes()

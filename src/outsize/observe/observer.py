@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -97,7 +98,12 @@ class Observer(Keeper):
 
     def forward_done(self, result: Any, inputs: Sequence[Tensor]) -> None:
         """It has ended: the nodes that it made are hooked."""
-        self.ledger.place = len(self._watcher.operators)
+        operators = self._watcher.operators
+        self.ledger.place = len(operators)
+        if emptied := self.ledger.emptied():  # what read them cannot run again
+            operators[:] = (
+                replace(o, effect=o.effect or not emptied.isdisjoint(o.inputs)) for o in operators
+            )
         for node in nodes_of(tensors_of(result), inputs):
             node.register_prehook(self._Before(self, node.name()))
             variable = getattr(node, "variable", None)
@@ -216,6 +222,8 @@ class Observer(Keeper):
                 self._grads.add(storage._cdata)
                 self.ledger.holds(storage)
                 node.gradients = storage.nbytes()
+                gone: weakref.WeakMethod[Any] = weakref.WeakMethod(self._gradient_gone)
+                weakref.finalize(storage, _call, gone, storage._cdata, len(self._nodes) - 1).atexit = False
         self._mark = now(self._device)
 
     def _let_go(self) -> None:
@@ -223,6 +231,15 @@ class Observer(Keeper):
         for saved in self._reading:
             saved.again()
         self._reading.clear()
+
+    def _gradient_gone(self, storage: int, made: int) -> None:
+        """A gradient has gone in the backward, as where FSDP keeps a part of it: bytes of the nodes in between."""
+        self._grads.discard(storage)
+        if self.finished:
+            return
+        nbytes, self._nodes[made].gradients = self._nodes[made].gradients, 0
+        for node in self._nodes[made:]:
+            node.workspace += nbytes
 
     def _end(self) -> None:
         if not self.finished:
@@ -248,6 +265,11 @@ class Observer(Keeper):
             densities=self._densities,
             device=self._device,
         )
+
+
+def _call(method: weakref.WeakMethod[Any], storage: int, made: int) -> None:
+    if (alive := method()) is not None:
+        alive(storage, made)
 
 
 def _copy_of(flat: Tensor) -> torch.UntypedStorage:

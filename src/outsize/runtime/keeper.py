@@ -102,6 +102,7 @@ class Keeper(ABC):
                 or storage._cdata in self._resident
                 or tensor.device.type != self._type
                 or not is_plain(tensor)
+                or _is_parameter(tensor)
             ):
                 self.left(tensor, number)
                 return Kept(tensor, number)
@@ -172,6 +173,11 @@ class Keeper(ABC):
             return packed.view()
         finally:
             self.inside = before
+
+
+def _is_parameter(tensor: Tensor) -> bool:
+    """Whether it is a parameter or a view of one: its owner keeps the bytes, or gathers and frees them as FSDP does."""
+    return isinstance(tensor._base if tensor._is_view() else tensor, torch.nn.Parameter)
 
 
 def _storage_of(tensor: Tensor) -> torch.UntypedStorage | None:

@@ -25,6 +25,7 @@ from ..capture import (
     failed_guards,
     forget,
     hit_limit,
+    is_sharded,
     refuse_foreign,
     sources_of,
 )
@@ -59,7 +60,10 @@ def install(
         session: captured or observed.
         otherwise: makes the session of a module that cannot be captured, from the reason; None where that is an error.
     """
-    refuse_foreign(module)
+    if isinstance(session, Session) and otherwise is not None and is_sharded(module):
+        session.close()
+        session = otherwise("sharded by fully_shard")
+    refuse_foreign(module, captured=isinstance(session, Session))
     _release(module)
     call: Call | ObservedCall
     if isinstance(session, Session):

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from ..device.parts import parts
+
 __all__ = ["buffers", "named_bytes", "owned", "shapes"]
 
 
@@ -19,26 +21,23 @@ def owned(module: torch.nn.Module | None) -> Iterator[torch.Tensor]:
     yield from module.buffers() if module is not None else ()
 
 
-def _parts(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """What holds a tensor's bytes: of a sparse one, its indices and its values; of one that is in a tier, nothing."""
-    if tensor.layout is torch.sparse_coo:
-        return tensor._indices(), tensor._values()
-    return (tensor,) if tensor.layout is torch.strided and not getattr(tensor, "is_away", False) else ()
-
-
 def buffers(module: torch.nn.Module | None) -> dict[int, str]:
     """What to call its buffers, by storage."""
     named = module.named_buffers() if module is not None else ()
-    return {buffer.untyped_storage()._cdata: f"the buffer {name!r}" for name, buffer in named}
+    return {
+        part.untyped_storage()._cdata: f"the buffer {name!r}"
+        for name, buffer in named
+        for part in parts(buffer)
+    }
 
 
 def shapes(args: Iterable[Any], module: torch.nn.Module | None) -> str:
     """What a module is called with, in words: dtypes and shapes, its own tensors left out."""
-    own = {part.untyped_storage()._cdata for tensor in owned(module) for part in _parts(tensor)}
+    own = {part.untyped_storage()._cdata for tensor in owned(module) for part in parts(tensor)}
     given = (
         a
         for a in args
-        if isinstance(a, torch.Tensor) and not any(p.untyped_storage()._cdata in own for p in _parts(a))
+        if isinstance(a, torch.Tensor) and not any(p.untyped_storage()._cdata in own for p in parts(a))
     )
     return ", ".join(f"{str(a.dtype).removeprefix('torch.')}{list(a.shape)}" for a in given)
 
@@ -48,5 +47,5 @@ def named_bytes(module: torch.nn.Module | None, args: Iterable[Any], device: tor
     tensors = (
         t for t in (*owned(module), *args) if isinstance(t, torch.Tensor) and t.device.type == device.type
     )
-    storages = (part.untyped_storage() for t in tensors for part in _parts(t))
+    storages = (part.untyped_storage() for t in tensors for part in parts(t))
     return {storage._cdata: storage.nbytes() for storage in storages}
