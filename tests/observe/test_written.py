@@ -190,3 +190,38 @@ def _until_it_fits(make: Make, budget: int, options: Callable[[], dict[str, Any]
         except BudgetError as error:
             budget = error.smallest_feasible_bytes
     raise AssertionError("the errors name budgets that are refused again and again")
+
+
+class Several(nn.Module):
+    """Hands out results that no loss uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = nn.Sequential(mlp(), mlp(), mlp()), nn.Sequential(mlp(), mlp(), mlp())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.used(x), self.unused(x)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_what_was_saved_for_results_that_no_loss_uses_counts(held: bool) -> None:
+    def peaks(budget: int) -> Any:
+        torch.manual_seed(0)
+        module = outsize.compile(Several(), budget, door="observed")
+        for _ in range(STEPS):
+            results = module(torch.randn(ROWS, WIDTH))
+            loss = results[0].square().mean()
+            if not held:
+                del results
+            loss.backward()
+            loss = results = None
+            module.zero_grad()
+        return outsize.report(module, timelines=False)
+
+    free = peaks(1 << 40)
+    assert free.measured_peak_bytes <= free.plain_peak_bytes
+    budget = (free.plain_peak_bytes * 3 + free.resident_bytes) // 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", BudgetWarning)
+        record = peaks(budget)
+    assert record.measured_peak_bytes <= budget

@@ -164,7 +164,7 @@ class _Builder:
             self._release(place)
         boundary = self._outside()
         unpacked = self._backward()
-        self._op("update", "update", "update", effect=True)
+        self._op("update", "update", "update", reads=self._unread(boundary, unpacked), effect=True)
         storages = (Storage(**s, uses=tuple(self.uses[s["index"]])) for s in self.storages)
         graph = StepGraph(ops=tuple(Op(**op) for op in self.ops), storages=tuple(storages))
         return Observed(
@@ -233,6 +233,26 @@ class _Builder:
                 released.append(index)
         if released:
             self._op(f"release_{place}", "release", "forward", reads=released, effect=True)
+
+    def _unread(self, boundary: int, unpacked: list[tuple[int, tuple[int, ...]]]) -> list[int]:
+        """What was saved for results that no loss uses: no backward reads it, and it stays on the device as long as
+        autograd has it. That ends with the forward's results, or not within the step: the storages that last so long."""
+        read = {n for _, numbers in unpacked for n in numbers}
+        lasting = []
+        for entry in self.entries:
+            index = self.held.get(entry.slot)
+            late = entry.let_go < 0 or entry.let_go >= self.seen.boundary
+            if index is None or not entry.saved or read & {*entry.saved} or not late or entry.born < 0:
+                continue
+            self.storages[index] |= {"held": True, "held_until": -1}
+            if entry.let_go == self.seen.boundary:
+                op = self.ops[boundary]
+                if index not in op["reads"]:
+                    op["reads"] = (*op["reads"], index)
+                    self.uses[index] = sorted({*self.uses[index], boundary})
+            else:
+                lasting.append(index)
+        return lasting
 
     def _changes(self, entry: Entry) -> bool:
         """Whether a saved storage was changed afterwards."""

@@ -34,6 +34,7 @@ class Entry:
         own: it belongs to the module, or is one of its inputs.
         saved: numbers of the tensors that autograd saved of it.
         saved_at: places of the operators that had run by then.
+        let_go: place when autograd let go of the last of them, -1 while it has not.
     """
 
     slot: int
@@ -50,6 +51,7 @@ class Entry:
         self.changed: list[int] = []
         self.saved: list[int] = []
         self.saved_at: list[int] = []
+        self.let_go = -1
 
 
 @final
@@ -119,6 +121,16 @@ class Ledger:
             self.alive -= entry.nbytes if entry.born >= 0 else 0
             entry.nbytes = 0
         return {entry.slot for entry in found}
+
+    def watch(self, saved: object, entry: Entry) -> None:
+        """Note when autograd lets go of what it saved of a storage."""
+        mine = weakref.ref(self)
+
+        def gone() -> None:
+            if (ledger := mine()) is not None:
+                entry.let_go = ledger.place
+
+        weakref.finalize(saved, gone).atexit = False
 
     def holds(self, storage: torch.UntypedStorage) -> None:
         """Bytes that the observation itself keeps or brings back: alive until they die."""

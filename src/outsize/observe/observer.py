@@ -119,6 +119,7 @@ class Observer(Keeper):
             flat = saved.flat()
             entry = self.ledger.enter(flat, f"saved_{number}", -1)
             saved.slot = entry.slot
+            self.ledger.watch(saved, entry)
             if entry.saved:
                 self._renewed.add(entry.slot)
             if entry.zeros and saved.dtype.is_floating_point:
