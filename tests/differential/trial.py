@@ -197,15 +197,18 @@ class Trial:
         self._said |= any(kind in text for kind in SAID for text in outcome.warned)
         if outcome.verdict != "equal":
             # What ran until then must be right all the same.
-            if see.differing:
+            if see.differing and not self._is_said(see):
                 outcome.verdict, outcome.detail = "wrong", f"{see.told()}; then {outcome.detail}"
             return outcome
         outcome.acted = tuple(sorted({d.action for d in outsize.report(module, timelines=False).decisions}))
         if told := see.told():
-            said = self._said and not see.missing and see.first_off(LAST_BITS, LAST_BITS_OF_OTHERS)
-            outcome.verdict, outcome.detail = "said" if said else "wrong", told
+            outcome.verdict, outcome.detail = "said" if self._is_said(see) else "wrong", told
         elif self._peak > budget:
             announced = any(issubclass(w.category, outsize.errors.BudgetWarning) for w in warned)
             outcome.verdict = "announced" if announced else "over"
             outcome.detail = f"{self._peak} bytes, {self._peak / budget - 1:.2%} over"
         return outcome
+
+    def _is_said(self, see: Comparison) -> bool:
+        """Whether what differs is of a kind that a warning has told of."""
+        return self._said and not see.missing and see.first_off(LAST_BITS, LAST_BITS_OF_OTHERS)

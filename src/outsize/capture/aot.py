@@ -35,6 +35,7 @@ from .draws import IN_PLACE, fold_draws
 from .dropout import split_dropouts
 from .gradients import as_eager
 from .graph import build_step
+from .in_place import fold_copies, in_place_layouts
 from .layouts import correct_layouts, real_layouts
 from .recurrence import eager_recurrence
 from .refusals import refuse_replaced
@@ -103,6 +104,7 @@ class Backend:
         with (
             _tracing_settings(),
             real_layouts(),
+            in_place_layouts(),
             eager_recurrence(),
             _eager_kernels(casts=may_cast(module)),
             casts_once(module, example_inputs),
@@ -119,6 +121,7 @@ class Backend:
         split_dropouts(joint)
         correct_layouts(joint)
         fold_draws(joint)
+        fold_copies(joint)
         updates = _updates(joint)
         step = build_step(
             joint, num_primals=len(inputs[0]), num_forward_outputs=num_fwd_outputs, updates=updates
