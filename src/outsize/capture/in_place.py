@@ -22,21 +22,19 @@ from torch.fx import GraphModule, Node
 
 __all__ = ["fold_copies", "in_place_layouts"]
 
-#: They change what a tensor is a view of, not its elements.
-_VIEWS = frozenset(
-    [
-        "as_strided_",
-        "resize_",
-        "resize_as_",
-        "set_",
-        "squeeze_",
-        "swapaxes_",
-        "swapdims_",
-        "t_",
-        "transpose_",
-        "unsqueeze_",
-    ]
-)
+#: They change what a tensor is a view of, not its elements; or what they write does not depend on strides.
+_SKIPPED = {
+    "as_strided_",
+    "resize_",
+    "resize_as_",
+    "set_",
+    "squeeze_",
+    "swapaxes_",
+    "swapdims_",
+    "t_",
+    "transpose_",
+}
+_SKIPPED |= {"unsqueeze_", "copy_", "zero_", "fill_"}
 
 
 @contextlib.contextmanager
@@ -63,7 +61,7 @@ def _twin(func: Any, args: Any) -> Any:
         return None
     name = func._schema.name.removeprefix("aten::")
     written = [a for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    if not name.endswith("_") or name in (*_VIEWS, "copy_", "zero_", "fill_") or len(written) != 1:
+    if not name.endswith("_") or name in _SKIPPED or len(written) != 1:
         return None
     over = args[0] if args else None
     if not isinstance(over, torch.Tensor) or over.layout is not torch.strided or over.is_contiguous():
