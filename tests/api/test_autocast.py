@@ -159,3 +159,68 @@ def test_a_grid_is_multiplied_in_low_precision_as_in_eager(dims: int, corners: b
         loss.backward()
         found.append([loss.detach(), *(p.grad for p in net.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*found))
+
+
+@torch.library.custom_op("outsize_tests::gram", mutates_args=())
+def gram(x: Tensor) -> Tensor:
+    return (x.T @ x).float()
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+gram.register_fake(lambda x: x.new_empty(x.shape[1], x.shape[1]))
+gram.register_autograd(lambda ctx, grad: ctx.saved_tensors[0] @ (grad + grad.T), setup_context=_keep)
+INSIDE: dict[str, Callable[[nn.Bilinear, Tensor], Tensor]] = {
+    "bilinear": lambda layer, y: layer(y, y),
+    "least squares": lambda layer, y: torch.linalg.lstsq(y[:16] + 3 * torch.eye(16), y[:16]).solution,
+    "custom operator": lambda layer, y: gram(y),
+}
+
+
+class Inside(nn.Module):
+    """An operator whose kernel multiplies, under the autocast around it, in one of its own, or in an island without."""
+
+    def __init__(self, name: str, where: str) -> None:
+        super().__init__()
+        self.linear, self.layer = nn.Linear(16, 16), nn.Bilinear(16, 16, 16)
+        self.operator, self.where = INSIDE[name], where
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x).float()
+        if self.where == "around":
+            return self.linear(self.operator(self.layer, y))
+        with _autocast(enabled=self.where == "own"):
+            y = self.operator(self.layer, y)
+        return self.linear(y)
+
+
+def _inside(name: str, where: str, *, compiled: bool) -> list[Tensor]:
+    around = contextlib.nullcontext() if where == "own" else _autocast()
+    torch.manual_seed(0)
+    net, x = Inside(name, where), torch.randn(64, 16)
+    if compiled:
+        outsize.compile(net, "1 GiB")
+    with around:
+        loss = net(x).float().square().mean()
+    loss.backward()
+    return [loss.detach(), *(p.grad for p in net.parameters() if p.grad is not None)]
+
+
+#: That one is not captured, and an observed step cannot tell what autocast is inside of the module.
+REFUSED = [*((name, "own") for name in INSIDE), ("least squares", "island")]
+TRAINED = [(n, where) for n in INSIDE for where in ("around", "island") if (n, where) not in REFUSED]
+
+
+@pytest.mark.parametrize(("name", "where"), TRAINED)
+def test_a_kernel_that_multiplies_is_cast_as_in_eager(name: str, where: str) -> None:
+    plain, planned = (_inside(name, where, compiled=compiled) for compiled in (False, True))
+    assert all(torch.equal(a, b) for a, b in zip(plain, planned, strict=True))
+
+
+@pytest.mark.parametrize(("name", "where"), REFUSED)
+def test_a_kernel_that_multiplies_in_an_autocast_of_the_module_is_refused(name: str, where: str) -> None:
+    _inside(name, where, compiled=False)
+    with pytest.raises(CaptureError, match="enter autocast around"):
+        _inside(name, where, compiled=True)

@@ -29,7 +29,16 @@ from torch.fx import Graph, GraphModule, Node
 
 from ..errors import OutsizeError, VersionError
 from ..fx import CapturedStep, Program
-from .autocast import AffineGrid, cast_inside, casts_once, casts_weights, may_cast, refuse_inside
+from .autocast import (
+    AffineGrid,
+    cast_inside,
+    casts_once,
+    casts_weights,
+    may_cast,
+    refuse_casting_kernels,
+    refuse_inside,
+    uncast,
+)  # fmt: skip
 from .checkpoint import refuse_changes
 from .draws import IN_PLACE, fold_draws
 from .dropout import split_dropouts
@@ -87,14 +96,16 @@ class Backend:
         #: By graph: an operator of its backward that an autocast around it would cast, and where it runs.
         self._inside: dict[int, tuple[str, torch.device]] = {}
         self.graphs = 0
-        self.casts_weights = self._under_autocast = False
+        self.casts_weights = self._under_autocast = self._casts = False
+        self._uncast = frozenset[str]()
 
     def __call__(self, module: GraphModule, example_inputs: Sequence[Any], **_: Any) -> Callable[..., Any]:
         from torch._dynamo.backends.common import aot_autograd
 
         refuse_replaced(module)
         self.graphs += 1
-        self._under_autocast = torch._C._is_any_autocast_enabled()
+        self._under_autocast, self._casts = torch._C._is_any_autocast_enabled(), may_cast(module)
+        self._uncast = uncast(module)
         backend = aot_autograd(
             fw_compiler=self._forward,
             bw_compiler=self._backward,
@@ -106,7 +117,7 @@ class Backend:
             real_layouts(),
             in_place_layouts(),
             eager_recurrence(),
-            _eager_kernels(casts=may_cast(module)),
+            _eager_kernels(casts=self._casts),
             casts_once(module, example_inputs),
             as_eager(functools.partial(self._begins, self.graphs)),
         ):
@@ -118,6 +129,8 @@ class Backend:
     def _partition(
         self, joint: GraphModule, inputs: Any, *, num_fwd_outputs: int, **_: Any
     ) -> tuple[GraphModule, GraphModule]:
+        if self._casts:
+            refuse_casting_kernels(joint, self._uncast)
         split_dropouts(joint)
         correct_layouts(joint)
         fold_draws(joint)

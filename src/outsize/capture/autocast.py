@@ -24,7 +24,8 @@ from torch.fx import GraphModule, Node
 
 from ..errors import CaptureError
 from ..fx import CapturedStep, node_inputs
-from .place import users_line
+from ..fx.operators import casts_inside
+from .place import line_of, users_line
 
 #: What autocast runs in low precision and a backward calls.
 _CASTING = ("mm", "bmm", "mv", "addmm", "addmv", "addbmm", "baddbmm", "dot", "vdot")
@@ -75,6 +76,44 @@ def may_cast(module: GraphModule) -> bool:
         return True
     graphs = [m.graph for m in module.modules() if isinstance(m, GraphModule)]
     return any(n.target is torch.amp.autocast_mode._enter_autocast for g in graphs for n in g.nodes)
+
+
+def uncast(module: GraphModule) -> frozenset[str]:
+    """The nodes of Dynamo's graph that run with autocast off, by name."""
+    entered, found, on = [], set(), torch._C._is_any_autocast_enabled()
+    for node in module.graph.nodes:
+        if node.target is torch.amp.autocast_mode._enter_autocast:
+            entered.append(on)
+            on = bool(node.args[2])
+        elif node.target is torch.amp.autocast_mode._exit_autocast:
+            on = entered.pop()
+        elif not on:
+            found.add(node.name)
+    return frozenset(found)
+
+
+def refuse_casting_kernels(joint: GraphModule, uncast: frozenset[str]) -> None:
+    """Refuse operators whose kernels call others that autocast casts: in a graph they would run without it.
+
+    Args:
+        joint: forward and backward; a backward runs without autocast in eager as well.
+        uncast: nodes of Dynamo's graph that run with autocast off.
+
+    Raises:
+        CaptureError: with the line.
+    """
+    for node in joint.graph.nodes:
+        if not casts_inside(node.target) or node.target is torch.ops.aten.affine_grid_generator.default:
+            continue
+        if node.meta.get("autograd_backward") or any(
+            n.name in uncast for n in node.meta.get("from_node", ())
+        ):
+            continue
+        raise CaptureError(
+            f"{node.target} runs under torch.autocast, which casts what its kernel multiplies; in a captured step "
+            "nothing would be cast: leave door='captured' out, and the steps are observed, or call it inside of "
+            f"torch.autocast(…, enabled=False){line_of(node)}"
+        )
 
 
 def _is_leaf(tensor: torch.Tensor) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["CHECKPOINTS", "ZEROS", "argument", "draws", "is_mutable", "is_named", "written"]
+__all__ = ["CHECKPOINTS", "ZEROS", "argument", "casts_inside", "draws", "is_mutable", "is_named", "written"]
 
 #: Operators that one does not want to redo: they head units (method 4).
 CHECKPOINTS = (
@@ -20,6 +20,23 @@ CHECKPOINTS = (
     "_grouped_mm",
     "_trilinear",
 )
+#: Kernels of torch's own that call products: found by running each operator with autocast on and off beneath it.
+#: `_euclidean_dist` does too, but autocast runs `cdist` in float32 as a whole.
+_CALLS_PRODUCTS = ("affine_grid_generator", "linalg_matrix_exp", "linalg_lstsq", "linalg_pinv", "_trilinear")
+_TORCHS = frozenset(
+    (
+        "aten",
+        "prims",
+        "rngprims",
+        "mkldnn",
+        "quantized",
+        "_quantized",
+        "c10d",
+        "_c10d_functional",
+        "fsdp",
+        "outsize",
+    )
+)
 #: Operators whose results hold many zeros.
 ZEROS = ("relu", "native_dropout", "masked_dropout", "threshold", "hardtanh", "clamp_min")
 
@@ -30,6 +47,14 @@ def is_named(target: object, names: Sequence[str]) -> bool:
         return False
     name = target._schema.name.split("::")[-1]
     return any(name == n or (n.startswith("_") and name.startswith(n)) for n in names)
+
+
+def casts_inside(target: object) -> bool:
+    """Whether its kernel calls operators that autocast casts, so that it computes otherwise where autocast is on: some of
+    torch's own, and any that is not torch's and has no kernel for autocast."""
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace in _TORCHS:
+        return is_named(target, _CALLS_PRODUCTS)
+    return not torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), "AutocastCPU")
 
 
 def draws(target: object, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

@@ -13,12 +13,12 @@ from typing import Any, final
 import torch
 
 from ..errors import CaptureError
-from ..fx.operators import is_named
+from ..fx.operators import casts_inside, is_named
 
 __all__ = ["Casting"]
 
-#: Kernels of torch's own that call products. `_euclidean_dist` does too, but autocast runs `cdist` in float32 as a whole.
-_CALLS_PRODUCTS = ("affine_grid_generator", "linalg_matrix_exp")
+#: Autocast runs `torch.pinverse`, which calls it, in float32, and `torch.linalg.pinv` not.
+_UNCLEAR = ("linalg_pinv",)
 
 
 @final
@@ -35,23 +35,25 @@ class Casting:
 
     def concerns(self, func: Any) -> bool:
         """Whether an operator runs otherwise where autocast is on."""
-        if not isinstance(func, torch._ops.OpOverload) or _depth() == 0:
-            return False
-        return func.namespace not in ("aten", "prims") or is_named(func, _CALLS_PRODUCTS)
+        return _depth() > 0 and casts_inside(func)
 
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operator as the plain step would.
 
         Raises:
-            CaptureError: the module has entered an autocast itself, and nobody can tell whether it is on.
+            CaptureError: the module has entered an autocast itself, and nobody can tell whether it is on; or who calls.
         """
         if not self.concerns(func):
             return func(*args, **kwargs)
         if _depth() != self._depth:
             raise CaptureError(
                 f"{func} runs inside of a torch.autocast that the module enters itself, which an observed step cannot "
-                "give the bits of the plain one: enter autocast around the module's call, or compile it with "
-                "door='captured'"
+                "give the bits of the plain one: enter autocast around the module's call"
+            )
+        if self._on and is_named(func, _UNCLEAR):
+            raise CaptureError(
+                f"{func} under autocast computes otherwise by torch.linalg.pinv than by torch.pinverse, and an observed "
+                f"step cannot tell the two: call it inside of torch.autocast({self._type!r}, enabled=False)"
             )
         with torch.autocast(self._type, self._dtype, enabled=self._on):
             return func(*args, **kwargs)
