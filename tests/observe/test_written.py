@@ -203,11 +203,26 @@ class Several(nn.Module):
         return self.used(x), self.unused(x)
 
 
+class Heads(nn.Module):
+    """The result that no loss uses has saved what the other one's backward reads early."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(mlp(), mlp())
+        self.heads = nn.ModuleList([nn.Linear(WIDTH, 4) for _ in range(2)])
+        self.wide = nn.Linear(WIDTH, 16 * WIDTH)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        hidden = self.wide(self.body(x))
+        return [head(hidden.view(-1, WIDTH)) for head in self.heads]
+
+
+@pytest.mark.parametrize("make", [Several, Heads])
 @pytest.mark.parametrize("held", [False, True])
-def test_what_was_saved_for_results_that_no_loss_uses_counts(held: bool) -> None:
+def test_what_was_saved_for_results_that_no_loss_uses_counts(held: bool, make: Make) -> None:
     def peaks(budget: int) -> Any:
         torch.manual_seed(0)
-        module = outsize.compile(Several(), budget, door="observed")
+        module = outsize.compile(make(), budget, door="observed")
         for _ in range(STEPS):
             results = module(torch.randn(ROWS, WIDTH))
             loss = results[0].square().mean()

@@ -164,7 +164,7 @@ class _Builder:
             self._release(place)
         boundary = self._outside()
         unpacked = self._backward()
-        self._op("update", "update", "update", reads=self._unread(boundary, unpacked), effect=True)
+        self._op("update", "update", "update", reads=self._unread(boundary), effect=True)
         storages = (Storage(**s, uses=tuple(self.uses[s["index"]])) for s in self.storages)
         graph = StepGraph(ops=tuple(Op(**op) for op in self.ops), storages=tuple(storages))
         return Observed(
@@ -234,16 +234,20 @@ class _Builder:
         if released:
             self._op(f"release_{place}", "release", "forward", reads=released, effect=True)
 
-    def _unread(self, boundary: int, unpacked: list[tuple[int, tuple[int, ...]]]) -> list[int]:
-        """What was saved for results that no loss uses: no backward reads it, and it stays on the device as long as
-        autograd has it. That ends with the forward's results, or not within the step: the storages that last so long."""
-        read = {n for _, numbers in unpacked for n in numbers}
+    def _unread(self, boundary: int) -> list[int]:
+        """What was saved for results that no loss uses, and perhaps for others as well: it stays on the device as long as
+        autograd has it, whatever reads it before. That ends with the forward's results, or not within the step: the
+        storages that last so long."""
+        first = self.seen.boundary + 1
+        read = {n: first + place for place, node in enumerate(self.seen.backward) for n in node.unpacked}
         lasting = []
         for entry in self.entries:
             index = self.held.get(entry.slot)
-            late = entry.let_go < 0 or entry.let_go >= self.seen.boundary
-            if index is None or not entry.saved or read & {*entry.saved} or not late or entry.born < 0:
+            if index is None or entry.born < 0 or all(n in read for n in entry.saved):
                 continue
+            places = [read[n] for n in entry.saved if n in read]
+            if 0 <= entry.let_go <= (max(places) + 1 if places else self.seen.boundary - 1):
+                continue  # gone when all that reads it had run
             self.storages[index] |= {"held": True, "held_until": -1}
             if entry.let_go == self.seen.boundary:
                 op = self.ops[boundary]
