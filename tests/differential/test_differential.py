@@ -22,9 +22,10 @@ from .verdict import Outcome, Planned, plans_of
 
 #: Eight blocks of at least 63 comparisons, 504 together: eight plans of a case and the plain step in our executor.
 BLOCKS, PLANS, FEWEST = 8, 8, 63
-#: Shares of a block's planned steps that must act at all, swap and recompute. How often a plan encodes hangs on measured
-#: times: `test_encoding_is_compared_too` has plans that can do nothing else.
-ACTING = {"any": 0.5, "swap": 0.2, "recompute": 0.1}
+#: Shares of a block's planned steps that must act at all, swap and recompute. A quarter of the plans is observed, and so
+#: small a net often keeps its budget there without one. How often a plan encodes hangs on measured times:
+#: `test_encoding_is_compared_too` has plans that can do nothing else.
+ACTING = {"any": 0.35, "swap": 0.1, "recompute": 0.05}
 #: Refused. A case whose eager step itself fails is no comparison.
 MOST_REFUSED = 0.15
 
