@@ -31,7 +31,10 @@ def launch(*arguments: str) -> list[dict[str, Any]]:
         [*torchrun, *arguments], env=environment, capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"')]
+    whole = done.stdout.replace(
+        '}{"', '}\n{"'
+    )  # two processes may print at once, each line before each line's end
+    return [json.loads(line) for line in whole.splitlines() if line.startswith('{"')]
 
 
 def test_two_processes_train_as_without_a_plan() -> None:
