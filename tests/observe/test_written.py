@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import outsize
 from outsize.errors import BudgetError, BudgetWarning, CaptureError
+from outsize.session.plans import OBJECT_SPREAD
 
 from .models import WIDTH, Make, mlp
 
@@ -234,7 +235,7 @@ def test_what_was_saved_for_results_that_no_loss_uses_counts(held: bool, make: M
         return outsize.report(module, timelines=False)
 
     free = peaks(1 << 40)
-    assert free.measured_peak_bytes <= free.plain_peak_bytes
+    assert free.measured_peak_bytes <= free.plain_peak_bytes + OBJECT_SPREAD  # of other tests in this process
     budget = (free.plain_peak_bytes * 3 + free.resident_bytes) // 4
     with warnings.catch_warnings():
         warnings.simplefilter("error", BudgetWarning)

@@ -248,3 +248,4 @@ def test_what_others_hold_for_a_while_leaves_after_that(
     budget = int(low + share * (high - low))
     plan = plan_for(graph, profile, budget, planner)
     check(graph, profile, lower(graph, plan), budget)
+    assert plan.predicted_peak_bytes <= budget

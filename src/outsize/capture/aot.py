@@ -38,7 +38,7 @@ from .autocast import (
     refuse_casting_kernels,
     refuse_inside,
     uncast,
-)  # fmt: skip
+)
 from .checkpoint import refuse_changes
 from .draws import IN_PLACE, fold_draws
 from .dropout import split_dropouts

@@ -80,14 +80,15 @@ def may_cast(module: GraphModule) -> bool:
 
 def uncast(module: GraphModule) -> frozenset[str]:
     """The nodes of Dynamo's graph that run with autocast off, by name."""
-    entered, found, on = [], set(), torch._C._is_any_autocast_enabled()
+    entered, found = list[dict[str, bool]](), set[str]()
+    on = {device: torch.is_autocast_enabled(device) for device in ("cpu", "cuda")}
     for node in module.graph.nodes:
         if node.target is torch.amp.autocast_mode._enter_autocast:
             entered.append(on)
-            on = bool(node.args[2])
+            on = {**on, node.args[0]: bool(node.args[2])}
         elif node.target is torch.amp.autocast_mode._exit_autocast:
             on = entered.pop()
-        elif not on:
+        elif not any(on.values()):
             found.add(node.name)
     return frozenset(found)
 

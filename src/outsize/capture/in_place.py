@@ -24,17 +24,9 @@ __all__ = ["fold_copies", "in_place_layouts"]
 
 #: They change what a tensor is a view of, not its elements; or what they write does not depend on strides.
 _SKIPPED = {
-    "as_strided_",
-    "resize_",
-    "resize_as_",
-    "set_",
-    "squeeze_",
-    "swapaxes_",
-    "swapdims_",
-    "t_",
-    "transpose_",
-}
-_SKIPPED |= {"unsqueeze_", "copy_", "zero_", "fill_"}
+    "as_strided_", "copy_", "fill_", "resize_", "resize_as_", "set_", "squeeze_", "swapaxes_", "swapdims_", "t_",
+    "transpose_", "unsqueeze_", "zero_",
+}  # fmt: skip
 
 
 @contextlib.contextmanager

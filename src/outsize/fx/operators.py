@@ -51,10 +51,11 @@ def is_named(target: object, names: Sequence[str]) -> bool:
 
 def casts_inside(target: object) -> bool:
     """Whether its kernel calls operators that autocast casts, so that it computes otherwise where autocast is on: some of
-    torch's own, and any that is not torch's and has no kernel for autocast."""
+    torch's own, and any that is not torch's and has no kernels for autocast."""
     if not isinstance(target, torch._ops.OpOverload) or target.namespace in _TORCHS:
         return is_named(target, _CALLS_PRODUCTS)
-    return not torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), "AutocastCPU")
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    return not (has(target.name(), "AutocastCPU") and has(target.name(), "AutocastCUDA"))
 
 
 def draws(target: object, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
