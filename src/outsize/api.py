@@ -51,8 +51,6 @@ def compile(
 ) -> torch.nn.Module:
     """Keep the module's training step under a budget; the training loop stays as it is.
 
-    The module is compiled in place and returned: same `state_dict` keys, same results to the bit.
-
     >>> import torch, outsize
     >>> model = torch.nn.Sequential(*(torch.nn.Linear(256, 256) for _ in range(8)))
     >>> outsize.compile(model, budget="64 MiB").train()(torch.randn(2048, 256)).square().mean().backward()
@@ -71,8 +69,7 @@ def compile(
             the only one that needs no memory beside its result; none unless given.
         host_budget, disk_budget: most bytes that the plan may hold in that tier.
         inner: `aten` runs the step operator by operator, to the bit; `inductor` fuses what lies between our calls.
-        effort: how long the planner may look: 1 takes about a second on 400 operators; with 2 to 8 it anneals as well,
-            some seconds for each more, which makes plans by several actions a few per cent faster.
+        effort: 1 to 8: how long the planner looks. 1 takes a second on 400 operators; more find plans a little faster.
         door: how the step becomes known. `captured`: `torch.compile` traces it as one graph, before it runs. `observed`:
             its first steps run in eager PyTorch and are watched. `auto`: captured where that is possible, else observed;
             the report says which and why.
@@ -80,6 +77,9 @@ def compile(
             updates. `fuse`: updates run in the backward as well; no loop may clip or sum gradients. `keep`: it stays.
         strict: in an observed module, a step that no plan covers and that cannot be kept under the budget is an error
             before it takes more, the first one included; else it runs, and a warning says by how much it was over.
+
+    Returns:
+        `module`, compiled in place: same `state_dict` keys, same results to the bit.
 
     Raises:
         OutsizeError: an argument is none of those above, or of another kind; `lossy` allows less than its codec's error;
@@ -235,6 +235,9 @@ def record(module: torch.nn.Module) -> None:
     """Record the module's next step operator by operator: `report(module).measured_timeline` has it then.
 
     It computes the same values in the same memory; reading clock and meter takes some 0.1 ms an operator.
+
+    Args:
+        module: compiled here.
 
     Raises:
         OutsizeError: the module is not compiled here.

@@ -104,7 +104,16 @@ class Window:
     dilation: tuple[int, int] = (1, 1)
 
     def corner(self, axis: int, count: int, device: torch.device) -> torch.Tensor:
-        """Where each of `count` windows starts in the input, along one axis."""
+        """Where each of `count` windows starts in the input, along one axis.
+
+        Args:
+            axis: 0 for height, 1 for width.
+            count: windows along it.
+            device: of the result.
+
+        Returns:
+            `[count]` int64, in elements; negative where a window begins in the padding.
+        """
         return torch.arange(count, device=device) * self.stride[axis] - self.padding[axis]
 
 

@@ -96,7 +96,14 @@ class Backend(ABC):
 
     @abstractmethod
     def supports(self, device: torch.device) -> bool:
-        """Whether it takes tensors of this device."""
+        """Whether it takes tensors of this device.
+
+        Args:
+            device: of the tensors that are to be encoded.
+
+        Returns:
+            True where it does.
+        """
 
     @abstractmethod
     def encode(
@@ -107,18 +114,43 @@ class Backend(ABC):
         With `y` it is the fused form: y receives relu(x) (x itself may be y) and y is what is encoded.
         `neg_inf` is then the bit pattern of −inf in x's type, −1 for integers. The table and the bitmap are
         whole even when the values do not fit; compare nnz with `layout.room(buffer.numel())`.
+
+        Args:
+            x: the elements' bit patterns, `[numel]`.
+            layout: sizes of the regions for `x`.
+            buffer: flat uint8 of at least `layout.head_bytes`.
+            y: as `x`, receives relu(x); None encodes `x` itself.
+            neg_inf: bit pattern of −inf in the dtype of `x`; −1 for integers.
+
+        Returns:
+            number of nonzeros, digest, and whether a sign bit is set.
         """
 
     @abstractmethod
     def encode_exact(self, x: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, Encoded]:
         """Claim 1 in its order: bitmap and table by a parallel reduction, index by a parallel scan,
-        allocation of `layout.nbytes(nnz)` bytes, parallel copy."""
+        allocation of `layout.nbytes(nnz)` bytes, parallel copy.
+
+        Args:
+            x: the elements' bit patterns, `[numel]`.
+            layout: sizes of the regions for `x`.
+
+        Returns:
+            the buffer, flat uint8 of `layout.nbytes(nnz)` bytes, and what was found.
+        """
 
     @abstractmethod
     def decode(
         self, buffer: torch.Tensor, layout: Layout, encoded: Encoded, y: torch.Tensor, *, verify: bool
     ) -> None:
         """Scans the table again, clears `y` and scatters the values into it.
+
+        Args:
+            buffer: flat uint8, as encoded.
+            layout: sizes of its regions.
+            encoded: what the encoder found.
+            y: receives the elements' bit patterns, `[numel]`.
+            verify: also compare the digest.
 
         Raises:
             CodecError: the table does not add up, disagrees with the bitmap, or the digest differs. The check
@@ -127,15 +159,41 @@ class Backend(ABC):
 
     @abstractmethod
     def mark(self, x: torch.Tensor, bitmap: torch.Tensor, *, mark: Mark, neg_inf: int) -> Encoded:
-        """Writes one bit per element (padded with zeros to the region's end); only the digest is returned."""
+        """Writes one bit per element (padded with zeros to the region's end); only the digest is returned.
+
+        Args:
+            x: the elements' bit patterns, `[numel]`.
+            bitmap: flat uint8, receives the bits.
+            mark: which elements get a bit.
+            neg_inf: bit pattern of −inf in the dtype of `x`; −1 for integers.
+
+        Returns:
+            the digest of the bitmap.
+        """
 
     @abstractmethod
     def select(self, bitmap: torch.Tensor, x: torch.Tensor | int, y: torch.Tensor) -> Encoded:
-        """y = x where the bit is set, else zero; `x` may be one bit pattern. Only the digest is returned."""
+        """y = x where the bit is set, else zero; `x` may be one bit pattern. Only the digest is returned.
+
+        Args:
+            bitmap: flat uint8, one bit an element.
+            x: bit patterns, `[numel]`, or one for all.
+            y: receives the result, `[numel]`.
+
+        Returns:
+            the digest of the bitmap.
+        """
 
     @abstractmethod
     def digest(self, buffer: torch.Tensor) -> Encoded:
-        """Only the digest of a flat uint8 buffer, a multiple of 4 bytes long."""
+        """Only the digest of a flat uint8 buffer, a multiple of 4 bytes long.
+
+        Args:
+            buffer: flat uint8.
+
+        Returns:
+            the digest; the other facts are zero.
+        """
 
 
 class Compressed(ABC):
@@ -158,6 +216,7 @@ class Compressed(ABC):
 
     @property
     def dense_bytes(self) -> int:
+        """Bytes of the dense tensor's elements."""
         return self.spec.numel * self.spec.dtype.itemsize
 
     @property
@@ -174,6 +233,9 @@ class Compressed(ABC):
                 contents are undefined after an error.
             verify: also compare the digest, which finds a flipped bit anywhere in the regions.
 
+        Returns:
+            the dense tensor: `out`, or a new one of the encoded tensor's shape, strides, dtype and device.
+
         Raises:
             CodecError: `out` does not match, or the buffer is damaged.
         """
@@ -181,6 +243,12 @@ class Compressed(ABC):
     @abstractmethod
     def with_buffer(self, buffer: torch.Tensor) -> Self:
         """The same encoding around other bytes: what comes back from a tier.
+
+        Args:
+            buffer: flat uint8, `nbytes` long, on any device.
+
+        Returns:
+            an encoding that decodes on the buffer's device.
 
         Raises:
             CodecError: the buffer has another size, dtype or alignment.

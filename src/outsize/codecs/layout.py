@@ -32,21 +32,29 @@ def align(count: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Sizes of the regions for `numel` elements of `itemsize` bytes."""
+    """Sizes of the regions for `numel` elements of `itemsize` bytes.
+
+    Attributes:
+        numel: elements of the dense storage.
+        itemsize: bytes of an element.
+    """
 
     numel: int
     itemsize: int
 
     @property
     def blocks(self) -> int:
+        """Entries of the number table."""
         return -(-self.numel // BLOCK)
 
     @property
     def table_bytes(self) -> int:
+        """Bytes of the number table, padded."""
         return align(4 * self.blocks)
 
     @property
     def bitmap_bytes(self) -> int:
+        """Bytes of the bitmap, padded."""
         return align(-(-self.numel // 8))
 
     @property
@@ -56,16 +64,38 @@ class Layout:
 
     @property
     def dense_bytes(self) -> int:
+        """Bytes of the dense storage."""
         return self.numel * self.itemsize
 
     def nbytes(self, nnz: int) -> int:
-        """The buffer's exact size: `align(4·⌈N/1024⌉) + align(⌈N/8⌉) + itemsize·nnz`."""
+        """The buffer's exact size: `align(4·⌈N/1024⌉) + align(⌈N/8⌉) + itemsize·nnz`.
+
+        Args:
+            nnz: number of nonzeros.
+
+        Returns:
+            bytes.
+        """
         return self.head_bytes + self.itemsize * nnz
 
     def planned_bytes(self, density: float) -> int:
-        """Bytes to reserve for a tensor that is expected to have `density` nonzeros (0 to 1), rounded up."""
+        """Bytes to reserve for a tensor that is expected to have `density` nonzeros (0 to 1), rounded up.
+
+        Args:
+            density: expected share of nonzeros, 0 to 1.
+
+        Returns:
+            bytes, a multiple of `ALIGN`.
+        """
         return align(self.nbytes(min(self.numel, -int(-density * self.numel // 1))))
 
     def room(self, capacity: int) -> int:
-        """How many values fit into a buffer of `capacity` bytes; negative if not even the head does."""
+        """How many values fit into a buffer of `capacity` bytes; negative if not even the head does.
+
+        Args:
+            capacity: bytes of the buffer.
+
+        Returns:
+            a number of elements.
+        """
         return (capacity - self.head_bytes) // self.itemsize

@@ -65,11 +65,23 @@ class DensityMeter:
         object.__setattr__(self, "_seen", {})
 
     def observe(self, key: str, density: float) -> None:
-        """Notes the density that storage `key` had in this step."""
+        """Notes the density that storage `key` had in this step.
+
+        Args:
+            key: names the storage.
+            density: share of nonzeros, 0 to 1.
+        """
         self._history.setdefault(key, deque(maxlen=self.window)).append(density)
 
     def planned(self, key: str) -> float | None:
-        """The density to plan for, or None if the storage was never seen."""
+        """The density to plan for, or None if the storage was never seen.
+
+        Args:
+            key: names the storage.
+
+        Returns:
+            a share of nonzeros, 0 to 1, or None.
+        """
         seen = self._history.get(key)
         return min(1.0, max(seen) + self.margin) if seen else None
 

@@ -57,6 +57,7 @@ class ReluCompressed(Compressed):
 
     @property
     def density(self) -> float:
+        """Share of nonzero elements, 0 to 1 (0 for an empty tensor)."""
         return self.nnz / self.layout.numel if self.layout.numel else 0.0
 
     @property

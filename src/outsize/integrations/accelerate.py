@@ -71,6 +71,9 @@ def peaks(model: torch.nn.Module) -> RunPeaks:
     Args:
         model: as `prepare` returned it, or the one inside.
 
+    Returns:
+        peak bytes by phase, and the budget.
+
     Raises:
         OutsizeError: it was not prepared here.
     """

@@ -70,6 +70,11 @@ def load_state_dict(module: Distributed, optimizer: torch.optim.Optimizer, state
 
     The whole state is held against module and optimizer first, so that one that does not fit changes nothing.
 
+    Args:
+        module: from `distribute`.
+        optimizer: from `distribute`.
+        state: what `state_dict` gave; the same on every worker.
+
     Raises:
         ParallelError: `step()` is still due; or the state belongs to another module or optimizer, or is damaged.
     """

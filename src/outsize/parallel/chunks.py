@@ -49,7 +49,14 @@ class Slot:
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A run of one slot inside a chunk: `length` elements from `start` in the slot, at `staged` in the chunk."""
+    """A run of one slot inside a chunk: `length` elements from `start` in the slot, at `staged` in the chunk.
+
+    Attributes:
+        slot: index of the parameter among the slots.
+        start: first element in the slot.
+        length: in elements.
+        staged: first element in the chunk.
+    """
 
     slot: int
     start: int
@@ -75,16 +82,33 @@ class Chunk:
 
     @property
     def n_bytes(self) -> int:
+        """Size in bytes, padding included."""
         return self.length * self.itemsize
 
     def cut(self, worker: int, workers: int) -> tuple[int, int]:
-        """The slice `[from, to)` of this chunk that `worker` of `workers` sums and updates."""
+        """The slice `[from, to)` of this chunk that `worker` of `workers` sums and updates.
+
+        Args:
+            worker: its index on this node.
+            workers: how many there are.
+
+        Returns:
+            first element, and one past the last.
+        """
         blocks = -(-self.length // ALIGN)
         first, last = blocks * worker // workers, blocks * (worker + 1) // workers
         return min(first * ALIGN, self.length), min(last * ALIGN, self.length)
 
     def runs(self, start: int, stop: int) -> list[tuple[int, int, int, int]]:
-        """`(slot, from in the slot, from in the chunk, length)` of the part `[start, stop)` of this chunk."""
+        """`(slot, from in the slot, from in the chunk, length)` of the part `[start, stop)` of this chunk.
+
+        Args:
+            start: first element in the chunk.
+            stop: one past the last.
+
+        Returns:
+            one tuple a parameter, all in elements but the slot's index.
+        """
         found = []
         for piece in self.pieces:
             low, high = max(start, piece.staged), min(stop, piece.staged + piece.length)

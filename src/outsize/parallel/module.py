@@ -56,6 +56,18 @@ class Distributed(nn.Module):
         )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The wrapped module's call; with gradients on, its backward pass synchronises them.
+
+        Args:
+            args: of the wrapped module.
+            kwargs: of the wrapped module.
+
+        Returns:
+            what it returns.
+
+        Raises:
+            RankFailure: another worker died, stopped, raised or left.
+        """
         recording = torch.is_grad_enabled()
         if self._worker.engine.begun and self._worker.template is not None:
             self._worker.wait_idle()
@@ -91,6 +103,9 @@ class Distributed(nn.Module):
             divide_by_initial_world_size: divide sums by all workers, or by those with inputs left.
             enable: False does nothing.
             throw_on_early_termination: raise on every worker as soon as one runs out.
+
+        Returns:
+            a context manager.
         """
         if not enable:
             yield

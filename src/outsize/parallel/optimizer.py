@@ -52,10 +52,12 @@ class ChunkOptimizer(torch.optim.Optimizer):
 
     @property
     def chunk_plan(self) -> ChunkPlan:
+        """The chunks in use."""
         return self._worker.plan
 
     @property
     def grad_norm(self) -> float | None:
+        """Global gradient norm of the last step, before clipping; None unless updates are deferred."""
         sink = self._worker.sink
         return sink.norm if isinstance(sink, UpdateSink) else None
 
@@ -150,6 +152,11 @@ class ChunkOptimizer(torch.optim.Optimizer):
         self._tuner.after_step()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refused once distributed: the memory of all parameters is laid out by then.
+
+        Raises:
+            ParallelError: always, after `distribute` has returned.
+        """
         if self._ready:
             raise ParallelError(
                 "parameter groups are fixed once distributed: pass all of them as params=[...] to distribute"

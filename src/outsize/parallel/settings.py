@@ -79,5 +79,12 @@ class Settings:
             )
 
     def chunk_bytes(self, wanted_mb: float) -> int:
-        """The chunk size in bytes, kept to half of the ring."""
+        """The chunk size in bytes, kept to half of the ring.
+
+        Args:
+            wanted_mb: the size asked for, in MiB.
+
+        Returns:
+            bytes, 4096 or more.
+        """
         return int(max(min(wanted_mb, self.staging_mb / 2) * MiB, 4096))

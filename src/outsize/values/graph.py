@@ -110,6 +110,7 @@ class StepGraph:
         ops: the nodes; `ops[i].index == i`.
         storages: the hyperedges; `storages[s].index == s`.
         extra_resident_bytes: resident bytes that no op touches (optimizer state, unused parameters).
+        name: of the step, for people.
     """
 
     ops: tuple[Op, ...]
@@ -150,13 +151,27 @@ class StepGraph:
         return self.extra_resident_bytes + sum(s.nbytes for s in self.storages if s.lasts)
 
     def death(self, storage: Storage) -> int:
-        """The last position at which the unplanned step holds the storage."""
+        """The last position at which the unplanned step holds the storage.
+
+        Args:
+            storage: one of the graph's.
+
+        Returns:
+            a position.
+        """
         if storage.kind != "activation":
             return len(self.ops) - 1
         return max(storage.uses, default=storage.producer)
 
     def plain_residency(self, workspace: tuple[int, ...] | None = None) -> list[int]:
-        """Bytes alive while each op runs in the unplanned step, `workspace[i]` of op i included."""
+        """Bytes alive while each op runs in the unplanned step, `workspace[i]` of op i included.
+
+        Args:
+            workspace: temporary bytes by position; None counts none.
+
+        Returns:
+            bytes by position.
+        """
         change = [0] * (len(self.ops) + 1)
         for storage in self.storages:
             if not storage.lasts:

@@ -26,12 +26,27 @@ _MOST_TEXT = 100_000
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """JSON text of a values dataclass; tuples become arrays, nested dataclasses objects."""
+    """JSON text of a values dataclass; tuples become arrays, nested dataclasses objects.
+
+    Args:
+        value: a frozen dataclass.
+        indent: spaces of each level; None writes one line.
+
+    Returns:
+        the text.
+    """
     return json.dumps(dataclasses.asdict(value), indent=indent)
 
 
 def from_json(kind: type[T], text: str) -> T:
     """The dataclass `kind` that `to_json` wrote.
+
+    Args:
+        kind: a frozen dataclass of `outsize.values`.
+        text: what `to_json` gave.
+
+    Returns:
+        the value.
 
     Raises:
         OutsizeError: the text is not JSON or does not fit the type, with the path of the misfit.
@@ -45,6 +60,14 @@ def from_json(kind: type[T], text: str) -> T:
 def load_json(kind: type[T], path: AnyPath, door: Door) -> T:
     """The dataclass `kind` from a file.
 
+    Args:
+        kind: a frozen dataclass of `outsize.values`.
+        path: the file.
+        door: what such a file holds, how large it may be, and what to do where it cannot be used.
+
+    Returns:
+        the value.
+
     Raises:
         OutsizeError: of the door's class, naming the file, what is wrong with it and what to do.
     """
@@ -57,6 +80,13 @@ def load_json(kind: type[T], path: AnyPath, door: Door) -> T:
 
 def build(kind: type[T], data: Any) -> T:
     """The dataclass `kind` from what a parser made of a text.
+
+    Args:
+        kind: a frozen dataclass of `outsize.values`.
+        data: dictionaries, lists and plain values.
+
+    Returns:
+        the value.
 
     Raises:
         ValueError: it does not fit, with the path of the misfit.

@@ -55,7 +55,13 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A candidate that the plan leaves alone, and why."""
+    """A candidate that the plan leaves alone, and why.
+
+    Attributes:
+        storage: index of the storage.
+        reason: the kind of reason, a word of `Reason`; the report page says each in a sentence.
+        detail: the numbers or names behind it.
+    """
 
     storage: Index
     reason: Reason
@@ -70,6 +76,19 @@ class Plan:
         resident_bytes: alive for the whole step; state that rests on a tier is not among them.
         state_bytes: of the optimizer's state, as far as it may rest on a tier.
         state_resting_bytes: of it, what does.
+        budget_bytes: most bytes that may be alive at once.
+        planner: who made it.
+        decisions: what is done to which storage, and when.
+        refusals: storages that are left alone.
+        plain_peak_bytes: predicted peak of the step without the plan.
+        predicted_peak_bytes: predicted peak with it.
+        plain_step_seconds: predicted time of the step without the plan.
+        predicted_step_seconds: predicted time with it.
+        swapped_bytes: written to a tier in one step, and read back.
+        recomputed_flops: floating-point operations that run again.
+        plain_flops: those of the step without the plan.
+        planning_seconds: how long the planner took.
+        estimated: times come from a data sheet, not from measurements.
     """
 
     budget_bytes: Count
@@ -90,7 +109,14 @@ class Plan:
     state_resting_bytes: Count = 0
 
     def to_json(self, *, indent: int | None = 2) -> str:
-        """The plan as JSON text; `outsize.values.from_json(Plan, text)` reads it back."""
+        """The plan as JSON text; `outsize.values.from_json(Plan, text)` reads it back.
+
+        Args:
+            indent: spaces of each level; None writes one line.
+
+        Returns:
+            the text.
+        """
         from .json import to_json
 
         return to_json(self, indent=indent)

@@ -59,6 +59,17 @@ class RunRecord:
         plain_timeline, timeline: the simulated step without and with the plan, where they are known.
         measured_timeline: the real step that `outsize.record` asked for.
         shapes: one entry for each shape of the inputs, in the order of their first steps; empty in older records.
+        decisions, refusals: of the plan in force.
+        planner: who made it.
+        plain_step_seconds: predicted time of the step without a plan.
+        recomputed_flops: floating-point operations that run again in a step.
+        plain_flops: those of the step without a plan.
+        encoded_bytes: reserved for encoded forms.
+        capture_seconds, measure_seconds, planning_seconds, rewrite_seconds: what getting ready took.
+        storage_names, storage_bytes: by index, of the storages that the decisions name.
+        notes: what happened on the way, in sentences.
+        losses: of each step of `outsize train`; empty elsewhere.
+        validation_loss_before, validation_loss: of `outsize train`, before the first step and after the last.
     """
 
     budget_bytes: Count
@@ -99,7 +110,14 @@ class RunRecord:
     shapes: tuple[ShapeRecord, ...] = ()
 
     def to_json(self, *, indent: int | None = 2) -> str:
-        """The record as JSON text; `outsize.values.from_json(RunRecord, text)` reads it back."""
+        """The record as JSON text; `outsize.values.from_json(RunRecord, text)` reads it back.
+
+        Args:
+            indent: spaces of each level; None writes one line.
+
+        Returns:
+            the text.
+        """
         from .json import to_json
 
         return to_json(self, indent=indent)

@@ -61,12 +61,23 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Entries in the order in which they run."""
+    """Entries in the order in which they run.
+
+    Attributes:
+        entries: see the table at the top of the module.
+    """
 
     entries: tuple[Entry, ...]
 
     def resting(self, graph: StepGraph) -> dict[int, str]:
-        """State storages that rest on a tier over the turn, and on which."""
+        """State storages that rest on a tier over the turn, and on which.
+
+        Args:
+            graph: whose storages the entries name.
+
+        Returns:
+            the tier by index of the storage.
+        """
         return resting(graph, self.entries)
 
 

@@ -26,7 +26,12 @@ class IdleSpan:
 
 @dataclass(frozen=True, kw_only=True)
 class Slack:
-    """All idle spans of a step, and the profiled start of each op (seconds from the step's start)."""
+    """How long the storages of a step lie idle.
+
+    Attributes:
+        spans: all idle spans.
+        starts: profiled start of each op, in seconds from the step's start.
+    """
 
     spans: tuple[IdleSpan, ...]
     starts: tuple[Moment, ...]

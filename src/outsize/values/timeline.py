@@ -12,7 +12,15 @@ Lane = Literal["compute", "out", "in"]
 
 @dataclass(frozen=True, kw_only=True)
 class LaneSpan:
-    """A piece of work on a lane: `[start, end)` in seconds from the step's start."""
+    """A piece of work on a lane.
+
+    Attributes:
+        lane: `compute`, `out` (device to tier) or `in` (tier to device).
+        start: in seconds from the step's start.
+        end: where it has ended, in seconds.
+        entry: position of the entry in the schedule, else -1.
+        label: what it is, for people.
+    """
 
     lane: Lane
     start: Moment
@@ -47,4 +55,5 @@ class Timeline:
 
     @property
     def peak_bytes(self) -> int:
+        """Most bytes alive at once."""
         return max(self.residency, default=0)

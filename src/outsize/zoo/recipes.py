@@ -49,6 +49,15 @@ class Wanted:
     data: Path | None = None
 
     def pick(self, full: int, tiny: int) -> int:
+        """A number by the size that was asked for.
+
+        Args:
+            full: for the full size.
+            tiny: for the test size.
+
+        Returns:
+            one of the two.
+        """
         return tiny if self.tiny else full
 
 

@@ -67,7 +67,14 @@ class Workload:
         return next(self.batches())
 
     def on(self, device: torch.device | str) -> Workload:
-        """The same work on another device: the module moves, batches follow one by one."""
+        """The same work on another device: the module moves, batches follow one by one.
+
+        Args:
+            device: where to.
+
+        Returns:
+            a workload whose batches are made there.
+        """
         place = torch.device(device)
 
         def moved(batches: Batches) -> Batches:

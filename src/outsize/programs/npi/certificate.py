@@ -57,6 +57,7 @@ class Certificate:
             any. `run` checks it.
         guard: runs of model and program side by side.
         proved, not_proved: in words.
+        made_here: `verify` made it in this process; False for one that was read from a file.
     """
 
     format: int
@@ -87,6 +88,7 @@ class Certificate:
         return record
 
     def to_json(self) -> str:
+        """The certificate as JSON text with its digest; `read_certificate` reads it back."""
         record = self._record()
         return json.dumps({**record, "digest": _digest(record)}, indent=2, sort_keys=True, allow_nan=False)
 
@@ -129,6 +131,10 @@ class Certificate:
     def match(self, trained: Trained, template: Template | None = None) -> None:
         """Raise unless this certificate is about this model and, if given, this program.
 
+        Args:
+            trained: the model.
+            template: the program; None compares the model alone.
+
         Raises:
             NpiError: naming what differs.
         """
@@ -149,6 +155,9 @@ class Certificate:
 
     def repeats(self, other: Certificate) -> None:
         """Raise unless another certificate, made anew, says the same.
+
+        Args:
+            other: the one made anew.
 
         Raises:
             NpiError: naming the fields that differ.
@@ -183,6 +192,12 @@ def _digest(record: Mapping[str, Any]) -> str:
 
 def read_certificate(path: Path) -> Certificate:
     """Read a certificate file.
+
+    Args:
+        path: what `Certificate.to_json` was written to.
+
+    Returns:
+        the claim; it proves nothing before `repeats`.
 
     Raises:
         NpiError: missing, damaged, edited, or of another format.

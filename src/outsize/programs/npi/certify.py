@@ -48,6 +48,9 @@ def certify(template: Template, trained: Trained, *, sample: Sample | None = Non
         trained: what is to be certified.
         sample: makes one valid random input for the trial at the end; without it the examples are varied.
 
+    Returns:
+        what was proved, and what not; `holds` is the verdict.
+
     Raises:
         NpiError: the model is not of this template, or the program changed since it was traced.
     """

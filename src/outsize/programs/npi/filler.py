@@ -63,6 +63,7 @@ class Filler(Reference):
 
     @property
     def name(self) -> str:
+        """The program's name."""
         return self.template.name
 
     def __call__(self, inputs: tuple[int, ...]) -> int:
@@ -79,6 +80,9 @@ class Filler(Reference):
             rows: the slot's values.
             go: what runs the model; without it, `run`.
 
+        Returns:
+            an answer for each row.
+
         Raises:
             NpiError: as `run`; an input that cannot be encoded.
         """
@@ -88,7 +92,14 @@ class Filler(Reference):
         return [self._answer(row, heads) for row, heads in zip(rows, executions)]
 
     def same_as(self, other: Reference | None) -> bool:
-        """Whether another one is the same program, encoded and decoded by the same functions."""
+        """Whether another one is the same program, encoded and decoded by the same functions.
+
+        Args:
+            other: what stands in a slot, or None.
+
+        Returns:
+            True where it is.
+        """
         return (
             isinstance(other, Filler)
             and self.identity() == other.identity()
@@ -125,6 +136,11 @@ class Filler(Reference):
         return hashlib.sha256(f"{self.template.identity()}\n{self.way}".encode()).hexdigest()
 
     def check_unchanged(self) -> None:
+        """Raise if the program, its examples' domains, `encode` or `decode` are not what they were.
+
+        Raises:
+            NpiError: naming what has changed.
+        """
         self.template.check_unchanged()
         if (self.held, self.layouts) != (_held(self.template), self.template.layouts):
             raise NpiError(
@@ -177,6 +193,9 @@ def as_filler(
         way: names `encode` and `decode` where they are not plain functions; without it their text is hashed.
         arity: how many values `encode` takes, where its parameters do not say it.
         sample: makes valid random inputs for the trial, as in `verify`.
+
+    Returns:
+        what `swap` and `compose` take.
 
     Raises:
         NpiError: the model is not certified, or of another program.

@@ -16,6 +16,12 @@ def to_python(controller: Controller) -> str:
 
     The functions call `slots["name"](values)` for primitives, so a module made of this text needs a
     dictionary `slots`.
+
+    Args:
+        controller: of a trained template (`Trained.controller`).
+
+    Returns:
+        the text of a module.
     """
     trees = forest(controller)
     takes, valued = _parameters(trees, controller.vocabulary.programs[0]), _valued(trees)

@@ -52,8 +52,12 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
-    """What a run took: system calls in all, rounds of the batch, deepest stack, network calls of
-    primitives.
+    """What a run took.
+
+    Attributes:
+        steps: system calls of all executions.
+        rounds: of the batch: each takes one step in every execution that is not done.
+        depth: frames of the deepest stack.
     """
 
     steps: int

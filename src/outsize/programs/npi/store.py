@@ -26,13 +26,33 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 def template_of(name: str) -> Template:
-    """The template of a library program: traced on its examples, parameterized, closed."""
+    """The template of a library program: traced on its examples, parameterized, closed.
+
+    Args:
+        name: of a library program (`LIBRARY`).
+
+    Returns:
+        the template.
+
+    Raises:
+        NpiError: there is no such program.
+    """
     entry = find(name)
     return parameterize(trace(entry.program, entry.examples()))
 
 
 def sample_of(name: str) -> Sample:
-    """Random valid inputs of a library program, for the trial in `verify`."""
+    """Random valid inputs of a library program, for the trial in `verify`.
+
+    Args:
+        name: of a library program (`LIBRARY`).
+
+    Returns:
+        what makes one input from a `random.Random`.
+
+    Raises:
+        NpiError: there is no such program.
+    """
     entry = find(name)
     return lambda source: entry.encode(*entry.sample(source, source.randint(1, 6)))
 
@@ -45,7 +65,21 @@ def learn(
     primitives: PrimitiveSettings | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Trained:
-    """Train a library template. One that shares another's controller trains that one first and keeps its weights."""
+    """Train a library template. One that shares another's controller trains that one first and keeps its weights.
+
+    Args:
+        name: of a library program (`LIBRARY`).
+        seed: of all weights.
+        controller: how the LSTM is trained.
+        primitives: how the primitives are trained.
+        tell: called with the name of each stage.
+
+    Returns:
+        the model, not yet verified.
+
+    Raises:
+        NpiError: there is no such program; a primitive or the controller cannot be learned.
+    """
     like = find(name).like
     reuse = (
         None
@@ -60,6 +94,13 @@ def learn(
 def shipped(name: str, path: Path | None = None) -> Trained:
     """The trained template that ships with the package, or one from a file.
 
+    Args:
+        name: of a library program (`LIBRARY`).
+        path: a file that `save` wrote; None takes the package's own.
+
+    Returns:
+        the model.
+
     Raises:
         NpiError: no such template; a damaged file; a file of another template.
     """
@@ -72,6 +113,13 @@ def shipped(name: str, path: Path | None = None) -> Trained:
 
 def read_pairs(path: Path, arity: int) -> dict[tuple[int, ...], int]:
     """Input/output pairs from a CSV file: the inputs, then the output, all integers; a header line is skipped.
+
+    Args:
+        path: the file.
+        arity: input columns.
+
+    Returns:
+        the output by inputs.
 
     Raises:
         NpiError: unreadable; a row of another width or not of integers; two outputs for one input.
@@ -107,6 +155,12 @@ def read_pairs(path: Path, arity: int) -> dict[tuple[int, ...], int]:
 
 def filler_of(name: str) -> Filler:
     """A library program as what can fill a slot: it is asked as on the command line, with a value for each argument.
+
+    Args:
+        name: of a library program (`LIBRARY`).
+
+    Returns:
+        what `swap` and `compose` take.
 
     Raises:
         NpiError: no such template, or its result is not one integer, yes or no.
@@ -161,6 +215,16 @@ def swap(
     From pairs a primitive is trained: if they cover the product of their columns' values they are its whole domain,
     else a fifth is held out. A certified program (`as_filler`, `filler_of`) is taken as it is; `verify` against
     `compose(template, slot, program)` then proves the whole.
+
+    Args:
+        trained: the model; it stays as it is.
+        slot: which of its primitives.
+        pairs: the output by inputs, or a certified program.
+        settings: how a primitive is trained.
+        seed: of its weights.
+
+    Returns:
+        another model with the same controller, not yet verified.
 
     Raises:
         NpiError: no such slot, or pairs or a program of another arity.

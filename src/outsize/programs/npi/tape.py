@@ -46,7 +46,17 @@ class Tape:
         return len(self.cells)
 
     def at(self, position: int = 0) -> Head:
-        """A new pointer on this tape; -1 is before the start, `len(tape)` past the end."""
+        """A new pointer on this tape; -1 is before the start, `len(tape)` past the end.
+
+        Args:
+            position: from -1 to `len(tape)`.
+
+        Returns:
+            the pointer.
+
+        Raises:
+            NpiError: the position is off the tape.
+        """
         return Head(self, position)
 
     def at_last(self) -> Head:
@@ -98,15 +108,33 @@ class Pointer(ABC):
 
     @abstractmethod
     def read(self) -> Any:
-        """The value of the cell under the pointer: an integer, or under a recorder a `Value`."""
+        """The value of the cell under the pointer: an integer, or under a recorder a `Value`.
+
+        Raises:
+            NpiError: the pointer is before the first or past the last cell.
+        """
 
     @abstractmethod
     def write(self, value: int | Value) -> None:
-        """Put a value into the cell under the pointer."""
+        """Put a value into the cell under the pointer.
+
+        Args:
+            value: an integer, or what was read.
+
+        Raises:
+            NpiError: the pointer is on no cell, or the value is no integer.
+        """
 
     @abstractmethod
     def move(self, steps: Any = 1) -> None:
-        """Go right (positive) or left (negative) by a number of cells fixed in the program's text."""
+        """Go right (positive) or left (negative) by a number of cells fixed in the program's text.
+
+        Args:
+            steps: cells to the right; negative goes left.
+
+        Raises:
+            NpiError: it would go further than one past either end.
+        """
 
     @abstractmethod
     def at_end(self) -> bool:
@@ -118,15 +146,36 @@ class Pointer(ABC):
 
     @abstractmethod
     def before(self, other: Pointer) -> bool:
-        """Whether this position is smaller than the other's."""
+        """Whether this position is smaller than the other's.
+
+        Args:
+            other: a pointer of the same run, on any tape.
+
+        Returns:
+            True where it is.
+        """
 
     @abstractmethod
     def meets(self, other: Pointer) -> bool:
-        """Whether the two positions are equal."""
+        """Whether the two positions are equal.
+
+        Args:
+            other: a pointer of the same run, on any tape.
+
+        Returns:
+            True where they are.
+        """
 
     @abstractmethod
     def goto(self, other: Pointer) -> None:
-        """Take the other's position, staying on one's own tape."""
+        """Take the other's position, staying on one's own tape.
+
+        Args:
+            other: a pointer of the same run, on any tape.
+
+        Raises:
+            NpiError: this tape has no such position.
+        """
 
     @abstractmethod
     def copy(self) -> Pointer:
@@ -134,16 +183,35 @@ class Pointer(ABC):
 
     @abstractmethod
     def middle(self, other: Pointer) -> Pointer:
-        """A new pointer on this tape, half-way (rounded down) between the two positions."""
+        """A new pointer on this tape, half-way (rounded down) between the two positions.
+
+        Args:
+            other: a pointer of the same run, on any tape.
+
+        Returns:
+            the new pointer.
+        """
 
     @abstractmethod
     def seek(self, value: int | Value) -> None:
-        """Go to the position that a value read from a tape names."""
+        """Go to the position that a value read from a tape names.
+
+        Args:
+            value: a position, read from a tape.
+
+        Raises:
+            NpiError: this tape has no such position.
+        """
 
 
 @final
 class Head(Pointer):
-    """A pointer that computes on plain integers: what a program uses when nobody records it."""
+    """A pointer that computes on plain integers: what a program uses when nobody records it.
+
+    Args:
+        tape: the cells that it points to.
+        position: from -1 (before the start) to `len(tape)` (past the end).
+    """
 
     def __init__(self, tape: Tape, position: int) -> None:
         self.tape = tape

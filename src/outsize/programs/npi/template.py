@@ -47,6 +47,11 @@ class Traces:
 
     Attributes:
         given: how many of the examples were given; the others were found.
+        linker: the program with the functions that it calls.
+        slots: its primitive sites, with the values seen there.
+        examples: what makes the pointers of each execution.
+        executions: the rows of each, in the order of the examples.
+        digest: hash of the program's text, constants and tables, as they were when it was traced.
     """
 
     linker: Linker
@@ -124,6 +129,7 @@ class Template:
 
     @property
     def vocabulary(self) -> Vocabulary:
+        """What the controller may say: every key, tuple of registers and slot of its rows."""
         return Vocabulary.of(self.name, self.rows + self.explored)
 
     @property
@@ -134,7 +140,14 @@ class Template:
         return self.closure.rows + self.closure.impossible
 
     def flow(self, layout: Sequence[int]) -> Flow:
-        """The values that can occur where the entry's pointers share tapes so (equal numbers)."""
+        """The values that can occur where the entry's pointers share tapes so (equal numbers).
+
+        Args:
+            layout: for each of the entry's pointers, the first one that is on the same tape.
+
+        Returns:
+            domains by register and tape.
+        """
         targets = {slot: site.target for slot, site in self.sites.items()}
         caps = {slot: tuple(sorted(target)) for slot, target in targets.items() if target is not None}
         return Flow(self.arities, self.closure.rows, self.sites, layout, standing(self.traces.examples), caps)
@@ -222,6 +235,9 @@ def trace(program: Program, examples: Iterable[Example]) -> Traces:
         program: a plain Python function over pointers.
         examples: each makes the pointers of one execution on fresh tapes.
 
+    Returns:
+        the logs, for `parameterize`.
+
     Raises:
         NpiError: no example; control that depends on an unbounded value; a value or pointer that crosses
             calls.
@@ -289,6 +305,12 @@ def parameterize(traces: Traces) -> Template:
 
     Ways through the program that the examples do not show are looked for: examples that take them are added
     to the traces, and ways that no values can take are set apart.
+
+    Args:
+        traces: from `trace`.
+
+    Returns:
+        the template, whose rows the controller learns and whose sites the primitives learn.
 
     Raises:
         NpiError: traces contradict each other; a site of unknown domain that no example reaches; a call that

@@ -117,6 +117,12 @@ class Trained:
     def certified(self, certificate: Certificate) -> Trained:
         """The same, known to end where the certificate proves it: `run` then needs no step limit.
 
+        Args:
+            certificate: from `verify`, made in this process.
+
+        Returns:
+            a model with the same weights.
+
         Raises:
             NpiError: the certificate is about other weights, or was read from a file, which anybody can write.
         """
@@ -130,6 +136,14 @@ class Trained:
 
     def fill(self, slot: str, model: Filling, check: PrimitiveCheck) -> Trained:
         """The same controller with another primitive in a slot.
+
+        Args:
+            slot: which of its primitives.
+            model: what answers there.
+            check: what was found of it.
+
+        Returns:
+            another model, not certified.
 
         Raises:
             NpiError: there is no such slot.
@@ -176,6 +190,9 @@ def train(
         reuse: a trained template with the same higher-order function: its controller is taken as it is, and
             only the primitives are trained.
         tell: told of each stage.
+
+    Returns:
+        the model; `verify` says whether it is right.
 
     Raises:
         NpiError: a primitive or the controller cannot be learned; programs fill slots of the template.
@@ -267,6 +284,9 @@ def run(
         limits: steps and depth; a model that is not proved to end is stopped after `UNPROVED_STEPS`.
         strict: least margin of a decision (network only).
         hear: told of each system call (not native).
+
+    Returns:
+        what the batch took.
 
     Raises:
         NpiError: see `Machine.run`; a decision that cannot be carried out (an untrained controller).

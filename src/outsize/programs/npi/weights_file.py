@@ -40,6 +40,10 @@ _WIDEST, _WORDS, _VALUES = 1 << 14, 1 << 12, 1 << 22
 def save(trained: Trained, path: Path) -> None:
     """Write weights and vocabulary to a safetensors file.
 
+    Args:
+        trained: the model.
+        path: the file, which is replaced.
+
     Raises:
         NpiError: it cannot be written, or a program fills a slot.
     """
@@ -76,6 +80,9 @@ def load(path: Path, *, ours: bool = False) -> Trained:
         path: the file.
         ours: whether it is part of the package, so that what it says of its own proof counts. Of any other file
             that is not read: `Trained.certified` says it again after `verify`.
+
+    Returns:
+        the model.
 
     Raises:
         NpiError: the file is missing, damaged or not one of ours.

@@ -62,10 +62,12 @@ class Forest:
 
     @property
     def trees(self) -> int:
+        """How many trees there are."""
         return len(self.ptr) - 1
 
     @property
     def nodes(self) -> int:
+        """How many nodes there are, in all trees."""
         return len(self.parent)
 
     @property
@@ -109,11 +111,28 @@ class Forest:
         return self
 
     def tree(self, index: int) -> Forest:
-        """One tree as a forest of its own (a view of the same arrays)."""
+        """One tree as a forest of its own (a view of the same arrays).
+
+        Args:
+            index: which one, from 0.
+
+        Returns:
+            a forest of one tree.
+        """
         return self.select([index])
 
     def select(self, trees: Sequence[int] | Ints) -> Forest:
-        """The given trees, in the given order."""
+        """The given trees, in the given order.
+
+        Args:
+            trees: indices, in any order; one may come twice.
+
+        Returns:
+            a forest of those, with the same texts.
+
+        Raises:
+            TreesError: an index that the forest does not have.
+        """
         chosen = np.asarray(trees, np.int64)
         if len(chosen) and (chosen.min() < 0 or chosen.max() >= self.trees):
             raise TreesError(f"tree {int(chosen.max())} was asked for, the forest has {self.trees}")
@@ -126,6 +145,14 @@ class Forest:
         """A forest from parent arrays in any order (a root has parent -1), with optional `[nodes]` columns.
 
         Nodes are put in breadth-first order, siblings in the order given; columns follow their nodes.
+
+        Args:
+            parents: for each tree, the index of each node's parent in it; -1 at the root.
+            columns: `kind`, `field`, `token`, `start`, `end`, each `[nodes]` over all trees; and the texts `kinds`,
+                `fields`, `tokens`.
+
+        Returns:
+            the forest, checked.
 
         Raises:
             TreesError: no root, several roots, a cycle, a parent out of range.
@@ -157,13 +184,23 @@ class Forest:
         return Forest(ptr=ptr, parent=parent_column, pos=pos, **data, **texts).check()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one file, memory-mapped again by `Forest.load`."""
+        """Write one file, memory-mapped again by `Forest.load`.
+
+        Args:
+            path: the file, which is replaced.
+        """
         texts = {name: list(getattr(self, name)) for name in _TEXTS}
         save_sealed(path, _columns(self), format=FORMAT, version=VERSION, about=texts)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Forest:
         """Map a file written by `save`; its checksum and every index are checked first.
+
+        Args:
+            path: what `save` wrote.
+
+        Returns:
+            the forest; its arrays are read from the file as they are used.
 
         Raises:
             TreesError: missing, damaged, of another kind or version, or not a forest.

@@ -120,7 +120,7 @@ class LocalizedTreeConv(nn.Module):
 
         Raises:
             TreesError: a pivot that is a root or out of range, shapes that do not fit, `all` in the claim's
-            mode.
+                mode.
         """
         index = torch.as_tensor(np.asarray(pivots)).long()
         self._check(x, forest, index)
@@ -161,8 +161,12 @@ class LocalizedTreeConv(nn.Module):
         """States on all directed edges, and of all nodes as pivots: one pass of O(layers x nodes).
 
         Args:
+            topology: of the forest.
             x: `[nodes, width]`.
             pivot_x: `[nodes, width]`, each node's own vector when it is the pivot.
+
+        Returns:
+            the states: `[edges, width]` up and down, `[nodes, width]` of the pivots.
         """
         up, down, pivot = self._edges(x, topology, None, pivot_x)
         return EdgeStates(up=up, down=down, pivot=pivot)
@@ -268,6 +272,13 @@ class TreeConv(nn.Module):
 
     def forward(self, x: Tensor, forest: Forest | Topology) -> Tensor:
         """`[nodes, width_in]` to `[nodes, width_out]`, each in (-1, 1).
+
+        Args:
+            x: `[nodes, width_in]` node vectors.
+            forest: the trees, or their topology in the dtype of `x`.
+
+        Returns:
+            `[nodes, width_out]`, each element in (-1, 1).
 
         Raises:
             TreesError: the rows of `x` are not the nodes of the forest.

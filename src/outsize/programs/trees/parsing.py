@@ -40,7 +40,7 @@ def parse(source: str | bytes, language: str = "python", *, front: str | None = 
 
     Raises:
         TreesError: an unknown language or front end, text that `ast` cannot read, a grammar that is not
-        installed.
+            installed.
     """
     if language not in GRAMMARS:
         raise TreesError(f"unknown language {language!r}; known are {', '.join(sorted(GRAMMARS))}")

@@ -43,6 +43,15 @@ class Topology:
 
     @staticmethod
     def of(forest: Forest, dtype: torch.dtype = torch.float32) -> Topology:
+        """The shape of a forest.
+
+        Args:
+            forest: the trees.
+            dtype: of the weights, `rho` and `has_parent`.
+
+        Returns:
+            the tensors, on the CPU.
+        """
         parent = forest.absolute_parent
         nodes = forest.nodes
         inner = np.flatnonzero(parent >= 0)
@@ -62,11 +71,25 @@ class Topology:
         )
 
     def to(self, dtype: torch.dtype) -> Topology:
-        """The same shape with its weights in another precision."""
+        """The same shape with its weights in another precision.
+
+        Args:
+            dtype: of the weights.
+
+        Returns:
+            another topology; the indices are shared.
+        """
         return dataclasses.replace(self, rho=self.rho.to(dtype), has_parent=self.has_parent.to(dtype))
 
     def child_sum(self, values: Tensor) -> Tensor:
-        """Sum of `values` `[nodes, h]` over the children of each node: `[nodes, h]`."""
+        """Sum of `values` `[nodes, h]` over the children of each node: `[nodes, h]`.
+
+        Args:
+            values: `[nodes, h]`.
+
+        Returns:
+            `[nodes, h]`; zeros at a leaf.
+        """
         total = values.new_zeros(values.shape)
         return total.index_add(0, self.above, values.index_select(0, self.inner))
 
