@@ -49,6 +49,17 @@ def problem_of(
     return Problem.of(model, Request(actions=actions, tiers=tuple(profile.links), lossy={}, limits={}))
 
 
+def held_for_a_while(graph: StepGraph, draw: st.DataObject) -> StepGraph:
+    """The step with activations that others hold up to one of their uses, as an observed step has."""
+    storages = tuple(
+        replace(s, held_until=draw.draw(st.sampled_from((-1, s.producer, *s.uses[:-1]))))
+        if s.kind == "activation" and not s.held
+        else s
+        for s in graph.storages
+    )
+    return replace(graph, storages=storages)
+
+
 def assert_same(problem: Problem, policy: Policy) -> tuple:
     """ReferencePass both ways; the decisions, or () where neither gets through."""
     found = problem.evictor.attempt(policy, problem.target)
@@ -123,6 +134,8 @@ def policies(problem: Problem, draw: st.DataObject, count: int):
 )  # fmt: skip
 def test_random_steps(seed, ops, share, actions, shared, min_bytes, draw) -> None:
     graph, profile = random_step(seed, ops=ops)
+    if draw.draw(st.booleans()):
+        graph = held_for_a_while(graph, draw)
     profile = replace(profile, links={"disk": replace(LINK, shared=shared)}, codecs={"relu": CODEC})
     problem = problem_of(graph, profile, share, actions, min_bytes)
     walks = policies(problem, draw, 6)
@@ -160,6 +173,40 @@ def test_without_the_c_module_the_python_pass_serves(monkeypatch: pytest.MonkeyP
     problem = problem_of(graph, profile, 0.5, ("swap", "recompute"), 1)
     monkeypatch.setattr(native, "kernels", None)
     assert assert_same(problem, next(grid(problem)))
+
+
+@pytest.mark.parametrize("in_c", [pytest.param(True, marks=needs_native), False])
+def test_what_others_hold_is_not_made_twice_before_they_let_go(
+    in_c: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One op makes what left and what is held: at 100 bytes the second copy of the latter does not fit."""
+    b = Builder()
+    a, held = b.op("pair", [], [60, 20])
+    (c,) = b.op("read", [held], [5])
+    (wide,) = b.op("wide", [c], [70])
+    (narrow,) = b.op("narrow", [wide], [5])
+    (d,) = b.op("both", [a, held, narrow], [5])
+    b.op("last", [held, d], [5], phase="backward")
+    graph = b.graph()
+    storages = [replace(s, held_until=4) if s.index == held else s for s in graph.storages]
+    graph, profile = replace(graph, storages=tuple(storages)), replace(b.profile(), links={})
+    if not in_c:
+        monkeypatch.setattr(native, "kernels", None)
+    fitted = {}
+    for budget in range(90, 165, 5):
+        model = build_model(
+            graph,
+            profile,
+            compute_slack(graph, profile),
+            budget_bytes=budget,
+            settings=PlanSettings(margin=0.0),
+        )
+        problem = Problem.of(model, Request(actions=("recompute",), tiers=(), lossy={}))
+        if (made := problem.evictor.run(next(grid(problem)), budget)) is not None:
+            fitted[budget] = made.decisions()
+            check(graph, profile, lower_decisions(graph, fitted[budget]), budget)
+    assert {d.storage for d in fitted[105]} == {a}
+    assert min(fitted) == 105
 
 
 def test_encode_alone_is_offered_at_an_infinite_lane_price() -> None:

@@ -18,6 +18,7 @@ from outsize.plan.swaps.placement import ground_of, place
 from outsize.slack import compute_slack
 from outsize.values import Plan, Profile, StepGraph, from_json
 from tests.plan.graphs import Builder, chain, random_step
+from tests.plan.test_evict import held_for_a_while
 
 ANY = PlanSettings(min_bytes=1, moves=6)
 
@@ -229,21 +230,14 @@ def test_the_next_tier_takes_over_where_the_first_is_too_small() -> None:
         plan_for(graph, both, 800, "slack", tiers=("host",), host_budget=100)
 
 
-# "units" is left out: known and open, it may free a storage before its holders let go (seed 114535 drew such a step).
-@pytest.mark.parametrize("planner", ["slack", "distance", "search"])
+@pytest.mark.parametrize("planner", ["slack", "distance", "search", "units"])
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), share=st.floats(0, 1), draw=st.data())
 def test_what_others_hold_for_a_while_leaves_after_that(
     planner: str, seed: int, share: float, draw: st.DataObject
 ) -> None:
     graph, profile = random_step(seed)
-    held = [
-        replace(s, held_until=draw.draw(st.sampled_from((-1, s.producer, *s.uses[:-1]))))
-        if s.kind == "activation" and not s.held
-        else s
-        for s in graph.storages
-    ]
-    graph = replace(graph, storages=tuple(held))
+    graph = held_for_a_while(graph, draw)
     low, high = smallest(graph, profile, planner), max(graph.plain_residency(profile.workspace))
     budget = int(low + share * (high - low))
     plan = plan_for(graph, profile, budget, planner)

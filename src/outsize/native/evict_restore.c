@@ -129,7 +129,7 @@ static void replace(Pass *w, int32_t p, int32_t length, int64_t before) {
         int32_t op = w->region[r];
         for (int32_t k = g->out_at[op]; k < g->out_at[op + 1]; k++) {
             int32_t s = g->out[k];
-            if (!w->resident[s] || g->acted_from[s] > p) continue;
+            if (!w->resident[s] || g->acted_from[s] > w->touched[s]) continue;
             w->exact_option[s] = -1;
             pass_evict(w, s);
         }

@@ -155,7 +155,7 @@ class ReferencePass(Room):
         if self.alive + before + sum(chains.size[s] for s in made) + most <= self.budget:
             return
         for s in made:
-            if self.resident[s] and chains.acted_from[s] <= p:
+            if self.resident[s] and chains.acted_from[s] <= self.touched[s]:
                 self.exact[s] = (self.moves, 0.0, None)
                 self._evict(s)
 
