@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -91,6 +92,23 @@ def test_a_tier_that_holds_only_some_of_it() -> None:
     budget = int((peak() + TOTAL) * 0.7)
     graph, _, plan = planned(budget, tier_bytes=TOTAL // 2)
     assert 0 < sum(moved(graph, plan).values()) <= TOTAL // 2
+
+
+def test_no_plan_is_tried_for_which_the_tier_is_too_small() -> None:
+    """The last unit alone is more than the tier holds: it stays, though half of the state would do without it."""
+    units = tuple(StateUnit(name=f"w{i}", nbytes=n * MIB) for i, n in enumerate((8, 8, 60)))
+    graph, profile = small()
+    limit, budget = 30 * MIB, max(peak(), 80 * MIB)
+    plan, tried = planner(budget), []
+
+    def noted(graph: StepGraph, profile: Profile, resting: int) -> Plan:
+        tried.append(resting)
+        return plan(graph, profile, resting)
+
+    with suppress(BudgetError):
+        plan_with_state(graph, profile, units, noted, budget_bytes=budget, tier="disk", tier_bytes=limit)
+    assert tried
+    assert max(tried) <= limit
 
 
 def test_nothing_moves_without_a_tier() -> None:

@@ -205,7 +205,7 @@ def _cost(plan: Plan) -> tuple[float, int]:
 
 def _tried(step: _Step, tier_bytes: int | None) -> list[int]:
     """How many of the units stay, in plans worth trying: all where that fits, else what fits beside the plain step, and
-    shares of what is left. The fewest that stay come first."""
+    shares of what is left. At least so many stay that the tier has room for the rest. The fewest come first."""
     sums = [0, *accumulate(unit.nbytes for unit in step.units)]
     total = sums[-1]
     room = step.budget - max(step.plain.plain_residency(step.plain_profile.workspace))
@@ -214,9 +214,9 @@ def _tried(step: _Step, tier_bytes: int | None) -> list[int]:
     least = 0 if tier_bytes is None else max(0, total - tier_bytes)
     fits = max(room, least, 0)
     wanted = [fits + share * (total - fits) for share in SHARES_KEPT]
-    counts = [max(i for i, s in enumerate(sums) if s <= w) for w in wanted]
-    counts[0] = max(counts[0], next(i for i, s in enumerate(sums) if s >= least))
-    return sorted({0, *counts} if not least else set(counts))
+    fewest = next(i for i, s in enumerate(sums) if s >= least)
+    counts = (max(i for i, s in enumerate(sums) if s <= w) for w in wanted)
+    return sorted({fewest, *(max(fewest, count) for count in counts)})
 
 
 def _planned(step: _Step, kept: int, plan: Callable[[StepGraph, Profile, int], Plan]) -> Plan:
