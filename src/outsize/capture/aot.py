@@ -48,6 +48,7 @@ from .in_place import fold_copies, in_place_layouts
 from .layouts import correct_layouts, real_layouts
 from .recurrence import eager_recurrence
 from .refusals import refuse_replaced
+from .spectra import VALUES_ALONE
 
 TESTED_TORCH = ("2.13",)
 #: Set, it lets any torch be tried.
@@ -229,6 +230,9 @@ def _eager_kernels(*, casts: bool) -> Iterator[None]:
     for name, kernel in IN_PLACE.items():
         lifted.append((name, _STAND_IN_KEYS[0], name.py_kernels.get(_STAND_IN_KEYS[0])))
         name.py_kernels[_STAND_IN_KEYS[0]] = kernel
+    for name, kernel in VALUES_ALONE.items():
+        lifted += [(name, key, name.py_kernels.get(key)) for key in _STAND_IN_KEYS]
+        name.py_kernels.update(dict.fromkeys(_STAND_IN_KEYS, kernel))
     if casts:
         key = torch._C.DispatchKey.Autograd
         lifted.append((grid, key, grid.py_kernels.get(key)))

@@ -93,7 +93,7 @@ class Observer(Keeper):
     @contextlib.contextmanager
     def forward(self) -> Iterator[None]:
         """The forward runs in here."""
-        with self.hooks(), self._watcher:
+        with self.hooks(), self._watcher.values_alone, self._watcher:
             yield
 
     def forward_done(self, result: Any, inputs: Sequence[Tensor]) -> None:

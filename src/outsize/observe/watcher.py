@@ -19,6 +19,7 @@ from ..runtime.keeper import Keeper
 from ..runtime.saved import is_plain
 from .ledger import Ledger
 from .record import Forward
+from .spectra import ValuesAlone
 
 __all__ = ["Gauge", "Watcher", "tensors_in"]
 
@@ -69,6 +70,7 @@ class Watcher(TorchDispatchMode):
         self.rewriting: set[int] = set()
         self._ledger, self._gauge, self._known = ledger, gauge, known
         self._names: Counter[str] = Counter()
+        self.values_alone = ValuesAlone()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -76,6 +78,7 @@ class Watcher(TorchDispatchMode):
         kwargs, ledger, place = kwargs or {}, self._ledger, len(self.operators)
         if self._keeper.inside:
             return func(*args, **kwargs)
+        args = self.values_alone.arguments(func, args)
         given = tensors_in((args, kwargs))
         inputs = tuple(self._slot(t, f"input_{len(ledger.entries)}", -1) for t in given)
         ledger.place = place
