@@ -1,8 +1,9 @@
 """Eigenvalues and singular values alone, as the plain step computes them.
 
-`torch.linalg.eigvalsh`, `svdvals`, and what is made of them compute vectors as well where a gradient may ask for them, and
-under any dispatch mode. LAPACK then takes another algorithm, and the values have other last bits. A dispatch mode sees the
-operator beneath only, which is the one of `eigh` and `svd` too; so the functions that people call are noted here.
+`torch.linalg.eigvalsh`, `svdvals`, and what is made of them compute vectors as well where a gradient may ask for them,
+and under any dispatch mode. LAPACK then takes another algorithm, and the values have other last bits. A dispatch mode
+sees the operator beneath only, which is the one of `eigh` and `svd` too; so the functions that people call are noted
+here.
 """
 
 from __future__ import annotations
