@@ -2,8 +2,9 @@
 
     torchrun --nproc-per-node 2 examples/with_ddp.py
 
-Each process plans its own step: `outsize.compile` the module, then put it into DDP. Gradients are summed as they come, as
-DDP always does. `torch.distributed.checkpoint` saves and loads it like a plain module.
+`outsize.compile` the module, then put it into DDP. Each process plans its own steps; after `agree` all have the plans of
+the first one. Gradients are summed as they come, as DDP always does. `torch.distributed.checkpoint` saves and loads it
+like a plain module.
 """
 
 import json
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 import outsize
+from outsize.integrations.processes import agree
 
 BUDGET = 2_600_000
 
@@ -55,9 +57,10 @@ def steps(model, optimizer, first: int, last: int) -> list[float]:
 
 
 def train(folder: Path, *, planned: bool):
-    """The losses of ten steps, and of the last four again after a checkpoint was loaded; the record."""
+    """The losses of ten steps, and of the last four again after a checkpoint was loaded; the record; the plan's hash."""
     module, model, optimizer = make(planned)
     losses = steps(model, optimizer, 0, 6)
+    plan = agree(model) if planned else ""
     state, updates = get_state_dict(model, optimizer)
     dcp.save({"model": state, "optimizer": updates}, checkpoint_id=folder)
     losses += steps(model, optimizer, 6, 10)
@@ -70,7 +73,7 @@ def train(folder: Path, *, planned: bool):
     set_state_dict(model, optimizer, model_state_dict=state, optim_state_dict=updates)
     losses += steps(model, optimizer, 6, 10)
     outsize.release(module)
-    return losses, record
+    return losses, record, plan
 
 
 def main() -> None:
@@ -78,13 +81,13 @@ def main() -> None:
     shared = [tempfile.mkdtemp() if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(shared)
     folder = Path(shared[0])
-    plain, _ = train(folder / "plain", planned=False)
-    losses, record = train(folder / "planned", planned=True)
+    plain, *_ = train(folder / "plain", planned=False)
+    losses, record, plan = train(folder / "planned", planned=True)
     assert losses == plain, (losses, plain)
     assert losses[6:10] == losses[10:], "a loaded checkpoint goes on as the run that wrote it"
     assert record.measured_peak_bytes <= record.budget_bytes < record.plain_peak_bytes
     line = {"rank": dist.get_rank(), "peak": record.measured_peak_bytes, "budget": record.budget_bytes}
-    print(json.dumps(line | {"plain": record.plain_peak_bytes}), file=sys.stdout, flush=True)
+    print(json.dumps(line | {"plain": record.plain_peak_bytes, "plan": plan}), file=sys.stdout, flush=True)
     dist.destroy_process_group()
 
 

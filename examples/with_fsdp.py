@@ -3,7 +3,8 @@
     torchrun --nproc-per-node 2 examples/with_fsdp.py
 
 Shard the module, make the optimizer, then call `outsize.compile`. The steps run in eager PyTorch and are observed; each
-process plans its own. FSDP gathers and frees the parameters as always, and the bytes of that count.
+process plans its own, and after `agree` all have the plans of the first one. FSDP gathers and frees the parameters as
+always, and the bytes of that count.
 """
 
 import json
@@ -20,6 +21,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 
 import outsize
+from outsize.integrations.processes import agree
 
 BUDGET = 6_000_000
 
@@ -64,9 +66,10 @@ def steps(model, optimizer, first: int, last: int) -> list[float]:
 
 
 def train(folder: Path, *, planned: bool):
-    """The losses of ten steps, and of the last four again after a checkpoint was loaded; the record."""
+    """The losses of ten steps, and of the last four again after a checkpoint was loaded; the record; the plan's hash."""
     model, optimizer = make(planned)
     losses = steps(model, optimizer, 0, 6)
+    plan = agree(model) if planned else ""
     state, updates = get_state_dict(model, optimizer)
     dcp.save({"model": state, "optimizer": updates}, checkpoint_id=folder)
     losses += steps(model, optimizer, 6, 10)
@@ -79,7 +82,7 @@ def train(folder: Path, *, planned: bool):
     set_state_dict(model, optimizer, model_state_dict=state, optim_state_dict=updates)
     losses += steps(model, optimizer, 6, 10)
     outsize.release(model)
-    return losses, record
+    return losses, record, plan
 
 
 def main() -> None:
@@ -87,13 +90,13 @@ def main() -> None:
     shared = [tempfile.mkdtemp() if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(shared)
     folder = Path(shared[0])
-    plain, _ = train(folder / "plain", planned=False)
-    losses, record = train(folder / "planned", planned=True)
+    plain, *_ = train(folder / "plain", planned=False)
+    losses, record, plan = train(folder / "planned", planned=True)
     assert losses == plain, (losses, plain)
     assert losses[6:10] == losses[10:], "a loaded checkpoint goes on as the run that wrote it"
     assert record.highest_peak_bytes <= record.budget_bytes < record.plain_peak_bytes
     line = {"rank": dist.get_rank(), "peak": record.highest_peak_bytes, "budget": record.budget_bytes}
-    print(json.dumps(line | {"plain": record.plain_peak_bytes}), file=sys.stdout, flush=True)
+    print(json.dumps(line | {"plain": record.plain_peak_bytes, "plan": plan}), file=sys.stdout, flush=True)
     dist.destroy_process_group()
 
 

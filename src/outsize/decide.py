@@ -218,8 +218,8 @@ def _profile(
     else:
         lossy = tuple(options.lossy or ())
         encodes = "encode" in options.actions and (lossy or any(s.zeros for s in graph.candidates()))
-        rates = storage_rates(graph, learned.densities, lossy, step.device) if encodes else {}
-        profile = Profile(ops=known, codecs=rates)
+        measured = functools.partial(storage_rates, graph, learned.densities, lossy, step.device)
+        profile = Profile(ops=known, codecs=(learned.codecs or measured()) if encodes else {})
     costs = list(profile.ops)
     outside = guessed_outside(step, learned.absent) if learned.outside is None else learned.outside
     # What stays from then on was alive when the bytes outside were counted.
@@ -230,7 +230,8 @@ def _profile(
     fits = max(graph.plain_residency(profile.workspace)) + state <= options.budget_bytes
     if options.hardware is None and not fits and "swap" in options.actions:
         most = min(options.disk_budget or 2**62, state + sum(s.nbytes for s in graph.candidates()))
-        profile = replace(profile, links=_links(step.device, replace(options, disk_budget=most)))
+        links = learned.links or _links(step.device, replace(options, disk_budget=most))
+        profile = replace(profile, links=links)
     return profile
 
 
@@ -290,11 +291,11 @@ def prepare_observed(options: Options, step: Observed, learned: Learned, tries: 
     clock = [time.perf_counter()]
     spare = object_bytes(step.graph) + OBJECT_BYTES_SAVED * len(step.saved)
     graph = replace(step.graph, extra_resident_bytes=learned.resident + learned.bias + spare)
-    costs = list(step.costs)
+    costs = list(learned.costs or step.costs)
     if learned.outside is not None:
         costs[step.boundary] = replace(costs[step.boundary], workspace_bytes=learned.outside)
     costs[-1] = replace(costs[-1], workspace_bytes=learned.update)
-    profile = _with_rates(graph, Profile(ops=tuple(costs)), learned.densities, options, step.device)
+    profile = _with_rates(graph, Profile(ops=tuple(costs)), learned, options, step.device)
     clock.append(time.perf_counter())
     made = _decided(graph, profile, options, clock)
     if step.kept and tries:
@@ -334,17 +335,19 @@ def prepare_observed(options: Options, step: Observed, learned: Learned, tries: 
 
 
 def _with_rates(
-    graph: StepGraph, profile: Profile, densities: dict[int, float], options: Options, device: torch.device
+    graph: StepGraph, profile: Profile, learned: Learned, options: Options, device: torch.device
 ) -> Profile:
     """With the rates of codecs and links, where the step does not fit as it is."""
     if max(graph.plain_residency(profile.workspace)) <= options.budget_bytes:
         return profile
     lossy = tuple(options.lossy or ())
     if "encode" in options.actions and (lossy or any(s.zeros for s in graph.candidates())):
-        profile = replace(profile, codecs=_without_masks(storage_rates(graph, densities, lossy, device)))
+        rates = learned.codecs or storage_rates(graph, learned.densities, lossy, device)
+        profile = replace(profile, codecs=_without_masks(rates))
     if "swap" in options.actions:
         most = min(options.disk_budget or 2**62, sum(s.nbytes for s in graph.candidates()))
-        profile = replace(profile, links=_links(device, replace(options, disk_budget=most)))
+        links = learned.links or _links(device, replace(options, disk_budget=most))
+        profile = replace(profile, links=links)
     return profile
 
 

@@ -9,7 +9,7 @@ from .errors import OutsizeError
 from .fx import CapturedStep, RewrittenStep
 from .observe import Observed
 from .replay import ReplayProgram
-from .values import Entry, OpCost, Plan, Profile, StateUnit, StepGraph
+from .values import CodecRate, Entry, LinkRate, OpCost, Plan, Profile, StateUnit, StepGraph
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,6 +70,7 @@ class Learned:
         costs: of the ops, where they were measured before.
         units: optimizer state that may rest on a tier; `resident` does not have it.
         absent: places of tangents that are not expected: results that the loss does not use.
+        links, codecs: rates by name, where another process has measured them.
     """
 
     resident: int
@@ -81,6 +82,8 @@ class Learned:
     costs: tuple[OpCost, ...] = ()
     absent: frozenset[int] = frozenset()
     units: tuple[StateUnit, ...] = ()
+    links: dict[str, LinkRate] = field(default_factory=dict)
+    codecs: dict[str, CodecRate] = field(default_factory=dict)
 
 
 def guessed_outside(step: CapturedStep, absent: frozenset[int]) -> int:

@@ -34,6 +34,7 @@ LIBRARIES = {
     "transformers": "OutsizeCallback",
     "lightning": "OutsizeCallback",
     "accelerate": "prepare peaks release",
+    "processes": "agree",
 }
 
 

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+from outsize.errors import OutsizeError
+from outsize.integrations.processes import agree
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +46,7 @@ def test_two_processes_train_as_without_a_plan() -> None:
     lines = launch(str(ROOT / "examples/with_ddp.py"))
     assert {line["rank"] for line in lines} == {0, 1}
     assert all(line["peak"] <= line["budget"] < line["plain"] for line in lines)
+    assert len({line["plan"] for line in lines}) == 1
 
 
 def test_two_sharded_processes_train_as_without_a_plan() -> None:
@@ -49,36 +54,50 @@ def test_two_sharded_processes_train_as_without_a_plan() -> None:
     lines = launch(str(ROOT / "examples/with_fsdp.py"))
     assert {line["rank"] for line in lines} == {0, 1}
     assert all(line["peak"] <= line["budget"] < 0.6 * line["plain"] for line in lines), lines
+    assert len({line["plan"] for line in lines}) == 1
 
 
-def test_a_sharded_module_is_not_captured_and_flat_shards_are_refused(tmp_path: Path) -> None:
-    script = tmp_path / "refused.py"
-    script.write_text(REFUSED)
-    lines = launch(str(script))
-    assert len(lines) == 2
-    for line in lines:
-        assert "leave door='captured' out" in line["captured"]
-        assert "fully_shard" in line["flat"]
+@pytest.fixture(scope="module")
+def agreement() -> list[dict[str, Any]]:
+    return launch(str(ROOT / "tests/integrations/agreement.py"))
 
 
-REFUSED = """
-import json
-import torch, torch.distributed as dist, outsize, outsize.errors
-from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+def test_processes_agree_on_a_plan(agreement: list[dict[str, Any]]) -> None:
+    """Each measured other times, so each made another plan; then both have that of the first, and train as before."""
+    first, second = sorted((line["captured"] | {"rank": line["rank"]} for line in agreement), key=_rank)
+    assert first["before"] != second["before"]
+    assert first["after"] == second["after"] == first["agreed"] == second["agreed"] == first["before"]
+    for line in (first, second):
+        assert line["equal"]
+        assert line["recomputes"]
+        assert line["peak"] <= line["budget"]
 
-dist.init_process_group("gloo")
-told = {}
-for name, module, door in (
-    ("captured", fully_shard(torch.nn.Linear(8, 8)), "captured"),
-    ("flat", FullyShardedDataParallel(torch.nn.Linear(8, 8), device_id=torch.device("cpu")), "auto"),
-):
-    try:
-        outsize.compile(module, 2**30, door=door)
-    except outsize.errors.CaptureError as error:
-        told[name] = str(error)
-print(json.dumps(told), flush=True)
-dist.destroy_process_group()
-"""
+
+def _rank(line: dict[str, Any]) -> int:
+    return int(line["rank"])
+
+
+def test_what_differs_between_processes_is_named_in_all_of_them(agreement: list[dict[str, Any]]) -> None:
+    assert len(agreement) == 2
+    for line in agreement:
+        said = line["refused"]
+        assert "process 1: the module is not compiled there" in said["compiled"]
+        assert "agree after the first steps" in said["planned"]
+        assert "process 1: its budget is 1073741825 bytes, that of process 0 is 1073741824" in said["budget"]
+        assert "process 1: its step differs: storage primals_1 has 14336 bytes" in said["shape"]
+
+
+def test_a_sharded_module_is_not_captured_and_flat_shards_are_refused(
+    agreement: list[dict[str, Any]],
+) -> None:
+    for line in agreement:
+        assert "leave door='captured' out" in line["refused"]["captured"]
+        assert "fully_shard" in line["refused"]["flat"]
+
+
+def test_without_a_process_group_there_is_nothing_to_agree_on() -> None:
+    with pytest.raises(OutsizeError, match="init_process_group"):
+        agree(torch.nn.Linear(2, 2))
 
 
 def test_the_libraries_wrap_a_planned_module_themselves(tmp_path: Path) -> None:

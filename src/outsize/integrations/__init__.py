@@ -8,6 +8,7 @@ The loop, the checkpoints and the results stay the library's, to the bit.
     from outsize.integrations.transformers import OutsizeCallback   # Trainer, trl's SFTTrainer, PEFT models
     from outsize.integrations.lightning import OutsizeCallback      # a LightningModule, or a submodule of it
     from outsize.integrations.accelerate import prepare             # in place of accelerator.prepare
+    from outsize.integrations.processes import agree                # one plan for all processes of DDP or FSDP2
 
 Each needs its library: `pip install 'outsize[transformers]'`, `'outsize[lightning]'`, `'outsize[accelerate]'`.
 """

@@ -62,7 +62,7 @@ class ObservedSession(Updating):
     ) -> None:
         self._module, self.device = weakref.ref(module), device
         self.optimizers = Optimizers(optimizer, device)
-        self._tiers, self.budget_bytes, self._prepare = tiers, budget_bytes, prepare
+        self._tiers, self.budget_bytes, self.prepare = tiers, budget_bytes, prepare
         self.notes: list[str] = [f"door: observed ({why})"]
         self.recording = False
         self._relief = Relief(budget_bytes, tiers, spare, strict=strict)
@@ -158,7 +158,7 @@ class ObservedSession(Updating):
         paused = pause_all()
         try:
             try:
-                made = self._prepare(path.step, self._learned(path, max(resident, path.resident)))
+                made = self.prepare(path.step, self.learned(path, max(resident, path.resident)))
             except BudgetError:
                 if path.stale == GROWN and resident <= path.resident:
                     path.stale = ""
@@ -169,19 +169,24 @@ class ObservedSession(Updating):
                 return None  # it makes room as it goes, as it has done
             if made.plan.decisions and path.sightings < SIGHTINGS and self._tiers:
                 return None
-            for tier in self._tiers.values():
-                tier.reserve(made.plan.swapped_bytes)
-            allocator.trim(everything=True)
+            self.adopt(path, made, resident)
         finally:
             resume(paused)
+        return made
+
+    def adopt(self, path: Path, made: PreparedReplay, resident: int) -> None:
+        """A plan for so many resident bytes comes into force."""
+        for tier in self._tiers.values():
+            tier.reserve(made.plan.swapped_bytes)
+        allocator.trim(everything=True)
         if path.stale and path.stale != GROWN:
             self.notes.append(path.stale)
         path.prepared, path.resident, path.stale = made, max(resident, path.resident), ""
         path.refused = 0
         path.peak, path.warned = 0, False
-        return made
 
-    def _learned(self, path: Path, resident: int) -> Learned:
+    def learned(self, path: Path, resident: int) -> Learned:
+        """All that is known of a path before it is planned, with so many resident bytes."""
         return Learned(
             resident=max(0, resident - path.step.graph.resident_bytes),
             outside=path.outside,

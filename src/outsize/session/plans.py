@@ -109,7 +109,10 @@ class Plans:
         return made
 
     def _plan(self, step: CapturedStep, track: Track, resident: int) -> Prepared:
-        prepared = self._prepared_for(step, track, resident)
+        return self.adopt(track, self._prepared_for(step, track, resident), resident)
+
+    def adopt(self, track: Track, prepared: Prepared, resident: int) -> Prepared:
+        """A plan for so many resident bytes comes into force."""
         track.prepared, track.resident = prepared, resident
         self._notes += [track.stale] if track.stale else []
         track.stale, track.drifted, track.steps, track.peak = "", False, 0, 0
