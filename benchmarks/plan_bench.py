@@ -23,7 +23,7 @@ class Case:
     def __init__(self, graph: StepGraph, profile: Profile) -> None:
         self.graph, self.profile = graph, profile
         self.slack: Slack = compute_slack(graph, profile)
-        model = build_model(graph, profile, self.slack, budget_bytes=1, settings=PlanSettings())
+        model = build_model(graph, profile, self.slack, Request(budget_bytes=1, settings=PlanSettings()))
         self.peak, self.floor = model.peak, int(floor_curve(model).max())
         self.tiers = tuple(profile.links)
 
@@ -33,18 +33,23 @@ class Case:
 
     def problem(self, budget: int, actions: Sequence[str], settings: PlanSettings = DEFAULTS) -> Problem:
         """What the search of `plan` is asked."""
-        model = build_model(self.graph, self.profile, self.slack, budget_bytes=budget, settings=settings)
-        return Problem.of(model, Request(actions=tuple(actions), tiers=self.tiers, lossy={}))
+        model = build_model(
+            self.graph,
+            self.profile,
+            self.slack,
+            Request(budget_bytes=budget, actions=tuple(actions), tiers=self.tiers, settings=settings),
+        )
+        return Problem.of(model)
 
     def plan(
         self, budget: int, planner: str, actions: Sequence[str], settings: PlanSettings = DEFAULTS
     ) -> Plan | None:
         """The plan, None where the planner finds none."""
+        request = Request(
+            budget_bytes=budget, planner=planner, actions=tuple(actions), tiers=self.tiers, settings=settings
+        )
         try:
-            return make_plan(
-                self.graph, self.profile, self.slack, budget_bytes=budget, planner=planner, actions=actions,
-                tiers=self.tiers, settings=settings,
-            )  # fmt: skip
+            return make_plan(self.graph, self.profile, self.slack, request)
         except BudgetError:
             return None
 

@@ -24,6 +24,7 @@ def once() -> dict[str, Any]:
     """Seconds of each stage, without running the step."""
     from outsize import api, zoo
     from outsize.decide import Options, decide
+    from outsize.plan import Request
     from outsize.rewrite import rewrite_step, verify_step
     from outsize.runtime.ops import OPS
 
@@ -36,8 +37,10 @@ def once() -> dict[str, Any]:
     step = api.capture(work.module, args)
     clock.append(time.perf_counter())
     learned = api._unlearned(work.module, args, step, None)
-    plain = decide(step, learned, Options(budget_bytes=2**62, actions=())).plan.plain_peak_bytes
-    options = Options(budget_bytes=int(0.6 * plain))
+    plain = decide(
+        step, learned, Options(request=Request(budget_bytes=2**62, actions=()))
+    ).plan.plain_peak_bytes
+    options = Options(request=Request(budget_bytes=int(0.6 * plain)))
     clock.append(time.perf_counter())
     made = decide(step, learned, options)
     clock.append(time.perf_counter())

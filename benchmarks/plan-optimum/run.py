@@ -43,11 +43,13 @@ for name, (graph, profile) in STEPS.items():
     case = Case(graph, profile)
     for actions in (("recompute",), ("swap",), ("swap", "recompute")):
         for share in (0.15, 0.35, 0.6):
-            model = build_model(
-                graph, profile, case.slack, budget_bytes=case.between(share), settings=SETTINGS
+            request = Request(
+                budget_bytes=case.between(share),
+                actions=actions,
+                tiers=case.tiers if "swap" in actions else (),
+                settings=SETTINGS,
             )
-            tiers = case.tiers if "swap" in actions else ()
-            problem = Problem.of(model, Request(actions=actions, tiers=tiers, lossy={}))
+            problem = Problem.of(build_model(graph, profile, case.slack, request))
             bound = lower_bound(problem)
             try:
                 found = fastest(problem).seconds

@@ -20,7 +20,7 @@ from typing import Any
 from outsize import api, zoo
 from outsize.decide import Options, decide
 from outsize.errors import BudgetError
-from outsize.plan import PlanSettings, lower, make_plan, simulate
+from outsize.plan import PlanSettings, Request, lower, make_plan, simulate
 from outsize.slack import compute_slack
 from outsize.values import LinkRate, Profile, StepGraph
 
@@ -36,7 +36,9 @@ def case(name: str) -> tuple[StepGraph, Profile]:
     args = work.example().args
     step = api.capture(work.module, args)
     made = decide(
-        step, api._unlearned(work.module, args, step, None), Options(budget_bytes=2**62, actions=())
+        step,
+        api._unlearned(work.module, args, step, None),
+        Options(request=Request(budget_bytes=2**62, actions=())),
     )
     moved = 2 * sum(s.nbytes for s in made.graph.candidates())
     rate = moved / (WEIGHT * made.profile.seconds)
@@ -47,9 +49,13 @@ def case(name: str) -> tuple[StepGraph, Profile]:
 def stall(graph: StepGraph, profile: Profile, budget: int, planner: str) -> float:
     """Simulated stall in seconds. Raises BudgetError below the smallest budget."""
     made = make_plan(
-        graph, profile, compute_slack(graph, profile), budget_bytes=budget, planner=planner, actions=("swap",),
-        settings=PlanSettings(min_bytes=256),
-    )  # fmt: skip
+        graph,
+        profile,
+        compute_slack(graph, profile),
+        Request(
+            budget_bytes=budget, planner=planner, actions=("swap",), settings=PlanSettings(min_bytes=256)
+        ),
+    )
     return simulate(graph, profile, lower(graph, made)).stall_seconds
 
 

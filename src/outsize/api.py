@@ -13,19 +13,20 @@ import torch
 
 from . import asked
 from .capture import capture
-from .decide import ACTIONS, Options, decide, prepare, prepare_observed
+from .decide import Options, decide, prepare, prepare_observed
 from .device import allocator, memory
 from .device.place import device_of
 from .errors import BudgetError, OutsizeError
 from .fx import CapturedStep
 from .measure import Hardware
-from .plan import lower, simulate
+from .plan import Request, lower, simulate
 from .prepared import Learned, released
 from .runtime.tiers import DiskTier, HostSettings, HostTier, Tier
 from .session import SESSIONS, ObservedSession, Session, install, resident, session_of
 from .session import release as _release
 from .units import parse_bytes
 from .values import Plan, RunRecord
+from .values.actions import ASKED_BY_DEFAULT
 
 __all__ = ["capture", "compile", "meter", "plan", "record", "release", "report", "resident", "sweep"]
 
@@ -38,7 +39,7 @@ def compile(
     *,
     optimizer: torch.optim.Optimizer | None = None,
     disk: str | Path | None = None,
-    actions: Sequence[str] = ACTIONS,
+    actions: Sequence[str] = ASKED_BY_DEFAULT,
     planner: str = "search",
     lossy: dict[str, float] | None = None,
     host_budget: int | str | None = None,
@@ -93,19 +94,17 @@ def compile(
     device = _device(module)
     memory.check_counted(device)
     options = Options(
-        budget_bytes=asked.bytes_of(budget, device),
-        actions=asked.some_actions(actions),
-        planner=asked.a_planner(planner),
-        lossy=asked.lossy_codecs(lossy),
-        host_budget=asked.tier_bytes("host_budget", host_budget, whole=memory.total_bytes()),
-        disk_budget=asked.tier_bytes("disk_budget", disk_budget),
+        request=replace(
+            asked.a_request(asked.bytes_of(budget, device), actions, planner, lossy, effort),
+            host_budget=asked.tier_bytes("host_budget", host_budget, whole=memory.total_bytes()),
+            disk_budget=asked.tier_bytes("disk_budget", disk_budget),
+        ),
         disk=asked.a_directory(disk),
         inner=asked.an_inner(inner),
-        effort=asked.an_effort(effort),
     )
     _suits(device, disk, disk_budget, inner)
     asked.an_optimizer(optimizer)
-    door, resting = asked.a_door(door), asked.residents(residents, options.actions)
+    door, resting = asked.a_door(door), asked.residents(residents, options.request.actions)
     allocator.install()
     made = functools.partial(_observed, weakref.ref(module), optimizer, options, device, strict=bool(strict))
     if door == "observed":
@@ -118,9 +117,9 @@ def _captured(
     module: torch.nn.Module, optimizer: Any, options: Options, device: torch.device, *, residents: str
 ) -> Session:
     """The session of a module whose steps are captured."""
-    tiers = _tiers(device, options) if {"swap", "encode"} & set(options.actions) else {}
+    tiers = _tiers(device, options) if {"swap", "encode"} & set(options.request.actions) else {}
     planned = functools.partial(prepare, options)
-    repeats, budget = "recompute" in options.actions, options.budget_bytes
+    repeats, budget = "recompute" in options.request.actions, options.request.budget_bytes
     return Session(module, optimizer, tiers, planned, budget, device, repeats=repeats, residents=residents)
 
 
@@ -136,11 +135,19 @@ def _observed(
     """The session of a module whose steps are observed."""
     alive = module()
     assert alive is not None  # it is being compiled, or called
-    tiers = _tiers(device, options) if {"swap", "encode"} & set(options.actions) else {}
+    tiers = _tiers(device, options) if {"swap", "encode"} & set(options.request.actions) else {}
     planned = functools.partial(prepare_observed, options)
     spare = functools.partial(_tiers, device, options)
     return ObservedSession(
-        alive, optimizer, tiers, planned, options.budget_bytes, device, spare=spare, why=why, strict=strict
+        alive,
+        optimizer,
+        tiers,
+        planned,
+        options.request.budget_bytes,
+        device,
+        spare=spare,
+        why=why,
+        strict=strict,
     )
 
 
@@ -163,7 +170,7 @@ def _tiers(device: torch.device, options: Options) -> dict[str, Tier]:
     """Where a device's bytes go: an accelerator's to the host's memory, the processor's to disk."""
     if device.type == "cpu":
         return {"disk": DiskTier(options.disk)}
-    return {"host": HostTier(device, settings=HostSettings(limit_bytes=options.host_budget))}
+    return {"host": HostTier(device, settings=HostSettings(limit_bytes=options.request.host_budget))}
 
 
 def meter(module: torch.nn.Module, *, optimizer: torch.optim.Optimizer | None = None) -> torch.nn.Module:
@@ -183,9 +190,9 @@ def meter(module: torch.nn.Module, *, optimizer: torch.optim.Optimizer | None = 
     memory.check_counted(device)
     asked.an_optimizer(optimizer)
     allocator.install()
-    options = Options(budget_bytes=2**62, actions=())
+    options = Options(request=Request(budget_bytes=2**62, actions=()))
     planned = functools.partial(prepare, options)
-    return install(module, Session(module, optimizer, {}, planned, options.budget_bytes, device))
+    return install(module, Session(module, optimizer, {}, planned, options.request.budget_bytes, device))
 
 
 def release(module: torch.nn.Module) -> torch.nn.Module:
@@ -261,7 +268,7 @@ def plan(
     budget: int | str | None = None,
     hardware: str | Hardware | None = None,
     optimizer: torch.optim.Optimizer | None = None,
-    actions: Sequence[str] = ACTIONS,
+    actions: Sequence[str] = ASKED_BY_DEFAULT,
     planner: str = "search",
     lossy: dict[str, float] | None = None,
     effort: int = 1,
@@ -284,15 +291,9 @@ def plan(
         BudgetError: no plan fits the budget.
         CaptureError: the module is not one graph.
     """
-    here = _device(module)
-    options = replace(
-        _plan_options(budget, hardware, here),
-        actions=asked.some_actions(actions),
-        planner=asked.a_planner(planner),
-        lossy=asked.lossy_codecs(lossy),
-        effort=asked.an_effort(effort),
-    )
-    return _planned(module, asked.arguments(args), options, optimizer)
+    options = _plan_options(budget, hardware, _device(module))
+    request = asked.a_request(options.request.budget_bytes, actions, planner, lossy, effort)
+    return _planned(module, asked.arguments(args), replace(options, request=request), optimizer)
 
 
 def plain_plan(
@@ -303,7 +304,9 @@ def plain_plan(
     optimizer: torch.optim.Optimizer | None = None,
 ) -> Plan:
     """The step as it is, without running it: a plan without decisions. Arguments as for `plan`."""
-    options = replace(_plan_options(2**62, hardware, _device(module)), actions=())
+    options = replace(
+        _plan_options(2**62, hardware, _device(module)), request=Request(budget_bytes=2**62, actions=())
+    )
     return _planned(module, asked.arguments(args), options, optimizer)
 
 
@@ -358,9 +361,9 @@ def sweep(
     learned = _unlearned(module, args, step, optimizer)
 
     def attempt(planner: str, actions: Sequence[str], budget: int) -> Plan | int:
-        wanted = replace(options, planner=planner, actions=tuple(actions), budget_bytes=budget)
+        wanted = Request(planner=planner, actions=tuple(actions), budget_bytes=budget)
         try:
-            return decide(step, learned, wanted).plan
+            return decide(step, learned, replace(options, request=wanted)).plan
         except BudgetError as error:
             return error.smallest_feasible_bytes
 
@@ -377,10 +380,10 @@ def sweep(
 def _plan_options(budget: int | str | None, hardware: str | Hardware | None, here: torch.device) -> Options:
     there = asked.some_hardware(hardware)
     if there is None:
-        return Options(budget_bytes=asked.bytes_of(budget, here))
+        return Options(request=Request(budget_bytes=asked.bytes_of(budget, here)))
     whole = there.memory_bytes
     limit = whole if budget is None else parse_bytes(budget, whole=whole)
-    return Options(budget_bytes=limit, hardware=there)
+    return Options(request=Request(budget_bytes=limit), hardware=there)
 
 
 def _unlearned(

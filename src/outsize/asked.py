@@ -13,15 +13,16 @@ from typing import Any
 
 import torch
 
-from .decide import ACTIONS
 from .device import memory
 from .device.place import CPU
 from .errors import OutsizeError, PlanError, UnitError
 from .measure import Hardware, load_hardware
 from .measure.optimizer import optimizers_in, update_bytes
 from .plan.make import PLANNERS
-from .plan.settings import MOST_EFFORT
+from .plan.request import Request
+from .plan.settings import MOST_EFFORT, PlanSettings
 from .units import parse_bytes
+from .values.actions import ASKED
 
 #: Lossy codecs that a step may use, and their largest relative error.
 LOSSY_IN_STEPS = {"bf16": 2.0**-8}
@@ -102,14 +103,14 @@ def a_directory(disk: object) -> str | None:
 def some_actions(actions: object) -> tuple[str, ...]:
     """What a plan may do."""
     if isinstance(actions, str) or not isinstance(actions, Iterable):
-        raise OutsizeError(f"actions={actions!r}: give a tuple of {', '.join(ACTIONS)}, as in ('swap',)")
+        raise OutsizeError(f"actions={actions!r}: give a tuple of {', '.join(ASKED)}, as in ('swap',)")
     chosen = tuple(actions)
     for action in chosen:
-        if action not in ACTIONS:
-            raise PlanError(f"actions={chosen}: no action {action!r}; there are {', '.join(ACTIONS)}")
+        if action not in ASKED:
+            raise PlanError(f"actions={chosen}: no action {action!r}; there are {', '.join(ASKED)}")
     if not chosen:
         raise OutsizeError(
-            f"actions=(): a plan needs something that it may do: {', '.join(ACTIONS)}; outsize.meter(module) measures "
+            f"actions=(): a plan needs something that it may do: {', '.join(ASKED)}; outsize.meter(module) measures "
             "the step as it is"
         )
     return chosen
@@ -140,10 +141,21 @@ def an_effort(effort: object) -> int:
     return effort
 
 
-def lossy_codecs(lossy: object) -> dict[str, float] | None:
+def a_request(budget_bytes: int, actions: object, planner: object, lossy: object, effort: object) -> Request:
+    """What is asked of a plan."""
+    return Request(
+        budget_bytes=budget_bytes,
+        actions=some_actions(actions),
+        planner=a_planner(planner),
+        lossy=lossy_codecs(lossy),
+        settings=PlanSettings(effort=an_effort(effort)),
+    )
+
+
+def lossy_codecs(lossy: object) -> dict[str, float]:
     """The lossy codecs asked for, held against what they do."""
     if lossy is None:
-        return None
+        return {}
     if not isinstance(lossy, Mapping):
         raise OutsizeError(
             f"lossy={lossy!r}: give a dict of codec and largest error, as in {{'bf16': 2**-8}}"

@@ -15,7 +15,7 @@ from .fx import CapturedStep
 from .links import MOST_MEASURED, disk_link, host_link
 from .measure import Hardware, MeasureSettings, default_cache, estimate, measure_ops, storage_rates
 from .observe import Observed
-from .plan import PlanSettings, check, lower, make_plan, plan_with_state, simulate
+from .plan import PlanSettings, Request, check, lower, make_plan, plan_with_state, simulate
 from .plan.schedule.kept import kept_peak
 from .plan.schedule.phases import phase_peaks
 from .prepared import Learned, Prepared, PreparedReplay, guessed_outside
@@ -42,7 +42,6 @@ from .values import (
 OBJECT_BYTES, OBJECT_BYTES_PER_OP = 128 * 1024, 384
 #: And for each tensor that autograd saves in an eager step: a handle, a view's description, an emptied alias.
 OBJECT_BYTES_SAVED = 2048
-ACTIONS = ("swap", "recompute", "encode")
 
 
 def object_bytes(graph: StepGraph) -> int:
@@ -52,18 +51,19 @@ def object_bytes(graph: StepGraph) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What was asked of `compile` or `plan`."""
+    """What was asked of `compile` or `plan`: what the plan may do, and where and how its step runs.
 
-    budget_bytes: int
-    actions: tuple[str, ...] = ACTIONS
-    planner: str = "search"
-    lossy: dict[str, float] | None = None
-    host_budget: int | None = None
-    disk_budget: int | None = None
+    Attributes:
+        request: of the plan; its tiers are those that the machine turns out to have.
+        hardware: what the plan is for; None for this machine.
+        disk: directory of the disk tier.
+        inner: what runs between our calls: `aten` or `inductor`.
+    """
+
+    request: Request
     hardware: Hardware | None = None
     disk: str | None = None
     inner: str = "aten"
-    effort: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,41 +103,35 @@ def _decided(
     fused: dict[int, tuple[int, int]] | None = None,
 ) -> Decided:
     """slack → plan → check. The clock has when measuring began and when it had ended."""
-    tiers = tuple(t for t in ("host", "disk") if t in profile.links)
+    request, tiers = options.request, tuple(t for t in ("host", "disk") if t in profile.links)
 
     def planned(graph: StepGraph, profile: Profile, resting: int) -> Plan:
         """Beside so many bytes of state in the tier."""
-        return make_plan(
-            graph,
-            profile,
-            compute_slack(graph, profile),
-            budget_bytes=options.budget_bytes,
-            planner=options.planner,
-            actions=options.actions,
+        beside = replace(
+            request,
             tiers=tiers,
-            lossy=options.lossy,
-            host_budget=_left(options.host_budget, resting),
-            disk_budget=_left(options.disk_budget, resting),
-            settings=PlanSettings(effort=options.effort),
+            host_budget=_left(request.host_budget, resting),
+            disk_budget=_left(request.disk_budget, resting),
         )
+        return make_plan(graph, profile, compute_slack(graph, profile), beside)
 
     if units:
-        moves = "swap" in options.actions and options.inner != "inductor" and tiers
+        moves = "swap" in request.actions and options.inner != "inductor" and tiers
         graph, profile, made = plan_with_state(
             graph,
             profile,
             units,
             planned,
-            budget_bytes=options.budget_bytes,
+            budget_bytes=request.budget_bytes,
             tier=tiers[0] if moves else "",
-            tier_bytes=options.host_budget if tiers[:1] == ("host",) else options.disk_budget,
+            tier_bytes=request.host_budget if tiers[:1] == ("host",) else request.disk_budget,
             fused=fused,
         )
     else:
         made = planned(graph, profile, 0)
     schedule = lower(graph, made)
     timeline = simulate(graph, profile, schedule)
-    check(graph, profile, schedule, options.budget_bytes)
+    check(graph, profile, schedule, request.budget_bytes)
     clock.append(time.perf_counter())
     peaks = phase_peaks(graph, schedule, timeline)
     seconds = (clock[1] - clock[0], clock[2] - clock[1])
@@ -216,8 +210,8 @@ def _profile(
     if options.hardware is not None:
         profile = estimate(graph, options.hardware)
     else:
-        lossy = tuple(options.lossy or ())
-        encodes = "encode" in options.actions and (lossy or any(s.zeros for s in graph.candidates()))
+        lossy = tuple(options.request.lossy)
+        encodes = "encode" in options.request.actions and (lossy or any(s.zeros for s in graph.candidates()))
         measured = functools.partial(storage_rates, graph, learned.densities, lossy, step.device)
         profile = Profile(ops=known, codecs=(learned.codecs or measured()) if encodes else {})
     costs = list(profile.ops)
@@ -227,19 +221,19 @@ def _profile(
     costs[-1] = replace(costs[-1], workspace_bytes=learned.update)
     profile = replace(profile, ops=tuple(costs))
     state = sum(unit.nbytes for unit in learned.units)
-    fits = max(graph.plain_residency(profile.workspace)) + state <= options.budget_bytes
-    if options.hardware is None and not fits and "swap" in options.actions:
-        most = min(options.disk_budget or 2**62, state + sum(s.nbytes for s in graph.candidates()))
-        links = learned.links or _links(step.device, replace(options, disk_budget=most))
+    fits = max(graph.plain_residency(profile.workspace)) + state <= options.request.budget_bytes
+    if options.hardware is None and not fits and "swap" in options.request.actions:
+        most = min(options.request.disk_budget or 2**62, state + sum(s.nbytes for s in graph.candidates()))
+        links = learned.links or _links(step.device, options.disk, most)
         profile = replace(profile, links=links)
     return profile
 
 
-def _links(device: torch.device, options: Options) -> dict[str, LinkRate]:
-    """An accelerator swaps to the host's memory, the processor to disk, measured with the most that it may hold."""
+def _links(device: torch.device, disk: str | None, most: int) -> dict[str, LinkRate]:
+    """An accelerator swaps to the host's memory, the processor to disk, measured with the `most` that it may hold."""
     if device.type == "cuda":
         return {"host": host_link(device)}
-    return {"disk": disk_link(options.disk, options.disk_budget or MOST_MEASURED)}
+    return {"disk": disk_link(disk, most or MOST_MEASURED)}
 
 
 def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:
@@ -299,7 +293,7 @@ def prepare_observed(options: Options, step: Observed, learned: Learned, tries: 
     clock.append(time.perf_counter())
     made = _decided(graph, profile, options, clock)
     if step.kept and tries:
-        over = kept_peak(made.graph, made.profile, made.schedule) - options.budget_bytes
+        over = kept_peak(made.graph, made.profile, made.schedule) - options.request.budget_bytes
         if over > 0:
             return prepare_observed(options, step, replace(learned, bias=learned.bias + over), tries - 1)
     start = time.perf_counter()
@@ -338,15 +332,15 @@ def _with_rates(
     graph: StepGraph, profile: Profile, learned: Learned, options: Options, device: torch.device
 ) -> Profile:
     """With the rates of codecs and links, where the step does not fit as it is."""
-    if max(graph.plain_residency(profile.workspace)) <= options.budget_bytes:
+    if max(graph.plain_residency(profile.workspace)) <= options.request.budget_bytes:
         return profile
-    lossy = tuple(options.lossy or ())
-    if "encode" in options.actions and (lossy or any(s.zeros for s in graph.candidates())):
+    lossy = tuple(options.request.lossy)
+    if "encode" in options.request.actions and (lossy or any(s.zeros for s in graph.candidates())):
         rates = learned.codecs or storage_rates(graph, learned.densities, lossy, device)
         profile = replace(profile, codecs=_without_masks(rates))
-    if "swap" in options.actions:
-        most = min(options.disk_budget or 2**62, sum(s.nbytes for s in graph.candidates()))
-        links = learned.links or _links(device, replace(options, disk_budget=most))
+    if "swap" in options.request.actions:
+        most = min(options.request.disk_budget or 2**62, sum(s.nbytes for s in graph.candidates()))
+        links = learned.links or _links(device, options.disk, most)
         profile = replace(profile, links=links)
     return profile
 
@@ -358,7 +352,7 @@ def _without_masks(rates: dict[str, CodecRate]) -> dict[str, CodecRate]:
 
 def _sampled(options: Options, made: Decided, learned: Learned) -> frozenset[int]:
     """Storages that zero suppression may take and that the plan does not encode: an encoding counts by itself."""
-    if "encode" not in options.actions or not made.plan.decisions:
+    if "encode" not in options.request.actions or not made.plan.decisions:
         return frozenset()
     if options.inner == "inductor" and learned.densities:  # a sample keeps what Inductor would fuse away
         return frozenset()

@@ -80,7 +80,9 @@ def rebudget(
     session = api._SESSIONS[module]
     plans = session.plans
     prepare: Any = plans.prepare
-    options = replace(prepare.args[0], budget_bytes=budget, planner=planner, actions=actions)
+    options = prepare.args[0]
+    request = replace(options.request, budget_bytes=budget, planner=planner, actions=actions)
+    options = replace(options, request=request)
     session.budget_bytes = plans.budget_bytes = budget
     plans.prepare = functools.partial(prepare.func, options)
     plans.repeats = "recompute" in actions

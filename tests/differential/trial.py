@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import outsize
-from outsize import decide
+from outsize import asked
 
 from ..api.training import rebudget
 from .case import Case
@@ -35,8 +35,8 @@ LAST_BITS_OF_OTHERS = 2**-14
 @contextlib.contextmanager
 def hurried() -> Iterator[None]:
     """A search that looks at a tenth of what it usually does: plans get slower, and must be as right."""
-    usual = decide.PlanSettings
-    decide.PlanSettings = functools.partial(  # type: ignore[misc,assignment]
+    usual = asked.PlanSettings
+    asked.PlanSettings = functools.partial(  # type: ignore[misc,assignment]
         usual,
         moves=30,
         move_ops=4_000,
@@ -48,7 +48,7 @@ def hurried() -> Iterator[None]:
     try:
         yield
     finally:
-        decide.PlanSettings = usual  # type: ignore[misc]
+        asked.PlanSettings = usual  # type: ignore[misc]
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from outsize.files import Door, seal_text
 from outsize.measure import load_hardware
 from outsize.measure import store as measured
 from outsize.measure.roofline import estimate
-from outsize.plan import PlanSettings, check, lower, make_plan
+from outsize.plan import PlanSettings, Request, check, lower, make_plan
 from outsize.plan.schedule.lower import lower_decisions
 from outsize.programs.trees import Forest, LocalizedTreeConv, Topology, corpus, parse, similar, store
 from outsize.programs.trees.batch import collate
@@ -122,7 +122,7 @@ def _plan() -> Plan:
     graph, profile = _step()
     settings = PlanSettings(min_bytes=1, moves=6)
     slack = compute_slack(graph, profile)
-    return make_plan(graph, profile, slack, budget_bytes=650, planner="slack", settings=settings)
+    return make_plan(graph, profile, slack, Request(budget_bytes=650, planner="slack", settings=settings))
 
 
 def _schedule() -> tuple[StepGraph, Profile, Schedule]:

@@ -35,12 +35,14 @@ ACTIONS = st.sampled_from([("recompute",), ("swap",), ("swap", "recompute"), ("s
 def problem_of(graph: StepGraph, profile: Profile, share: float, actions: tuple[str, ...]) -> Problem:
     slack = compute_slack(graph, profile)
     chosen = PlanSettings(min_bytes=1, moves=50, frontier_ops=0, effort=4)
-    roomy = build_model(graph, profile, slack, budget_bytes=2**60, settings=chosen)
+    roomy = build_model(graph, profile, slack, Request(budget_bytes=2**60, settings=chosen))
     floor = int(floor_curve(roomy).max())
     budget = int(floor + share * (roomy.peak - floor))
-    model = build_model(graph, profile, slack, budget_bytes=budget, settings=chosen)
     tiers = tuple(profile.links) if "swap" in actions else ()
-    return Problem.of(model, Request(actions=actions, tiers=tiers, lossy={}, limits={}))
+    model = build_model(
+        graph, profile, slack, Request(budget_bytes=budget, actions=actions, tiers=tiers, settings=chosen)
+    )
+    return Problem.of(model)
 
 
 def found_by(problem: Problem) -> tuple[Explored, list[Explored]]:
@@ -116,8 +118,8 @@ def test_more_effort_never_makes_a_slower_plan() -> None:
     slack, peak = compute_slack(graph, profile), max(graph.plain_residency(profile.workspace))
     seconds = [
         make_plan(
-            graph, profile, slack, budget_bytes=int(0.4 * peak), actions=("swap", "recompute"), tiers=("host",),
-            settings=PlanSettings(effort=effort),
+            graph, profile, slack, Request(budget_bytes=int(0.4 * peak), actions=("swap", "recompute"), tiers=("host",),
+            settings=PlanSettings(effort=effort)),
         ).predicted_step_seconds
         for effort in (1, 2)
     ]  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from outsize.errors import PlanError
-from outsize.plan import PlanSettings, check, lower, make_plan, simulate
+from outsize.plan import PlanSettings, Request, check, lower, make_plan, simulate
 from outsize.plan.schedule.lower import lower_decisions
 from outsize.slack import compute_slack
 from outsize.values import Decision, Entry, Schedule
@@ -21,7 +21,10 @@ Entries = list[Entry]
 def swapped() -> tuple:
     graph, profile = chain(6, rate=80.0)
     plan = make_plan(
-        graph, profile, compute_slack(graph, profile), budget_bytes=650, planner="slack", settings=ANY
+        graph,
+        profile,
+        compute_slack(graph, profile),
+        Request(budget_bytes=650, planner="slack", settings=ANY),
     )
     assert plan.decisions
     return graph, profile, plan

@@ -42,11 +42,14 @@ def problem_of(
     graph: StepGraph, profile: Profile, share: float, actions: tuple[str, ...], min_bytes: int
 ) -> Problem:
     settings = PlanSettings(min_bytes=min_bytes)
-    roomy = build_model(graph, profile, compute_slack(graph, profile), budget_bytes=2**60, settings=settings)
+    roomy = build_model(
+        graph, profile, compute_slack(graph, profile), Request(budget_bytes=2**60, settings=settings)
+    )
     floor = int(floor_curve(roomy).max())
     budget = int(floor + share * (roomy.peak - floor))
-    model = build_model(graph, profile, compute_slack(graph, profile), budget_bytes=budget, settings=settings)
-    return Problem.of(model, Request(actions=actions, tiers=tuple(profile.links), lossy={}, limits={}))
+    request = Request(budget_bytes=budget, actions=actions, tiers=tuple(profile.links), settings=settings)
+    model = build_model(graph, profile, compute_slack(graph, profile), request)
+    return Problem.of(model)
 
 
 def held_for_a_while(graph: StepGraph, draw: st.DataObject) -> StepGraph:
@@ -198,10 +201,9 @@ def test_what_others_hold_is_not_made_twice_before_they_let_go(
             graph,
             profile,
             compute_slack(graph, profile),
-            budget_bytes=budget,
-            settings=PlanSettings(margin=0.0),
+            Request(budget_bytes=budget, actions=("recompute",), tiers=(), settings=PlanSettings(margin=0.0)),
         )
-        problem = Problem.of(model, Request(actions=("recompute",), tiers=(), lossy={}))
+        problem = Problem.of(model)
         if (made := problem.evictor.run(next(grid(problem)), budget)) is not None:
             fitted[budget] = made.decisions()
             check(graph, profile, lower_decisions(graph, fitted[budget]), budget)
@@ -219,19 +221,16 @@ def test_encode_alone_is_offered_at_an_infinite_lane_price() -> None:
     b.op("backward", [x, v], [1])
     graph, profile = b.graph(), replace(b.profile(), links={}, codecs={"relu": CODEC})
     slack = compute_slack(graph, profile)
-    made = make_plan(
-        graph,
-        profile,
-        slack,
+    request = Request(
         budget_bytes=180,
         actions=("encode",),
         tiers=(),
         settings=PlanSettings(min_bytes=1, margin=0.0),
     )
+    made = make_plan(graph, profile, slack, request)
     assert [(d.storage, d.action, d.codec) for d in made.decisions] == [(x, "encode", "relu")]
     option = Problem.of(
-        build_model(graph, profile, slack, budget_bytes=180, settings=PlanSettings(min_bytes=1)),
-        Request(actions=("encode",), tiers=(), lossy={}, limits={}),
+        build_model(graph, profile, slack, replace(request, settings=PlanSettings(min_bytes=1)))
     ).options.of(x, False)[0]
     assert option.lane_cost(inf) == 0.0
 

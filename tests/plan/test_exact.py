@@ -22,12 +22,14 @@ SMALL = PlanSettings(min_bytes=1, margin=0.0, moves=60, exact_seconds=10)
 
 def problem_for(graph: StepGraph, profile: Profile, share: float, actions: tuple[str, ...]) -> Problem:
     slack = compute_slack(graph, profile)
-    model = build_model(graph, profile, slack, budget_bytes=1, settings=SMALL)
+    model = build_model(graph, profile, slack, Request(budget_bytes=1, settings=SMALL))
     low = int(floor_curve(model).max())
     budget = int(low + share * (model.peak - low))
-    model = build_model(graph, profile, slack, budget_bytes=budget, settings=SMALL)
     tiers = ("disk",) if "swap" in actions else ()
-    return Problem.of(model, Request(actions=actions, tiers=tiers, lossy={}))
+    model = build_model(
+        graph, profile, slack, Request(budget_bytes=budget, actions=actions, tiers=tiers, settings=SMALL)
+    )
+    return Problem.of(model)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
@@ -61,10 +63,10 @@ def test_no_plan_beats_the_bound(seed: int, share: float, actions: tuple[str, ..
 def test_exact_is_a_planner_for_small_steps_only() -> None:
     graph, profile = chain(5, rate=60.0)
     slack = compute_slack(graph, profile)
-    plan = make_plan(graph, profile, slack, budget_bytes=600, planner="exact", settings=SMALL)
+    plan = make_plan(graph, profile, slack, Request(budget_bytes=600, planner="exact", settings=SMALL))
     assert plan.decisions
     assert plan.predicted_peak_bytes <= 600
     assert all("relaxation" in d.reason for d in plan.decisions)
     graph, profile = chain(40)
     with pytest.raises(PlanError, match="at most 64 ops, the step has 82"):
-        make_plan(graph, profile, compute_slack(graph, profile), budget_bytes=3000, planner="exact")
+        make_plan(graph, profile, compute_slack(graph, profile), Request(budget_bytes=3000, planner="exact"))

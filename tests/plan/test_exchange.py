@@ -20,22 +20,29 @@ from tests.plan.graphs import random_step
 def planned(graph: StepGraph, profile: Profile, share: float, exchanged_ops: int, moves: int = 6) -> Plan:
     slack = compute_slack(graph, profile)
     chosen = PlanSettings(min_bytes=1, margin=0.0, moves=moves, exchanged_ops=exchanged_ops)
-    model = build_model(graph, profile, slack, budget_bytes=1, settings=chosen)
+    model = build_model(graph, profile, slack, Request(budget_bytes=1, settings=chosen))
     floor = int(floor_curve(model).max())
     budget = int(floor + share * (model.peak - floor))
     return make_plan(
-        graph, profile, slack, budget_bytes=budget, actions=("swap", "recompute"), settings=chosen
+        graph, profile, slack, Request(budget_bytes=budget, actions=("swap", "recompute"), settings=chosen)
     )
 
 
 def test_a_storage_is_made_again_while_what_it_is_made_of_is_there() -> None:
     graph, profile = random_step(186, ops=6)
     chosen = PlanSettings(min_bytes=1, margin=0.0)
-    model = build_model(graph, profile, compute_slack(graph, profile), budget_bytes=1, settings=chosen)
+    model = build_model(
+        graph, profile, compute_slack(graph, profile), Request(budget_bytes=1, settings=chosen)
+    )
     floor = int(floor_curve(model).max())
     budget = int(floor + 0.35 * (model.peak - floor))
-    model = build_model(graph, profile, compute_slack(graph, profile), budget_bytes=budget, settings=chosen)
-    problem = Problem.of(model, Request(actions=("swap", "recompute"), tiers=("disk",), lossy={}))
+    model = build_model(
+        graph,
+        profile,
+        compute_slack(graph, profile),
+        Request(budget_bytes=budget, actions=("swap", "recompute"), settings=chosen),
+    )
+    problem = Problem.of(model)
     start = next(plan for plan in starts(problem) if plan.policy is not None and not plan.policy.retain)
     found = Exchange(problem, idle_spans(problem)).improved(start.decisions, tries=10_000)
     new = set(found) - set(start.decisions)

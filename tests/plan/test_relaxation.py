@@ -38,13 +38,20 @@ def problem_for(
     actions: tuple[str, ...] = ("recompute",),
 ) -> Problem:
     slack = compute_slack(graph, profile)
-    model = build_model(graph, profile, slack, budget_bytes=budget, settings=plan_settings)
     tiers = tuple(profile.links) if "swap" in actions else ()
-    return Problem.of(model, Request(actions=actions, tiers=tiers, lossy={}))
+    model = build_model(
+        graph,
+        profile,
+        slack,
+        Request(budget_bytes=budget, actions=actions, tiers=tiers, settings=plan_settings),
+    )
+    return Problem.of(model)
 
 
 def between(graph: StepGraph, profile: Profile, share: float) -> int:
-    model = build_model(graph, profile, compute_slack(graph, profile), budget_bytes=1, settings=SMALL)
+    model = build_model(
+        graph, profile, compute_slack(graph, profile), Request(budget_bytes=1, settings=SMALL)
+    )
     low = int(floor_curve(model).max())
     return int(low + share * (model.peak - low))
 
@@ -140,7 +147,7 @@ def test_a_search_is_no_slower_for_it_and_repeats_itself() -> None:
             budget = int(share * max(graph.plain_residency(profile.workspace)))
             first, again, without = (
                 make_plan(
-                    graph, profile, slack, budget_bytes=budget, actions=("recompute",), tiers=(), settings=chosen
+                    graph, profile, slack, Request(budget_bytes=budget, actions=("recompute",), tiers=(), settings=chosen)
                 )
                 for chosen in (PlanSettings(margin=0.0), PlanSettings(margin=0.0), WITHOUT)
             )  # fmt: skip

@@ -44,9 +44,16 @@ def planned(share: float, *actions: str) -> tuple[StepGraph, Profile, Plan]:
     graph, profile = joined()
     peak = max(graph.plain_residency(profile.workspace))
     made = make_plan(
-        graph, profile, compute_slack(graph, profile), budget_bytes=int(share * peak), actions=actions,
-        tiers=tuple(profile.links) if "swap" in actions else (), settings=SMALL,
-    )  # fmt: skip
+        graph,
+        profile,
+        compute_slack(graph, profile),
+        Request(
+            budget_bytes=int(share * peak),
+            actions=actions,
+            tiers=tuple(profile.links) if "swap" in actions else (),
+            settings=SMALL,
+        ),
+    )
     return graph, profile, made
 
 
@@ -94,11 +101,14 @@ def test_what_is_retained_may_wait_in_a_tier_or_encoded(action: str) -> None:
     peak = max(graph.plain_residency(profile.workspace))
     storages = tuple(replace(s, zeros=s.index == conv) for s in graph.storages)
     graph = replace(graph, storages=storages)
-    model = build_model(
-        graph, profile, compute_slack(graph, profile), budget_bytes=int(0.9 * peak), settings=SMALL
+    request = Request(
+        budget_bytes=int(0.9 * peak),
+        actions=("recompute", action),
+        tiers=tuple(profile.links),
+        settings=SMALL,
     )
-    actions = ("recompute", action)
-    problem = Problem.of(model, Request(actions=actions, tiers=tuple(profile.links), lossy={}))
+    model = build_model(graph, profile, compute_slack(graph, profile), request)
+    problem = Problem.of(model)
     policy = Policy(
         lane_price=1.0, weight=problem.uniform, retain=frozenset({conv}),
         forced=frozenset({(conv, dead, action), (cat, position[1], "recompute")}),
@@ -132,9 +142,16 @@ def test_families_fit_by_recomputation_and_retention_pays(name: str, monkeypatch
     seconds = []
     for _ in range(2):
         made = make_plan(
-            graph, profile, compute_slack(graph, profile), budget_bytes=int(0.6 * peak), actions=("recompute",),
-            tiers=(), settings=PlanSettings(moves=8, frontier_ops=0, exchanged_ops=0, polished_ops=0),
-        )  # fmt: skip
+            graph,
+            profile,
+            compute_slack(graph, profile),
+            Request(
+                budget_bytes=int(0.6 * peak),
+                actions=("recompute",),
+                tiers=(),
+                settings=PlanSettings(moves=8, frontier_ops=0, exchanged_ops=0, polished_ops=0),
+            ),
+        )
         assert made.predicted_peak_bytes <= made.budget_bytes
         seconds.append(made.predicted_step_seconds)
         monkeypatch.setattr(Problem, "retainable", ())

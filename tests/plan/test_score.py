@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from outsize import native
 from outsize.errors import BudgetError, PlanError
-from outsize.plan import PlanSettings, make_plan
+from outsize.plan import PlanSettings, Request, make_plan
 from outsize.plan.model import Model, build_model
 from outsize.plan.schedule import score as score_module
 from outsize.plan.schedule.lower import lower_placed
@@ -30,7 +30,7 @@ DISK, HOST = "disk", "host"
 
 def model_of(graph: StepGraph, profile: Profile) -> Model:
     slack = compute_slack(graph, profile)
-    return build_model(graph, profile, slack, budget_bytes=10**12, settings=PlanSettings())
+    return build_model(graph, profile, slack, Request(budget_bytes=10**12, settings=PlanSettings()))
 
 
 def assert_exact(scorer: Scorer, decisions: Decisions) -> None:
@@ -123,9 +123,11 @@ def test_plans_of_random_steps(seed: int, share: float, planner: str) -> None:
     budget = int(graph.resident_bytes + share * (peak - graph.resident_bytes))
     try:
         made = make_plan(
-            graph, profile, compute_slack(graph, profile), budget_bytes=budget, planner=planner,
-            settings=PlanSettings(min_bytes=1, moves=3),
-        )  # fmt: skip
+            graph,
+            profile,
+            compute_slack(graph, profile),
+            Request(budget_bytes=budget, planner=planner, settings=PlanSettings(min_bytes=1, moves=3)),
+        )
     except BudgetError:
         return
     scorer = Scorer(model_of(graph, profile), DISK)
@@ -167,9 +169,17 @@ def test_plans_of_networks(name: str, planner: str, actions: tuple[str, ...], dr
     quick = PlanSettings(min_bytes=1, moves=3, polished_ops=0)
     scorer = Scorer(model_of(graph, profile), tier if "swap" in actions else "")
     made = make_plan(
-        graph, profile, compute_slack(graph, profile), planner=planner, actions=actions, tiers=(tier,),
-        budget_bytes=int(0.6 * scorer.model.peak), settings=quick,
-    )  # fmt: skip
+        graph,
+        profile,
+        compute_slack(graph, profile),
+        Request(
+            planner=planner,
+            actions=actions,
+            tiers=(tier,),
+            budget_bytes=int(0.6 * scorer.model.peak),
+            settings=quick,
+        ),
+    )
     assert made.decisions
     for decisions in neighbourhood(made.decisions):
         assert_exact(scorer, decisions)
@@ -217,7 +227,9 @@ def test_without_the_c_module_the_reference_answers(monkeypatch: pytest.MonkeyPa
     budget = int(0.6 * model_of(graph, profile).peak)
 
     def decided() -> Decisions:
-        return make_plan(graph, profile, slack, budget_bytes=budget, tiers=(tier,), settings=quick).decisions
+        return make_plan(
+            graph, profile, slack, Request(budget_bytes=budget, tiers=(tier,), settings=quick)
+        ).decisions
 
     made = decided()
     monkeypatch.setattr(native, "kernels", None)

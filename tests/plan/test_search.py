@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from outsize.errors import BudgetError
-from outsize.plan import PlanSettings, check, lower, make_plan, simulate
+from outsize.plan import PlanSettings, Request, check, lower, make_plan, simulate
 from outsize.plan.schedule.lower import lower_decisions
 from outsize.slack import compute_slack
 from outsize.values import Decision, Plan
@@ -26,10 +26,7 @@ def plan(share: float, *actions: str) -> Plan:
         GRAPH,
         PROFILE,
         SLACK,
-        budget_bytes=int(share * PEAK),
-        actions=actions,
-        tiers=("host",),
-        settings=QUICK,
+        Request(budget_bytes=int(share * PEAK), actions=actions, tiers=("host",), settings=QUICK),
     )
 
 
@@ -63,9 +60,11 @@ def test_a_dropout_is_replayed_from_its_mask() -> None:
 def test_what_is_recomputed_on_the_way_is_kept_for_its_own_use() -> None:
     graph, profile = chain(8, rate=1.0)
     made = make_plan(
-        graph, profile, compute_slack(graph, profile), budget_bytes=800, actions=("recompute",), tiers=(),
-        settings=PlanSettings(min_bytes=1),
-    )  # fmt: skip
+        graph,
+        profile,
+        compute_slack(graph, profile),
+        Request(budget_bytes=800, actions=("recompute",), tiers=(), settings=PlanSettings(min_bytes=1)),
+    )
     early = [d for d in made.decisions if d.fetch_before < d.before]
     assert early, "a chain restored together serves later uses too"
     runs = [e.op for e in lower(graph, made).entries if e.kind == "clone"]
@@ -87,9 +86,11 @@ def test_a_skip_connection_inside_the_forward_is_a_candidate(planner: str) -> No
     b.op("outside", [], phase="outside", target="outside", effect=True)
     graph, profile = b.graph(), b.profile(60.0)
     made = make_plan(
-        graph, profile, compute_slack(graph, profile), budget_bytes=100, planner=planner,
-        settings=PlanSettings(min_bytes=1, moves=5),
-    )  # fmt: skip
+        graph,
+        profile,
+        compute_slack(graph, profile),
+        Request(budget_bytes=100, planner=planner, settings=PlanSettings(min_bytes=1, moves=5)),
+    )
     (decision,) = made.decisions
     assert (decision.storage, decision.action, decision.after, decision.before) == (skip, "swap", 1, 10)
     assert graph.ops[decision.before].phase == "forward"
@@ -106,9 +107,13 @@ def test_one_storage_may_be_recomputed_for_each_of_its_uses() -> None:
     b.op("use3", [x, w3], [1])
     graph, profile = b.graph(), b.profile()
     made = make_plan(
-        graph, profile, compute_slack(graph, profile), budget_bytes=125, actions=("recompute",), tiers=(),
-        settings=PlanSettings(min_bytes=1, margin=0.0),
-    )  # fmt: skip
+        graph,
+        profile,
+        compute_slack(graph, profile),
+        Request(
+            budget_bytes=125, actions=("recompute",), tiers=(), settings=PlanSettings(min_bytes=1, margin=0.0)
+        ),
+    )
     runs = [e.op for e in lower(graph, made).entries if e.kind == "clone"]
     assert runs.count(0) == 2
     check(graph, profile, lower(graph, made), 125)
@@ -145,9 +150,13 @@ def test_what_only_the_region_reads_goes_before_the_op_behind_it() -> None:
 def test_the_search_uses_that_room() -> None:
     graph, profile = region_reader().graph(), region_reader().profile()
     made = make_plan(
-        graph, profile, compute_slack(graph, profile), budget_bytes=90, actions=("recompute",), tiers=(),
-        settings=PlanSettings(min_bytes=1, margin=0.0),
-    )  # fmt: skip
+        graph,
+        profile,
+        compute_slack(graph, profile),
+        Request(
+            budget_bytes=90, actions=("recompute",), tiers=(), settings=PlanSettings(min_bytes=1, margin=0.0)
+        ),
+    )
     assert made.predicted_peak_bytes == 90
 
 
@@ -161,9 +170,13 @@ def test_a_small_storage_goes_where_a_large_one_is_not_needed() -> None:
     b.op("read large", [large])
     graph, profile = b.graph(), b.profile()
     made = make_plan(
-        graph, profile, compute_slack(graph, profile), budget_bytes=151, actions=("recompute",), tiers=(),
-        settings=PlanSettings(min_bytes=1, margin=0.0),
-    )  # fmt: skip
+        graph,
+        profile,
+        compute_slack(graph, profile),
+        Request(
+            budget_bytes=151, actions=("recompute",), tiers=(), settings=PlanSettings(min_bytes=1, margin=0.0)
+        ),
+    )
     assert [d.storage for d in made.decisions] == [small]
 
 
@@ -173,6 +186,9 @@ def test_without_swap_the_error_names_a_budget_that_works() -> None:
     smallest = caught.value.smallest_feasible_bytes
     assert caught.value.dominating
     made = make_plan(
-        GRAPH, PROFILE, SLACK, budget_bytes=smallest, actions=("recompute",), tiers=(), settings=QUICK
+        GRAPH,
+        PROFILE,
+        SLACK,
+        Request(budget_bytes=smallest, actions=("recompute",), tiers=(), settings=QUICK),
     )
     assert made.predicted_peak_bytes <= smallest

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from outsize.errors import BudgetError, PlanError
-from outsize.plan import check, explain, lower, make_plan, plan_with_state, simulate, with_updates
+from outsize.plan import Request, check, explain, lower, make_plan, plan_with_state, simulate, with_updates
 from outsize.plan.schedule.simulate import tier_peaks
 from outsize.report.figures import plan_figures
 from outsize.slack import compute_slack
@@ -26,7 +26,7 @@ TOTAL = sum(u.nbytes for u in UNITS)
 def planner(budget: int) -> Callable[[StepGraph, Profile, int], Plan]:
     def plan(graph: StepGraph, profile: Profile, resting: int) -> Plan:
         return make_plan(
-            graph, profile, compute_slack(graph, profile), budget_bytes=budget, actions=("swap",)
+            graph, profile, compute_slack(graph, profile), Request(budget_bytes=budget, actions=("swap",))
         )
 
     return plan

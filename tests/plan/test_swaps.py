@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from outsize import native
 from outsize.errors import BudgetError, DiskBudgetError, HostBudgetError, PlanError
-from outsize.plan import PlanSettings, check, lower, make_plan, simulate
+from outsize.plan import PlanSettings, Request, check, lower, make_plan, simulate
 from outsize.plan.model import build_model, floor_curve
 from outsize.plan.swaps.placement import ground_of, place
 from outsize.slack import compute_slack
@@ -25,7 +25,9 @@ ANY = PlanSettings(min_bytes=1, moves=6)
 
 def plan_for(graph: StepGraph, profile: Profile, budget: int, planner: str, **more: object) -> Plan:
     slack = compute_slack(graph, profile)
-    return make_plan(graph, profile, slack, budget_bytes=budget, planner=planner, settings=ANY, **more)
+    return make_plan(
+        graph, profile, slack, Request(budget_bytes=budget, planner=planner, settings=ANY, **more)
+    )
 
 
 def smallest(graph: StepGraph, profile: Profile, planner: str, **more: object) -> int:
@@ -63,7 +65,10 @@ def test_random_steps_fit_every_feasible_budget(planner: str, seed: int, share: 
 def test_edges_in_c_are_those_in_python(seed: int, share: float, lead: float, draw: st.DataObject) -> None:
     graph, profile = random_step(seed)
     model = build_model(
-        graph, profile, compute_slack(graph, profile), budget_bytes=2**40, settings=PlanSettings(lead=lead)
+        graph,
+        profile,
+        compute_slack(graph, profile),
+        Request(budget_bytes=2**40, settings=PlanSettings(lead=lead)),
     )
     model = model.with_target(int(floor_curve(model).max() + share * (model.peak - floor_curve(model).max())))
     some = draw.draw(st.lists(st.booleans(), min_size=len(model.spans), max_size=len(model.spans)))
@@ -175,7 +180,7 @@ def test_raising_a_threshold_never_adds_a_candidate() -> None:
         sets = []
         for min_slack, min_bytes in ((0.0, 1), (2.0, 1), (2.0, 20), (5.0, 40)):
             chosen = PlanSettings(min_slack=min_slack, min_bytes=min_bytes)
-            model = build_model(graph, profile, slack, budget_bytes=1, settings=chosen)
+            model = build_model(graph, profile, slack, Request(budget_bytes=1, settings=chosen))
             keep = candidates(model, profile.links["disk"])
             sets.append({int(i) for i in keep.nonzero()[0]})
             assert all(slack.spans[i].seconds > min_slack for i in sets[-1])
@@ -193,7 +198,9 @@ def test_the_slack_threshold_is_strict() -> None:
     graph, profile = b.graph(), b.profile(100.0)
     for min_slack, expected in ((None, False), (2.0, False), (1.999, True)):
         chosen = PlanSettings(min_slack=min_slack, min_bytes=1)
-        model = build_model(graph, profile, compute_slack(graph, profile), budget_bytes=1, settings=chosen)
+        model = build_model(
+            graph, profile, compute_slack(graph, profile), Request(budget_bytes=1, settings=chosen)
+        )
         assert candidates(model, profile.links["disk"]).tolist() == [expected]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outsize.plan import PlanSettings, check, explain, lower, make_plan
+from outsize.plan import PlanSettings, Request, check, explain, lower, make_plan
 from outsize.plan.planners.units import find_units
 from outsize.slack import compute_slack
 from tests.plan.families import resnet
@@ -29,9 +29,13 @@ def test_each_unit_is_headed_by_a_checkpoint_and_scored_by_its_other_maps() -> N
 
 def test_a_hybrid_step_swaps_and_recomputes_and_never_transfers_what_it_recomputes() -> None:
     plan = make_plan(
-        GRAPH, PROFILE, SLACK, budget_bytes=int(0.45 * PEAK), planner="units",
-        actions=("swap", "recompute"), tiers=("host",),
-    )  # fmt: skip
+        GRAPH,
+        PROFILE,
+        SLACK,
+        Request(
+            budget_bytes=int(0.45 * PEAK), planner="units", actions=("swap", "recompute"), tiers=("host",)
+        ),
+    )
     swapped = {d.storage for d in plan.decisions if d.action == "swap"}
     remade = {d.storage for d in plan.decisions if d.action == "recompute"}
     assert swapped
@@ -55,10 +59,7 @@ def test_the_hybrid_is_faster_than_swapping_alone_over_a_slow_link() -> None:
             GRAPH,
             PROFILE,
             SLACK,
-            budget_bytes=int(0.45 * PEAK),
-            planner=planner,
-            actions=actions,
-            tiers=("host",),
+            Request(budget_bytes=int(0.45 * PEAK), planner=planner, actions=actions, tiers=("host",)),
         )
         schedule = lower(GRAPH, plan)
         check(GRAPH, PROFILE, schedule, plan.budget_bytes)
@@ -68,7 +69,10 @@ def test_the_hybrid_is_faster_than_swapping_alone_over_a_slow_link() -> None:
 
 def test_every_decision_and_refusal_is_explained_in_one_line() -> None:
     plan = make_plan(
-        GRAPH, PROFILE, SLACK, budget_bytes=int(0.5 * PEAK), tiers=("host",), settings=PlanSettings(moves=4)
+        GRAPH,
+        PROFILE,
+        SLACK,
+        Request(budget_bytes=int(0.5 * PEAK), tiers=("host",), settings=PlanSettings(moves=4)),
     )
     lines = explain(GRAPH, plan)
     assert len(lines) == len(plan.decisions) + len(plan.refusals)

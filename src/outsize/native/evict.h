@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SWAP, ENCODE, ENCODE_SWAP, RECOMPUTE, KINDS }; /* evict/passes.py: ACTIONS */
+enum { SWAP, ENCODE, ENCODE_SWAP, RECOMPUTE, KINDS }; /* values/actions.py: pass_number */
 enum { BANNED = 1, REMAKE = 2, RETAIN = 4 };
 enum { LONGEST = 400 }; /* chains.LONGEST */
 

@@ -33,7 +33,7 @@ enum { /* words of the block, in order; plan/schedule/score.py writes them by th
 };
 enum { STORAGE, ACTION, AFTER, FREE, FETCH, BEFORE, ENCODED, CODING, REGION, LENGTH, ROW }; /* columns of a decision */
 enum { TO_ENCODE, TO_DECODE, CODED_OUT, CODED_BACK, CODED_DRAG, CODED };                    /* columns of a coding */
-enum { SWAP, RECOMPUTE, ENCODE, ENCODE_SWAP, ACTIONS };
+enum { SWAP, RECOMPUTE, ENCODE, ENCODE_SWAP, ACTIONS }; /* values/actions.py: score_number */
 enum { RUN, CLONE, WRITE, SETTLE, COMPRESS, DROP, READ, WAIT, EXPAND }; /* kinds of entries */
 enum { NEED, CREATE, DROPPED };                                        /* what happens to a storage that is remade */
 enum { NO_PLAN = -1 };

@@ -2,6 +2,7 @@
 
 from .explain import explain
 from .make import make_plan
+from .request import Request
 from .schedule.check import check
 from .schedule.lower import lower
 from .schedule.simulate import simulate
@@ -10,6 +11,7 @@ from .state import plan_with_state, with_updates
 
 __all__ = [
     "PlanSettings",
+    "Request",
     "check",
     "explain",
     "lower",

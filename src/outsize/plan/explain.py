@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..units import format_bytes, format_seconds
 from ..values import Decision, Plan, StepGraph
+from ..values.actions import ACTIONS
 
 
 def explain(graph: StepGraph, plan: Plan) -> list[str]:
@@ -22,13 +23,16 @@ def _decision(graph: StepGraph, d: Decision) -> str:
     def name(position: int) -> str:
         return graph.ops[position].name if position < len(graph.ops) else "the turn to the next step"
 
-    how = {
-        "swap": f"to {d.tier}, freed before {name(d.free_before)}, fetched before {name(d.fetch_before)}",
-        "recompute": f"by {len(d.region)} ops before {name(d.fetch_before)}",
-        "encode": f"with {d.codec} to {format_bytes(d.encoded_bytes)}",
-        "encode_swap": f"with {d.codec} to {format_bytes(d.encoded_bytes)}, to {d.tier}",
-    }[d.action]
+    does, how = ACTIONS[d.action], []
+    if does.remakes:
+        how.append(f"by {len(d.region)} ops before {name(d.fetch_before)}")
+    if does.encodes:
+        how.append(f"with {d.codec} to {format_bytes(d.encoded_bytes)}")
+    if does.travels:
+        how.append(f"to {d.tier}")
+        if not does.encodes:
+            how.append(f"freed before {name(d.free_before)}, fetched before {name(d.fetch_before)}")
     return (
         f"{d.action} {storage.name} {format_bytes(storage.nbytes)} between {name(d.after)} and {name(d.before)} "
-        f"{how}: {format_seconds(d.seconds)}" + (f" ({d.reason})" if d.reason else "")
+        f"{', '.join(how)}: {format_seconds(d.seconds)}" + (f" ({d.reason})" if d.reason else "")
     )

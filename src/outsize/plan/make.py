@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from ..errors import DiskBudgetError, HostBudgetError, PlanError
 from ..values import Decision, Plan, Profile, Refusal, Schedule, Slack, StepGraph, Storage, Timeline
+from ..values.actions import ASKED
 from ..values.plan import Reason
 from .model import Model, build_model
 from .planners.exact import plan_exact
@@ -19,45 +20,21 @@ from .schedule.masks import with_masks
 from .schedule.retained import retained, with_reasons
 from .schedule.simulate import simulate, tier_peaks
 from .search.search import plan_search
-from .settings import PlanSettings
 from .swaps.distance import plan_distance
 from .swaps.slack import plan_slack
 
-PLANNERS: dict[str, Callable[[Model, Request], list[Decision]]] = {
+Planner = Callable[[Model], list[Decision]]
+PLANNERS: dict[str, Planner] = {
     "search": plan_search,
     "units": plan_units,
     "exact": plan_exact,
-    "slack": lambda model, request: plan_slack(model, request.tier(model)),
-    "distance": lambda model, request: plan_distance(model, request.tier(model)),
+    "slack": lambda model: plan_slack(model, model.request.tier(model.profile.links)),
+    "distance": lambda model: plan_distance(model, model.request.tier(model.profile.links)),
 }
 
 
-_DEFAULTS = PlanSettings()
-
-
-def make_plan(
-    graph: StepGraph,
-    profile: Profile,
-    slack: Slack,
-    *,
-    budget_bytes: int,
-    planner: str = "search",
-    actions: Sequence[str] = ("swap", "recompute", "encode"),
-    tiers: Sequence[str] = ("disk",),
-    lossy: dict[str, float] | None = None,
-    host_budget: int | None = None,
-    disk_budget: int | None = None,
-    settings: PlanSettings = _DEFAULTS,
-) -> Plan:
+def make_plan(graph: StepGraph, profile: Profile, slack: Slack, request: Request) -> Plan:
     """A plan whose step stays within the budget at every moment, proved by `check`.
-
-    Args:
-        budget_bytes: peak bytes of device storages alive at any moment, residents and workspace included.
-        planner: `search`, `slack`, `distance`, `units` or `exact`.
-        actions: what a plan may use, of `swap`, `recompute`, `encode`.
-        tiers: where to swap, in order of preference; each has a link in the profile.
-        lossy: codecs that may lose bits (opt-in), with their declared elementwise bound.
-        host_budget, disk_budget: most bytes held in the tier at any moment.
 
     Raises:
         BudgetError: no plan fits, with the smallest budget that does and what dominates it.
@@ -65,45 +42,41 @@ def make_plan(
         PlanError: an unknown planner, action or tier.
     """
     began = time.perf_counter()
-    if planner not in PLANNERS:
-        raise PlanError(f"no planner {planner!r}; there are {', '.join(sorted(PLANNERS))}")
-    if unknown := set(actions) - {"swap", "recompute", "encode"}:
-        raise PlanError(f"no action {sorted(unknown)[0]!r}; there are swap, recompute and encode")
-    model = build_model(graph, profile, slack, budget_bytes=budget_bytes, settings=settings)
-    limits = {t: b for t, b in (("host", host_budget), ("disk", disk_budget)) if b is not None}
-    request = Request(actions=tuple(actions), tiers=tuple(tiers), lossy=dict(lossy or {}), limits=limits)
+    if request.planner not in PLANNERS:
+        raise PlanError(f"no planner {request.planner!r}; there are {', '.join(sorted(PLANNERS))}")
+    if unknown := set(request.actions) - set(ASKED):
+        raise PlanError(f"no action {sorted(unknown)[0]!r}; there are {', '.join(ASKED)}")
+    model = build_model(graph, profile, slack, request)
     decisions: tuple[Decision, ...] = ()
-    if model.peak > budget_bytes:
-        decisions = with_masks(graph, profile, _over_tiers(PLANNERS[planner], model, request))
+    if model.peak > model.budget:
+        decisions = with_masks(graph, profile, _over_tiers(PLANNERS[request.planner], model))
         decisions = with_reasons(graph, decisions)
     schedule = lower_decisions(graph, decisions)
-    check(graph, profile, schedule, budget_bytes)
+    check(graph, profile, schedule, model.budget)
     timeline = simulate(graph, profile, schedule)
-    return _finish(model, planner, decisions, schedule, timeline, time.perf_counter() - began)
+    return _finish(model, decisions, schedule, timeline, time.perf_counter() - began)
 
 
-def _over_tiers(
-    planner: Callable[[Model, Request], list[Decision]], model: Model, request: Request
-) -> list[Decision]:
+def _over_tiers(planner: Planner, model: Model) -> list[Decision]:
     """Decisions over the first tier that is large enough.
 
     Raises:
         HostBudgetError, DiskBudgetError: none is; the error of the last.
     """
     while True:
+        request = model.request
         try:
-            decisions = planner(model, request)
+            decisions = planner(model)
             request.hold(tier_peaks(model.graph, lower_decisions(model.graph, tuple(decisions))))
             return decisions
         except (HostBudgetError, DiskBudgetError):
             if len(request.tiers) < 2:
                 raise
-            request = replace(request, tiers=request.tiers[1:])
+            model = replace(model, request=replace(request, tiers=request.tiers[1:]))
 
 
 def _finish(
     model: Model,
-    planner: str,
     decisions: tuple[Decision, ...],
     schedule: Schedule,
     timeline: Timeline,
@@ -112,7 +85,7 @@ def _finish(
     graph, profile = model.graph, model.profile
     return Plan(
         budget_bytes=model.budget,
-        planner=planner,
+        planner=model.request.planner,
         decisions=decisions,
         refusals=refusals(model, decisions),
         plain_peak_bytes=model.peak,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..errors import BudgetError
 from ..units import format_bytes
 from ..values import Profile, Slack, StepGraph
+from .request import Request
 from .settings import PlanSettings
 
 Ints = NDArray[np.int64]
@@ -44,22 +45,30 @@ class Model:
     """Graph, profile and budget, and the curves that follow from them.
 
     Attributes:
+        request: what is asked of the plan.
         seconds: of each op.
         curve: residency of the unplanned step at each position, workspace included, bytes.
         spans: every idle span.
-        budget: what the user allows, bytes.
         target: what the planners aim for: the budget less the margin.
     """
 
     graph: StepGraph
     profile: Profile
     slack: Slack
-    settings: PlanSettings
+    request: Request
     seconds: Floats
     curve: Ints
     spans: Spans
-    budget: int
     target: int
+
+    @property
+    def budget(self) -> int:
+        """What the user allows, bytes."""
+        return self.request.budget_bytes
+
+    @property
+    def settings(self) -> PlanSettings:
+        return self.request.settings
 
     def with_target(self, target: int) -> Model:
         return Model(**{**self.__dict__, "target": target})
@@ -74,10 +83,9 @@ class Model:
         return int(self.curve.max(initial=self.graph.resident_bytes))
 
 
-def build_model(
-    graph: StepGraph, profile: Profile, slack: Slack, *, budget_bytes: int, settings: PlanSettings
-) -> Model:
+def build_model(graph: StepGraph, profile: Profile, slack: Slack, request: Request) -> Model:
     """Arrays of a step under a budget."""
+    budget_bytes, settings = request.budget_bytes, request.settings
     nbytes = np.array([s.nbytes for s in graph.storages], dtype=np.int64)
     storage = np.array([s.storage for s in slack.spans], dtype=np.int64)
     spans = Spans(
@@ -92,11 +100,10 @@ def build_model(
         graph=graph,
         profile=profile,
         slack=slack,
-        settings=settings,
+        request=request,
         seconds=np.array([cost.seconds for cost in profile.ops], dtype=np.float64),
         curve=np.array(graph.plain_residency(profile.workspace), dtype=np.int64),
         spans=spans,
-        budget=budget_bytes,
         target=budget_bytes - int(settings.margin * free),
     )
 

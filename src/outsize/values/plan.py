@@ -7,7 +7,7 @@ from typing import Literal
 
 from .ranges import Count, Index, Seconds
 
-#: For a new one: "How to add an action" in CONTRIBUTING.md.
+#: What each does: the table in `actions.py`. For a new one: "How to add an action" in CONTRIBUTING.md.
 Action = Literal["swap", "recompute", "encode", "encode_swap"]
 Reason = Literal[
     "ALIASED", "TOO_SMALL", "NO_SLACK", "RANDOM", "MUTATED", "LOSSY_FORBIDDEN",

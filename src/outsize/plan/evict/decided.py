@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...values import Decision
+from ...values.actions import TRAVELLING
 from ..chains import Chains
 from .options import Option
 
@@ -36,7 +37,7 @@ def decided(
         before=before,
         free_before=after + 1,
         fetch_before=restored,
-        tier=tier if option is not None and option.action in ("swap", "encode_swap") else "",
+        tier=tier if option is not None and option.action in TRAVELLING else "",
         codec=option.codec if option else "",
         encoded_bytes=option.staged or option.kept if option else 0,
         region=region,

@@ -8,7 +8,6 @@ from math import ceil
 
 from ...values.plan import Action
 from ..model import Model
-from ..request import Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +42,8 @@ class Option:
 class Options:
     """Ways to take each storage away other than recomputing it."""
 
-    def __init__(self, model: Model, request: Request, tier: str) -> None:
+    def __init__(self, model: Model, tier: str) -> None:
+        request = model.request
         self.model, self.tier = model, tier
         self.mutated = model.mutated
         self.codecs = [

@@ -15,6 +15,7 @@ import numpy as np
 
 from ... import native
 from ...values import Decision
+from ...values.actions import ACTIONS, BY_PASS_NUMBER
 from ..chains import Chains
 from ..model import Ints
 from .decided import decided
@@ -22,9 +23,6 @@ from .options import Option
 from .policy import DecisionKey, Policy, Stuck
 from .reference import ReferencePass
 
-#: By the number that rows and keys name them with: the enum of native/evict.h.
-ACTIONS = ("swap", "encode", "encode_swap", "recompute")
-_CODE = {action: code for code, action in enumerate(ACTIONS)}
 _ROW = 8
 _BANNED, _REMAKE, _RETAIN = 1, 2, 4
 
@@ -117,8 +115,10 @@ class Evictor:
         return Stuck(remade=found[0], kept=found[1])
 
     def _barred(self, keys: Ints) -> frozenset[DecisionKey]:
-        ops, kinds = len(self._chains.seconds), len(ACTIONS)
-        return frozenset((k // kinds // ops, k // kinds % ops, ACTIONS[k % kinds]) for k in keys.tolist())
+        ops, kinds = len(self._chains.seconds), len(BY_PASS_NUMBER)
+        return frozenset(
+            (k // kinds // ops, k // kinds % ops, BY_PASS_NUMBER[k % kinds]) for k in keys.tolist()
+        )
 
     def _reference(self, policy: Policy, budget: int) -> Evicted | Stuck:
         made = ReferencePass(
@@ -165,7 +165,7 @@ class Evictor:
                     self.listed += self._options(storage, written)
                     self.owner += [storage] * (len(self.listed) - len(self.owner))
                 option_at.append(len(self.listed))
-        option = [(_CODE[o.action], o.kept, o.staged) for o in self.listed]
+        option = [(ACTIONS[o.action].pass_number, o.kept, o.staged) for o in self.listed]
         price = [(o.out_seconds, o.in_seconds, o.compute_seconds) for o in self.listed]
         fields: list[int | np.ndarray[Any, Any]] = [
             len(chains.seconds),
@@ -216,8 +216,10 @@ class Evictor:
         return np.concatenate([_table(fields), prices]), [flags, weight, barred, forced]
 
     def _keys(self, barred: Iterable[tuple[int, int, str]]) -> Ints:
-        ops, kinds = len(self._chains.seconds), len(ACTIONS)
-        return _ints(sorted((s * ops + touch) * kinds + _CODE[action] for s, touch, action in barred))
+        ops, kinds = len(self._chains.seconds), len(BY_PASS_NUMBER)
+        return _ints(
+            sorted((s * ops + touch) * kinds + ACTIONS[action].pass_number for s, touch, action in barred)
+        )
 
 
 def _table(fields: Sequence[int | np.ndarray[Any, Any]]) -> Ints:

@@ -20,7 +20,6 @@ from ...errors import BudgetError, PlanError
 from ...values import Decision
 from ..milp import BUDGET_PARTS, Key, Program, Terms
 from ..model import Model
-from ..request import Request
 from ..search.problem import Problem, Scored
 from ..search.search import fastest
 
@@ -42,14 +41,14 @@ class Bound:
     decisions: tuple[Decision, ...] = ()
 
 
-def plan_exact(model: Model, request: Request) -> list[Decision]:
+def plan_exact(model: Model) -> list[Decision]:
     """The optimum's plan, or the search's where that one is as fast.
 
     Raises:
         BudgetError: nothing fits, with the smallest budget that does.
         PlanError: the step is too large for an exact answer.
     """
-    problem = Problem.of(model, request)
+    problem = Problem.of(model)
     bound = lower_bound(problem)
     read = problem.placed(bound.decisions) if bound.decisions else None
     try:

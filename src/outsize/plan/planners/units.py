@@ -18,7 +18,6 @@ import numpy as np
 from ...values import Decision, StepGraph
 from ..evict.policy import Policy
 from ..model import Model
-from ..request import Request
 from ..search.problem import Problem, Scored
 from ..search.search import fastest
 
@@ -54,13 +53,13 @@ def find_units(graph: StepGraph) -> list[Unit]:
     return units
 
 
-def plan_units(model: Model, request: Request) -> list[Decision]:
+def plan_units(model: Model) -> list[Decision]:
     """The fastest hybrid of swap and recompute units; with one action allowed, of that action alone.
 
     Raises:
         BudgetError: nothing fits, with the smallest budget that does.
     """
-    problem = Problem.of(model, request)
+    problem = Problem.of(model)
     found = sweep_units(problem)
     hybrid = [scored for scored in found if {"swap", "recompute"} <= {d.action for d in scored.decisions}]
     if not found:

@@ -19,9 +19,8 @@ from itertools import pairwise
 
 from ...errors import PlanError
 from ...values import Decision, Entry, Plan, Schedule, StepGraph
+from ...values.actions import ENCODING, REMAKING, TRAVELLING
 from ...values.schedule import EntryKind
-
-_SWAPS = ("swap", "encode_swap")
 
 
 def lower(graph: StepGraph, plan: Plan) -> Schedule:
@@ -88,13 +87,13 @@ class _Builder:
         self.entries: list[Entry] = []
         self.places: list[int] = []  #: position of each entry
         self.reduce_at = _by(decisions, "after")
-        self.free_at = _by((d for d in decisions if d.action in _SWAPS), "free_before")
-        self.fetch_at = _by((d for d in decisions if d.action in _SWAPS), "fetch_before")
-        self.wait_at = _by((d for d in decisions if d.action in _SWAPS), "before")
-        self.decode_at = _by((d for d in decisions if d.action == "encode"), "fetch_before")
+        self.free_at = _by((d for d in decisions if d.action in TRAVELLING), "free_before")
+        self.fetch_at = _by((d for d in decisions if d.action in TRAVELLING), "fetch_before")
+        self.wait_at = _by((d for d in decisions if d.action in TRAVELLING), "before")
+        self.decode_at = _by((d for d in decisions if d.action in ENCODING - TRAVELLING), "fetch_before")
         clones: dict[int, set[int]] = defaultdict(set)
         for d in decisions:
-            if d.action == "recompute":
+            if d.action in REMAKING:
                 clones[d.fetch_before].update(d.region)
         self.groups: dict[int, Sequence[int]] = {
             position: sorted(region) for position, region in clones.items()
@@ -145,9 +144,7 @@ class _Builder:
         """Op of the group → storages that go for recomputation right after it, since op p does not touch them."""
         touched = {*self.graph.ops[p].reads, *self.graph.ops[p].writes}
         going = {
-            d.storage
-            for d in self.reduce_at.get(p, ())
-            if d.action == "recompute" and d.storage not in touched
+            d.storage for d in self.reduce_at.get(p, ()) if d.action in REMAKING and d.storage not in touched
         }
         last = {s: op for op in group for s in self.graph.ops[op].reads if s in going}
         done: dict[int, list[int]] = defaultdict(list)
@@ -156,12 +153,12 @@ class _Builder:
         return done
 
     def _reduce(self, p: int, d: Decision) -> None:
-        if d.action in ("encode", "encode_swap"):
+        if d.action in ENCODING:
             self.emit(p, _entry("encode", d, codec=d.codec))
             self.emit(p, Entry(kind="drop", storage=d.storage))
-        elif d.action == "recompute":
+        elif d.action in REMAKING:
             self.emit(p, Entry(kind="drop", storage=d.storage))
-        if d.action in _SWAPS:
+        if d.action in TRAVELLING:
             form = (self.version[d.storage], d.codec, d.encoded_bytes)
             if d.action == "swap" and self.copies.get((d.storage, d.tier)) == form:
                 return
@@ -177,9 +174,9 @@ class _Builder:
             self.emit(p, Entry(kind="drop", storage=d.storage))
 
     def _restore(self, p: int, d: Decision) -> None:
-        if d.action in _SWAPS:
+        if d.action in TRAVELLING:
             self.emit(p, _entry("wait", d))
-        if d.action in ("encode", "encode_swap"):
+        if d.action in ENCODING:
             self.emit(p, Entry(kind="decode", storage=d.storage, codec=d.codec))
 
     def with_drops(self) -> list[tuple[Entry, int]]:
@@ -240,7 +237,7 @@ class _Builder:
     def _absences(self, s: int) -> tuple[int, list[tuple[int, int]]]:
         """Last position that keeps the storage without recomputing it, and the positions its decisions clear."""
         storage = self.graph.storages[s]
-        spans = [(d.free_before, d.fetch_before - (d.action in _SWAPS)) for d in self.spans.get(s, ())]
+        spans = [(d.free_before, d.fetch_before - (d.action in TRAVELLING)) for d in self.spans.get(s, ())]
         last = max(storage.uses, default=storage.producer)
         last = max(last, self.read_again.get(s, last))
         return last, spans
@@ -259,5 +256,5 @@ def _by(decisions: Iterable[Decision], field: str) -> dict[int, list[Decision]]:
 
 
 def _entry(kind: EntryKind, d: Decision, *, tier: str = "", codec: str = "") -> Entry:
-    nbytes = d.encoded_bytes if d.action in ("encode", "encode_swap") else 0
+    nbytes = d.encoded_bytes if d.action in ENCODING else 0
     return Entry(kind=kind, storage=d.storage, nbytes=nbytes, tier=tier, codec=codec)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...values import Decision, StepGraph
+from ...values.actions import REMAKING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ def retained(graph: StepGraph, decisions: Sequence[Decision]) -> dict[int, Retai
     """By storage, what regions read after its last use without making it themselves."""
     groups: dict[int, set[int]] = defaultdict(set)
     for d in decisions:
-        if d.action == "recompute":
+        if d.action in REMAKING:
             groups[d.fetch_before].update(d.region)
     until: dict[int, int] = {}
     made: dict[int, dict[int, None]] = defaultdict(dict)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ... import native
 from ...errors import PlanError
 from ...values import Decision
+from ...values.actions import ACTIONS
 from ..model import Floats, Ints, Model
 from .lower import lower_placed
 from .simulate import codec_rate, simulate, tier_peaks
@@ -28,8 +29,6 @@ Number = TypeVar("Number", bound=np.generic)
 
 #: Positions match the enums in score.h.
 _ROWS, _CODINGS, _REGIONS, _SCRATCH, _SCRATCH_BYTES = 20, 21, 22, 23, 24
-#: What a pass may do has a number here; what has none is left to `lower` and `simulate`.
-ACTIONS = {"swap": 0, "recompute": 1, "encode": 2, "encode_swap": 3}
 STORAGE, ACTION, AFTER, FREE, FETCH, BEFORE, ENCODED, CODING, REGION, LENGTH = range(10)
 _NO_PLAN, _ROW, _CODED = -1, 10, 5
 #: Decisions whose rows are kept: a plan of a step of 2,400 ops has some 300, and 4,096 rows take 320 KiB.
@@ -236,13 +235,13 @@ class _Packed:
 
     def _row(self, d: Decision) -> tuple[int, ...]:
         """Its columns; an action of -1 is left to the reference, to do or to refuse."""
-        action, encoded, coding = ACTIONS.get(d.action, -1), 0, 0
-        if d.action in ("encode", "encode_swap"):
+        does = ACTIONS.get(d.action)
+        action, encoded, coding = does.score_number if does else -1, 0, 0
+        if does and does.encodes:
             encoded, coding = d.encoded_bytes, self.coding(d.codec, d.storage, d.encoded_bytes)
         elif d.codec or d.encoded_bytes:
             action = -1
-        swaps = d.action in ("swap", "encode_swap")
-        if coding < 0 or (swaps and (self._link is None or d.tier != self.tier)):
+        if coding < 0 or (does and does.travels and (self._link is None or d.tier != self.tier)):
             action, coding = -1, 0
         at, length = self._used, len(d.region)
         self._used += length

@@ -16,6 +16,7 @@ from typing import final
 import numpy as np
 
 from ...values import Decision
+from ...values.actions import TRAVELLING
 from ..settings import FEWEST_EXCHANGES
 from .polish import polished
 from .problem import Decisions, Problem, Scored
@@ -100,9 +101,9 @@ class Exchange:
         if self._problem.link is not None:
             yield from self._swapped(storage, after, before)
         for option in self._problem.options.of(storage, False):
-            if option.action == "encode" and after + 1 < before:
+            if option.action not in TRAVELLING and after + 1 < before:
                 yield Decision(
-                    storage=storage, action="encode", after=after, before=before, free_before=after + 1,
+                    storage=storage, action=option.action, after=after, before=before, free_before=after + 1,
                     fetch_before=before, codec=option.codec, encoded_bytes=option.kept,
                     seconds=option.compute_seconds,
                 )  # fmt: skip

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ...values import Decision
+from ...values.actions import TRAVELLING
 from .problem import Decisions, Problem, Scored
 
 
@@ -40,7 +41,7 @@ def polished(problem: Problem, best: Scored) -> Scored:
 def _neighbours(decisions: Decisions, at: int) -> Iterator[Decisions]:
     before, d, after = decisions[:at], decisions[at], decisions[at + 1 :]
     yield (*before, *after)
-    if d.action in ("swap", "encode_swap"):
+    if d.action in TRAVELLING:
         for free, fetch in _edges(d):
             yield (*before, replace(d, free_before=free, fetch_before=fetch), *after)
 

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
 from ...errors import PlanError
 from ...values import Decision, LinkRate
+from ...values.actions import ACTIONS, ENCODING, REMAKING, TRAVELLING
 from ..chains import Chains, build_chains
 from ..evict.options import Options
 from ..evict.passes import Evictor
@@ -56,7 +57,7 @@ class Problem:
     """One step under one budget, with the actions that are allowed.
 
     Attributes:
-        model, request: the step and what may be used.
+        model: the step, and what is asked.
         chains, options: what it takes to make each storage again, and the other ways to take it away.
         evictor, scorer: eviction passes over the step, and what plans of it cost.
         classes: storages that equal ops make, see `storage_classes`.
@@ -67,7 +68,6 @@ class Problem:
     """
 
     model: Model
-    request: Request
     chains: Chains
     options: Options
     evictor: Evictor
@@ -80,25 +80,25 @@ class Problem:
     target: int
 
     @classmethod
-    def of(cls, model: Model, request: Request) -> Problem:
-        """The problem of a request.
+    def of(cls, model: Model) -> Problem:
+        """The problem of a model's request.
 
         Raises:
             PlanError: swaps are allowed, and their tier has no rate.
         """
+        request = model.request
         swaps = "swap" in request.actions and bool(request.tiers)
-        tier = request.tier(model) if swaps else ""
-        chains, options = build_chains(model), Options(model, request, tier)
+        tier = request.tier(model.profile.links) if swaps else ""
+        chains, options = build_chains(model), Options(model, tier)
         floor = int(floor_curve(model).max(initial=0))
         return cls(
             model=model,
-            request=request,
             chains=chains,
             options=options,
             evictor=Evictor(chains, options.of, tier, model.settings.min_bytes),
             scorer=Scorer(model, tier),
             classes=storage_classes(model),
-            open_spans=list(_open_spans(model, chains, options, request)),
+            open_spans=list(_open_spans(model, chains, options)),
             tier=tier,
             link=model.profile.links[tier] if swaps else None,
             floor=floor,
@@ -113,7 +113,15 @@ class Problem:
         """The same problem with each of several allowed actions alone."""
         actions = self.request.actions
         wanted = [a for a in actions if a != "swap" or self.swaps] if len(actions) > 1 else []
-        return [Problem.of(self.model, replace(self.request, actions=(action,))) for action in wanted]
+        return [self.asking(actions=(action,)) for action in wanted]
+
+    def asking(self, **changed: Any) -> Problem:
+        """The problem of the same step with another request: some of its fields changed."""
+        return Problem.of(replace(self.model, request=replace(self.request, **changed)))
+
+    @property
+    def request(self) -> Request:
+        return self.model.request
 
     @property
     def swaps(self) -> bool:
@@ -193,7 +201,7 @@ class Problem:
 
     def placed(self, decisions: Decisions) -> Scored | None:
         """The plan with its swaps' edges placed, if it fits: a pass has them away for the whole span."""
-        moved = [d for d in decisions if d.action in ("swap", "encode_swap")]
+        moved = [d for d in decisions if d.action in TRAVELLING]
         if not moved or self.link is None:
             return self.scored(decisions)
         _, curve, seconds = self.scorer.ground(decisions)
@@ -209,9 +217,9 @@ class Problem:
         timed = tuple(
             replace(d, free_before=free, fetch_before=fetch)
             for d, free, fetch in zip(moved, timing.free.tolist(), timing.fetch.tolist())
-            if free < fetch or d.action == "encode_swap"
+            if free < fetch or d.action in ENCODING
         )
-        return self.scored(tuple(d for d in decisions if d.action not in ("swap", "encode_swap")) + timed)
+        return self.scored(tuple(d for d in decisions if d.action not in TRAVELLING) + timed)
 
     def scored(self, decisions: Decisions) -> Scored | None:
         """The plan as it stands, if it fits."""
@@ -250,16 +258,17 @@ class Problem:
         )
 
 
-def _open_spans(model: Model, chains: Chains, options: Options, request: Request) -> Iterator[DecisionKey]:
+def _open_spans(model: Model, chains: Chains, options: Options) -> Iterator[DecisionKey]:
+    request = model.request
     order = np.argsort(-model.spans.nbytes, kind="stable")
     swaps = "swap" in request.actions and bool(request.tiers)
-    can = {
-        "recompute": "recompute" in request.actions,
-        "swap": swaps,
-        "encode": bool(options.codecs),
-        "encode_swap": bool(options.codecs) and swaps,
-    }
-    allowed = [action for action, possible in can.items() if possible]
+    allowed = [
+        action
+        for action in sorted(ACTIONS, key=lambda name: name not in REMAKING)  # recomputation is tried first
+        if set(ACTIONS[action].asked) <= set(request.actions)
+        and (swaps or action not in TRAVELLING)
+        and (options.codecs or action not in ENCODING)
+    ]
     for s, touch in zip(model.spans.storage[order].tolist(), model.spans.after[order].tolist()):
         again = chains.repeats[chains.producer[s]]
-        yield from ((s, touch, action) for action in allowed if again or action != "recompute")
+        yield from ((s, touch, action) for action in allowed if again or action not in REMAKING)

@@ -23,7 +23,6 @@ from math import inf
 
 from ...values import Decision
 from ..model import Model
-from ..request import Request
 from ..settings import NEAR, POLISHED
 from .anneal import annealed
 from .climb import improved
@@ -52,13 +51,13 @@ class Explored:
     best: Scored
 
 
-def plan_search(model: Model, request: Request) -> list[Decision]:
+def plan_search(model: Model) -> list[Decision]:
     """The fastest plan found.
 
     Raises:
         BudgetError: nothing fits, with the smallest budget that does.
     """
-    return list(fastest(Problem.of(model, request)).decisions)
+    return list(fastest(Problem.of(model)).decisions)
 
 
 def fastest(problem: Problem) -> Scored:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
 from math import inf
 
@@ -65,7 +64,7 @@ def at_smallest(problem: Problem) -> Scored | None:
 def infeasible(problem: Problem) -> BudgetError:
     """The tier's where it alone is too small; with swaps the position that proves it; else what a pass gets through."""
     if problem.tier in problem.request.limits:
-        unlimited = Problem.of(problem.model, replace(problem.request, limits={}))
+        unlimited = problem.asking(host_budget=None, disk_budget=None)
         held = [problem.scorer.score(found.decisions)[2] for found in starts_somehow(unlimited)[1]]
         if held:
             return tier_error(problem.tier, problem.request.limits[problem.tier], min(held))

@@ -14,16 +14,17 @@ from typing import final
 import numpy as np
 
 from ...values import LinkRate
+from ...values.actions import ACTIONS, BY_PASS_NUMBER
 from ..chains import Chains
-from ..evict.passes import ACTIONS, Evicted, Evictor
+from ..evict.passes import Evicted, Evictor
 from ..evict.policy import DecisionKey
 from ..model import Floats, Ints, Spans
 from ..schedule import score
 from ..swaps.placement import Ground, place
 
 #: What the scorer calls the evictor's actions.
-_SCORED_AS = np.array([score.ACTIONS[action] for action in ACTIONS])
-_MOVED = [score.ACTIONS["swap"], score.ACTIONS["encode_swap"]]
+_SCORED_AS = np.array([ACTIONS[action].score_number for action in BY_PASS_NUMBER])
+_MOVED = [does.score_number for does in ACTIONS.values() if does.travels]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ class Trials:
 
     @staticmethod
     def _keys(rows: Ints) -> tuple[DecisionKey, ...]:
-        return tuple((s, after, ACTIONS[action]) for s, action, after in rows[:, :3].tolist())
+        return tuple((s, after, BY_PASS_NUMBER[action]) for s, action, after in rows[:, :3].tolist())
 
     def _table(self, found: Ints) -> Ints:
         """Rows of the scorer: every span away for its whole length."""
