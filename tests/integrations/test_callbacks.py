@@ -73,7 +73,7 @@ def test_the_trainer_plans_a_submodule_and_refuses_what_wraps_the_model() -> Non
     optimizer = torch.optim.SGD(whole.parameters(), lr=0.1)
     for name, value, said in (
         ("torch_compile", True, "torch_compile"), ("deepspeed", "ds.json", "DeepSpeed"),
-        ("fsdp", "full_shard", "sharded"), ("n_gpu", 2, "torchrun"),
+        ("fsdp", True, "Write fsdp_config=.'version': 2"), ("n_gpu", 2, "torchrun"),
     ):  # fmt: skip
         given = SimpleNamespace(**{**vars(arguments), name: value})
         with pytest.raises(OutsizeError, match=said):

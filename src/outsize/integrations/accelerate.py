@@ -116,10 +116,15 @@ def _watch(accelerator: accelerate.Accelerator, model: torch.nn.Module, optimize
 def _check(accelerator: accelerate.Accelerator) -> None:
     """What wraps the model in something that its plan does not see is refused, not ignored."""
     kind = str(accelerator.distributed_type).removeprefix("DistributedType.")
-    if kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "XLA"):
+    if kind == "FSDP" and not accelerator.is_fsdp2:
         raise OutsizeError(
-            f"accelerate is set up for {kind}, which moves or shards the model's bytes itself: a sharded model is not "
-            "captured; use plain data parallelism (DDP), or one process"
+            "accelerate is set up for FSDP1, whose flat shards no plan covers: write "
+            "FullyShardedDataParallelPlugin(fsdp_version=2), or fsdp_version: 2 in its configuration"
+        )
+    if kind in ("DEEPSPEED", "MEGATRON_LM", "XLA"):
+        raise OutsizeError(
+            f"accelerate is set up for {kind}, which moves or shards the model's bytes itself: use FSDP2, plain data "
+            "parallelism (DDP), or one process"
         )
     dynamo = accelerator.state.dynamo_plugin
     if str(dynamo.backend).upper().removeprefix("DYNAMOBACKEND.") != "NO":

@@ -186,6 +186,6 @@ def _check(trainer: pl.Trainer) -> None:
     kind = type(trainer.strategy).__name__
     if any(name in kind for name in ("FSDP", "DeepSpeed", "ModelParallel", "XLA")):
         raise OutsizeError(
-            f"Trainer(strategy=…): {kind} shards or moves the module's bytes itself, and a sharded module is not "
-            "captured: train with 'auto' or 'ddp'"
+            f"Trainer(strategy=…): {kind} shards or moves the module's bytes itself, in Lightning's own wrappers: "
+            "train with 'auto' or 'ddp', or shard with fully_shard in a loop of your own"
         )

@@ -4,8 +4,9 @@
     trainer.train()
 
 The Trainer goes on to accumulate, clip, evaluate, save and resume as it does without; the model's call is what runs under
-plan. It serves whatever is built on the Trainer, and PEFT's models. trl's `SFTTrainer` computes its loss in pieces that
-cannot be captured: name the part of the model before it, `OutsizeCallback("6 GiB", module="model")`.
+plan. It serves whatever is built on the Trainer, and PEFT's models; with `fsdp=` (FSDP2) each process plans the steps of
+its own shard. trl's `SFTTrainer` computes its loss in pieces that cannot be captured: name the part of the model before
+it, `OutsizeCallback("6 GiB", module="model")`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, final
 import torch
 import transformers
 
+from ..capture import is_sharded
 from ..errors import OutsizeError
 from ..values import RunRecord
 from .run import CHECKPOINT, EVALUATION, STEP, Run, RunPeaks, check_settings, submodule
@@ -62,7 +64,7 @@ class OutsizeCallback(transformers.TrainerCallback):
         **_: Any,
     ) -> None:
         """The optimizer is there, and where training resumes, its state: the model is put under plan."""
-        _check(args)
+        _check(args, model)
         if self._run is not None:  # the training before ended with an error
             self._run.close()
         planned = model if self.module is None else submodule(model, self.module)
@@ -94,12 +96,21 @@ class OutsizeCallback(transformers.TrainerCallback):
             self._run.ends(phase)
 
 
-def _check(args: transformers.TrainingArguments) -> None:
+def _check(args: transformers.TrainingArguments, model: torch.nn.Module) -> None:
     """What wraps the model in something that its plan does not see is refused, not ignored."""
     refused = {
         "torch_compile=True": (args.torch_compile, "leave it out: outsize compiles the model"),
         "deepspeed=": (bool(args.deepspeed), "DeepSpeed moves the model's bytes itself; use one of the two"),
-        "fsdp=": (bool(args.fsdp), "a sharded model is not captured; train it with DDP, or in one process"),
+        "fsdp= without FSDP2": (
+            bool(args.fsdp) and not is_sharded(model),
+            f"{type(model).__name__} was not sharded by fully_shard. Write fsdp_config={{'version': 2, "
+            "'transformer_layer_cls_to_wrap': [...]}, and start a process for each GPU with torchrun (accelerate "
+            "shards on GPUs only); without a GPU, leave fsdp= out",
+        ),
+        "fsdp_config={'cpu_offload': True}": (
+            bool(args.fsdp) and bool((args.fsdp_config or {}).get("cpu_offload")),
+            "the shards would be on the host while the step is on the GPU: leave it out, a plan moves what does not fit",
+        ),
         "n_gpu > 1": (
             args.n_gpu > 1,
             "nn.DataParallel runs copies of the model, which have no plan: start one process for each GPU "
