@@ -35,6 +35,7 @@ LIBRARIES = {
     "lightning": "OutsizeCallback",
     "accelerate": "prepare peaks release",
     "processes": "agree",
+    "scalars": "LogScalars scalars tensorboard",
 }
 
 

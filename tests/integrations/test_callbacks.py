@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from outsize.errors import OutsizeError
 
@@ -63,12 +64,22 @@ def test_lightning_refuses_steps_that_optimize_by_hand(
         code.train(tmp_path, "1 GiB", accumulate_grad_batches=1, gradient_clip_val=None)
 
 
+class _Sharded(FSDPModule, torch.nn.Linear):
+    """As `fully_shard` leaves a module."""
+
+    def __new__(cls) -> Any:
+        return torch.nn.Linear.__new__(cls)
+
+    def __init__(self) -> None:
+        torch.nn.Linear.__init__(self, 2, 2)
+
+
 def test_the_trainer_plans_a_submodule_and_refuses_what_wraps_the_model() -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
-    from outsize.integrations.transformers import OutsizeCallback
+    from outsize.integrations.transformers import OutsizeCallback, _check
 
-    arguments = SimpleNamespace(torch_compile=False, deepspeed=None, fsdp="", n_gpu=1)
+    arguments = SimpleNamespace(torch_compile=False, deepspeed=None, fsdp=None, fsdp_config={}, n_gpu=1)
     whole = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
     optimizer = torch.optim.SGD(whole.parameters(), lr=0.1)
     for name, value, said in (
@@ -78,11 +89,20 @@ def test_the_trainer_plans_a_submodule_and_refuses_what_wraps_the_model() -> Non
         given = SimpleNamespace(**{**vars(arguments), name: value})
         with pytest.raises(OutsizeError, match=said):
             OutsizeCallback("1 GiB").on_train_begin(given, None, None, model=whole, optimizer=optimizer)
-    callback = OutsizeCallback("1 GiB", module="0")
+    given = SimpleNamespace(**{**vars(arguments), "fsdp": True, "fsdp_config": {"cpu_offload": True}})
+    with pytest.raises(OutsizeError, match=r"cpu_offload.*: the shards would be on the host"):
+        _check(given, _Sharded())
+    logged: list[tuple[int, dict[str, float]]] = []
+    callback = OutsizeCallback("1 GiB", module="0", log=lambda values, step: logged.append((step, values)))
     callback.on_train_begin(arguments, None, None, model=whole, optimizer=optimizer)
     whole(torch.randn(2, 4)).sum().backward()
     optimizer.step()
-    callback.on_step_end(arguments, None, None)
+    for rank, state in ((1, SimpleNamespace(is_world_process_zero=False, global_step=7)),
+                        (0, SimpleNamespace(is_world_process_zero=True, global_step=8))):  # fmt: skip
+        callback.on_step_end(arguments, state, None)
+        assert len(logged) == (rank == 0)
+    assert logged[0][0] == 8
+    assert 0 < logged[0][1]["outsize/peak_bytes"] <= logged[0][1]["outsize/budget_bytes"] == 2**30
     callback.on_train_end(arguments, None, None)
     assert callback.record is not None
     assert callback.record.steps == 1

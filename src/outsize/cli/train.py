@@ -64,6 +64,16 @@ Effort = Annotated[
 Trace = Annotated[
     Path | None, typer.Option(help="Write one real step here, operators and transfers, for ui.perfetto.dev.")
 ]
+NoPlan = Annotated[
+    bool, typer.Option("--no-plan", help="Train without a plan, under the same meter, for comparison.")
+]
+Live = Annotated[
+    bool,
+    typer.Option(
+        "--live",
+        help="Show budget, bytes alive, peak, losses and stalls as they move, in place of the progress bar.",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of initialisation, data and dropout.")]
 
 
@@ -88,9 +98,8 @@ def train(
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report page here.")] = None,
     trace: Trace = None,
-    no_plan: Annotated[
-        bool, typer.Option("--no-plan", help="Train without a plan, under the same meter, for comparison.")
-    ] = False,
+    live: Live = False,
+    no_plan: NoPlan = False,
     device: Device = None,
     workers: Workers = 1,
     effort: Effort = 1,
@@ -134,7 +143,8 @@ def train(
     steps = steps or workload.steps
     if parallel.is_worker():
         workload, optimizer = training.share(workload, learning_rate=lr, chunk_mb=chunk_mb)
-    with progress(console, steps, limit, device_of(workload.module.parameters())) as on_step:
+    shown = _view(live=live)
+    with shown(console, steps, limit, device_of(workload.module.parameters())) as on_step:
         pictured, interrupted = html is not None or trace is not None, False
         try:
             record = training.run(workload, optimizer, steps=steps, on_step=on_step, record=pictured)
@@ -147,6 +157,12 @@ def train(
         show(record, workload.name, json=json, html=html, trace=trace)
     if interrupted:
         raise typer.Exit(130)
+
+
+def _view(*, live: bool) -> Any:
+    from . import live as view
+
+    return view.live if live else progress
 
 
 def _proofread_chunk(chunk_mb: float | None, *, several: bool) -> None:

@@ -9,8 +9,10 @@ The loop, the checkpoints and the results stay the library's, to the bit.
     from outsize.integrations.lightning import OutsizeCallback      # a LightningModule, or a submodule of it
     from outsize.integrations.accelerate import prepare             # in place of accelerator.prepare
     from outsize.integrations.processes import agree                # one plan for all processes of DDP or FSDP2
+    from outsize.integrations.scalars import LogScalars             # figures of each step, for TensorBoard or W&B
 
-Each needs its library: `pip install 'outsize[transformers]'`, `'outsize[lightning]'`, `'outsize[accelerate]'`.
+The first three need their library: `pip install 'outsize[transformers]'`, `'outsize[lightning]'` or
+`'outsize[accelerate]'`.
 """
 
 from .run import Run, RunPeaks

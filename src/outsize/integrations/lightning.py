@@ -18,7 +18,7 @@ import torch
 
 from ..errors import OutsizeError
 from ..values import RunRecord
-from .run import CHECKPOINT, EVALUATION, STEP, Run, RunPeaks, check_settings, submodule
+from .run import CHECKPOINT, EVALUATION, STEP, Log, Run, RunPeaks, check_settings, submodule
 
 try:
     import lightning.pytorch as pl
@@ -87,6 +87,8 @@ class OutsizeCallback(pl.Callback):
     Args:
         budget: as for `outsize.compile`: bytes, `"6 GiB"`, `"60%"`, or None for what is free when training begins.
         module: name of the submodule to plan (`"net"`, `"net.backbone"`); None plans the whole `training_step`.
+        log: called after each batch, in the first process, as `log(values, step)` with the step's figures:
+            `wandb.log`, `tensorboard(writer)` of `outsize.integrations.scalars`, or a function of your own.
         settings: further arguments of `outsize.compile`: `disk`, `actions`, `effort` and the like.
 
     Attributes:
@@ -100,11 +102,16 @@ class OutsizeCallback(pl.Callback):
     """
 
     def __init__(
-        self, budget: int | str | None = None, *, module: str | None = None, **settings: Any
+        self,
+        budget: int | str | None = None,
+        *,
+        module: str | None = None,
+        log: Log | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__()
         check_settings(budget, settings)
-        self.budget, self.module, self.settings = budget, module, settings
+        self.budget, self.module, self.settings, self._figures_to = budget, module, settings, log
         self.record: RunRecord | None = None
         self.peaks: RunPeaks | None = None
         self._run: Run | None = None
@@ -135,6 +142,8 @@ class OutsizeCallback(pl.Callback):
     ) -> None:
         """A step is over."""
         self._ends(STEP)
+        if self._figures_to is not None and self._run is not None and trainer.is_global_zero:
+            self._figures_to(self._run.scalars(), trainer.global_step)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """An evaluation begins."""

@@ -25,8 +25,9 @@ from ..session.meter import StepMeter
 from ..session.residents import named_bytes
 from ..units import format_bytes
 from ..values import RunRecord
+from .scalars import Log, scalars
 
-__all__ = ["CHECKPOINT", "EVALUATION", "STEP", "Run", "RunPeaks", "check_settings", "submodule"]
+__all__ = ["CHECKPOINT", "EVALUATION", "STEP", "Log", "Run", "RunPeaks", "check_settings", "submodule"]
 
 #: What a run does, for the peaks of each.
 STEP, EVALUATION, CHECKPOINT = "step", "evaluation", "checkpoint"
@@ -111,6 +112,11 @@ class Run:
         module = self._module()
         found = session_of(module) if module is not None else None
         return found if found is not None and found.run_meter is self._meter else self._session
+
+    def scalars(self) -> dict[str, float]:
+        """The figures of the latest step by name; empty before the first."""
+        module = self._module()
+        return scalars(module) if module is not None and self.record is not None else {}
 
     def ends(self, phase: str) -> None:
         """What the loop did since it last said so was of this phase.

@@ -19,7 +19,7 @@ import transformers
 from ..capture import is_sharded
 from ..errors import OutsizeError
 from ..values import RunRecord
-from .run import CHECKPOINT, EVALUATION, STEP, Run, RunPeaks, check_settings, submodule
+from .run import CHECKPOINT, EVALUATION, STEP, Log, Run, RunPeaks, check_settings, submodule
 
 __all__ = ["OutsizeCallback"]
 
@@ -32,6 +32,8 @@ class OutsizeCallback(transformers.TrainerCallback):
         budget: as for `outsize.compile`: bytes, `"6 GiB"`, `"60%"`, or None for what is free when training begins.
         module: name of the submodule to plan, where the whole model cannot be one graph (`"transformer"` of a GPT-2 that
             trl trains with its fused head); None plans the model.
+        log: called after each step, in the first process, as `log(values, step)` with the step's figures:
+            `wandb.log`, `tensorboard(writer)` of `outsize.integrations.scalars`, or a function of your own.
         settings: further arguments of `outsize.compile`: `disk`, `actions`, `effort` and the like.
 
     Attributes:
@@ -45,10 +47,15 @@ class OutsizeCallback(transformers.TrainerCallback):
     """
 
     def __init__(
-        self, budget: int | str | None = None, *, module: str | None = None, **settings: Any
+        self,
+        budget: int | str | None = None,
+        *,
+        module: str | None = None,
+        log: Log | None = None,
+        **settings: Any,
     ) -> None:
         check_settings(budget, settings)
-        self.budget, self.module, self.settings = budget, module, settings
+        self.budget, self.module, self.settings, self._figures_to = budget, module, settings, log
         self.record: RunRecord | None = None
         self.peaks: RunPeaks | None = None
         self._run: Run | None = None
@@ -73,6 +80,8 @@ class OutsizeCallback(transformers.TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The optimizer has stepped."""
         self._ends(STEP)
+        if self._figures_to is not None and self._run is not None and state.is_world_process_zero:
+            self._figures_to(self._run.scalars(), state.global_step)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """An evaluation has ended."""
