@@ -26,7 +26,7 @@ from .session import SESSIONS, ObservedSession, Session, install, resident, sess
 from .session import release as _release
 from .units import parse_bytes
 from .values import Plan, RunRecord
-from .values.actions import ASKED_BY_DEFAULT
+from .values.actions import ASKED_BY_DEFAULT, ENCODING, TRAVELLING, allowed
 
 __all__ = ["capture", "compile", "meter", "plan", "record", "release", "report", "resident", "sweep"]
 
@@ -117,7 +117,7 @@ def _captured(
     module: torch.nn.Module, optimizer: Any, options: Options, device: torch.device, *, residents: str
 ) -> Session:
     """The session of a module whose steps are captured."""
-    tiers = _tiers(device, options) if {"swap", "encode"} & set(options.request.actions) else {}
+    tiers = _tiers(device, options) if allowed(options.request.actions) & (TRAVELLING | ENCODING) else {}
     planned = functools.partial(prepare, options)
     repeats, budget = "recompute" in options.request.actions, options.request.budget_bytes
     return Session(module, optimizer, tiers, planned, budget, device, repeats=repeats, residents=residents)
@@ -135,7 +135,7 @@ def _observed(
     """The session of a module whose steps are observed."""
     alive = module()
     assert alive is not None  # it is being compiled, or called
-    tiers = _tiers(device, options) if {"swap", "encode"} & set(options.request.actions) else {}
+    tiers = _tiers(device, options) if allowed(options.request.actions) & (TRAVELLING | ENCODING) else {}
     planned = functools.partial(prepare_observed, options)
     spare = functools.partial(_tiers, device, options)
     return ObservedSession(

@@ -35,6 +35,7 @@ from .values import (
     StepGraph,
     Storage,
 )
+from .values.actions import ENCODING, allowed
 
 #: A step's own Python objects and small native blocks, which the allocator's count includes: 30 to 60 KB were seen on
 #: steps of 6 to 60 ops, 300 to 430 KB on 1,000; a process's first steps, its libraries warm, took 50 KB more;
@@ -211,7 +212,9 @@ def _profile(
         profile = estimate(graph, options.hardware)
     else:
         lossy = tuple(options.request.lossy)
-        encodes = "encode" in options.request.actions and (lossy or any(s.zeros for s in graph.candidates()))
+        encodes = allowed(options.request.actions) & ENCODING and (
+            lossy or any(s.zeros for s in graph.candidates())
+        )
         measured = functools.partial(storage_rates, graph, learned.densities, lossy, step.device)
         profile = Profile(ops=known, codecs=(learned.codecs or measured()) if encodes else {})
     costs = list(profile.ops)
@@ -335,7 +338,7 @@ def _with_rates(
     if max(graph.plain_residency(profile.workspace)) <= options.request.budget_bytes:
         return profile
     lossy = tuple(options.request.lossy)
-    if "encode" in options.request.actions and (lossy or any(s.zeros for s in graph.candidates())):
+    if allowed(options.request.actions) & ENCODING and (lossy or any(s.zeros for s in graph.candidates())):
         rates = learned.codecs or storage_rates(graph, learned.densities, lossy, device)
         profile = replace(profile, codecs=_without_masks(rates))
     if "swap" in options.request.actions:
@@ -352,7 +355,7 @@ def _without_masks(rates: dict[str, CodecRate]) -> dict[str, CodecRate]:
 
 def _sampled(options: Options, made: Decided, learned: Learned) -> frozenset[int]:
     """Storages that zero suppression may take and that the plan does not encode: an encoding counts by itself."""
-    if "encode" not in options.request.actions or not made.plan.decisions:
+    if not allowed(options.request.actions) & ENCODING or not made.plan.decisions:
         return frozenset()
     if options.inner == "inductor" and learned.densities:  # a sample keeps what Inductor would fuse away
         return frozenset()

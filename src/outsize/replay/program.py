@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..values import Entry, Schedule, StepGraph
+from ..values.actions import RESTORING
 
 __all__ = ["Act", "Operator", "ReplayProgram", "Script", "build_program"]
 
@@ -200,7 +201,7 @@ def _gaps(
 def _last_needs(graph: StepGraph, schedule: Schedule) -> dict[int, list[int]]:
     """Entry → storages that come back at some time, and that it is the last to need."""
     entries: Sequence[Entry] = schedule.entries
-    back = {e.storage for e in entries if e.kind in ("wait", "decode")}
+    back = {e.storage for e in entries if e.kind == "wait" or e.kind in RESTORING}
     back |= {
         s for e in entries if e.kind == "clone" for s in (*graph.ops[e.op].writes, *graph.ops[e.op].reads)
     }

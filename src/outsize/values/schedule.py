@@ -32,7 +32,7 @@ from typing import Literal
 from .graph import StepGraph
 from .ranges import Count, MaybeIndex
 
-#: Lowering makes them; `simulate`, `check`, `rewrite/build.py` and `replay/call.py` have a branch or method for each.
+#: Lowering makes them; `check`, `rewrite/build.py` and `replay/holdings.py` have a method for each.
 EntryKind = Literal["op", "clone", "swap_out", "settle", "encode", "drop", "fetch", "wait", "decode"]
 
 

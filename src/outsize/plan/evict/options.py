@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
+from ...values.actions import ACTIONS, ENCODING, allowed
 from ...values.plan import Action
 from ..model import Model
 
@@ -44,13 +45,14 @@ class Options:
 
     def __init__(self, model: Model, tier: str) -> None:
         request = model.request
-        self.model, self.tier = model, tier
+        self.model, self.tier, self.allowed = model, tier, allowed(model.request.actions)
         self.mutated = model.mutated
         self.codecs = [
             name
             for name, rate in model.profile.codecs.items()
-            if "encode" in request.actions
+            if self.allowed & ENCODING
             and name != "mask"
+            and name not in ACTIONS
             and ":" not in name
             and (rate.lossless or name in request.lossy)
         ]
@@ -84,8 +86,9 @@ class Options:
             if encoded >= nbytes:
                 continue
             seconds = nbytes / rate.encode_bytes_per_second + nbytes / rate.decode_bytes_per_second
-            yield Option(action="encode", compute_seconds=seconds, kept=encoded, codec=codec)
-            if link is not None:
+            if "encode" in self.allowed:
+                yield Option(action="encode", compute_seconds=seconds, kept=encoded, codec=codec)
+            if link is not None and "encode_swap" in self.allowed:
                 yield Option(
                     action="encode_swap",
                     out_seconds=link.out_seconds(encoded),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...values import Entry, Profile, Schedule, StepGraph
+from ...values.actions import REDUCING, RESTORING
 from .simulate import last_needs, simulate
 
 
@@ -47,11 +48,11 @@ def _step(
     touched = {entry.storage} if entry.op < 0 else {*graph.ops[entry.op].reads, *graph.ops[entry.op].writes}
     if entry.op >= 0:
         held.update(s for s in graph.ops[entry.op].writes if graph.storages[s].kind == "activation")
-    elif entry.kind == "decode" or (entry.kind == "fetch" and not entry.nbytes):
+    elif entry.kind in RESTORING or (entry.kind == "fetch" and not entry.nbytes):
         held.add(entry.storage)
-    if entry.kind == "encode":
+    if entry.kind in REDUCING:
         encoded[entry.storage] = entry.nbytes
-    if (entry.kind == "settle" and entry.nbytes) or (entry.kind == "decode" and entry.last):
+    if (entry.kind == "settle" and entry.nbytes) or (entry.kind in RESTORING and entry.last):
         form = entry.storage if encoded.pop(entry.storage, 0) else None
     gone = {s for s in touched & held if entry.kind == "drop" or last[s] <= number}
     held -= gone

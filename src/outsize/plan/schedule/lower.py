@@ -19,7 +19,7 @@ from itertools import pairwise
 
 from ...errors import PlanError
 from ...values import Decision, Entry, Plan, Schedule, StepGraph
-from ...values.actions import ENCODING, REMAKING, TRAVELLING
+from ...values.actions import ACTIONS, ENCODING, REMAKING, RESTORING, TRAVELLING
 from ...values.schedule import EntryKind
 
 
@@ -153,8 +153,8 @@ class _Builder:
         return done
 
     def _reduce(self, p: int, d: Decision) -> None:
-        if d.action in ENCODING:
-            self.emit(p, _entry("encode", d, codec=d.codec))
+        if (reduces := ACTIONS[d.action].reduces) is not None:
+            self.emit(p, _entry(reduces, d, codec=d.codec))
             self.emit(p, Entry(kind="drop", storage=d.storage))
         elif d.action in REMAKING:
             self.emit(p, Entry(kind="drop", storage=d.storage))
@@ -176,8 +176,8 @@ class _Builder:
     def _restore(self, p: int, d: Decision) -> None:
         if d.action in TRAVELLING:
             self.emit(p, _entry("wait", d))
-        if d.action in ENCODING:
-            self.emit(p, Entry(kind="decode", storage=d.storage, codec=d.codec))
+        if (restores := ACTIONS[d.action].restores) is not None:
+            self.emit(p, Entry(kind=restores, storage=d.storage, codec=d.codec))
 
     def with_drops(self) -> list[tuple[Entry, int]]:
         """The entries, with a drop after every residency that is neither the last nor explicitly ended."""
@@ -227,7 +227,7 @@ class _Builder:
                 if s in events and (entry.kind == "op" or _is_absent(absent[s], p)):
                     events[s].append((number, "create"))
         elif entry.storage in events:
-            if entry.kind == "decode" or (entry.kind == "fetch" and not entry.nbytes):
+            if entry.kind in RESTORING or (entry.kind == "fetch" and not entry.nbytes):
                 events[entry.storage].append((number, "create"))
             elif entry.kind == "drop":
                 events[entry.storage].append((number, "drop"))

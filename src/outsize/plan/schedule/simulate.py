@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from ...errors import PlanError
 from ...values import CodecRate, Entry, LaneSpan, Profile, Schedule, StepGraph, Timeline
+from ...values.actions import REDUCING, RESTORING
 from ...values.schedule import resting
 from ...values.timeline import Lane
 
@@ -70,7 +71,11 @@ def last_needs(graph: StepGraph, entries: tuple[Entry, ...]) -> list[int]:
         if entry.op >= 0:
             for storage in graph.ops[entry.op].reads:
                 last[storage] = number
-        elif entry.kind in ("encode", "drop") or (entry.kind in ("swap_out", "settle") and not entry.nbytes):
+        elif (
+            entry.kind == "drop"
+            or entry.kind in REDUCING
+            or (entry.kind in ("swap_out", "settle") and not entry.nbytes)
+        ):
             last[entry.storage] = number
     return last
 
@@ -127,16 +132,16 @@ class _Run:
             self._transfer("in", number, entry)
         elif kind in ("settle", "wait"):
             self._stall_until(self.done[("out" if kind == "settle" else "in", storage)])
-        elif kind == "encode":
+        elif kind in REDUCING:
             self._hold_encoded(storage, entry.nbytes)
             rate = codec_rate(self.profile, entry.codec, storage)
-            self._busy(self.size[storage] / rate.encode_bytes_per_second, number, f"encode {storage}")
-        elif kind == "decode":
+            self._busy(self.size[storage] / rate.encode_bytes_per_second, number, f"{kind} {storage}")
+        elif kind in RESTORING:
             self._hold(storage)
             rate = codec_rate(self.profile, entry.codec, storage)
-            self._busy(self.size[storage] / rate.decode_bytes_per_second, number, f"decode {storage}")
+            self._busy(self.size[storage] / rate.decode_bytes_per_second, number, f"{kind} {storage}")
         peak = self.alive
-        if (kind == "settle" and entry.nbytes) or (kind == "decode" and entry.last):
+        if (kind == "settle" and entry.nbytes) or (kind in RESTORING and entry.last):
             self.alive -= self.encoded.pop(storage, 0)
         if kind == "drop":
             self._release(storage)

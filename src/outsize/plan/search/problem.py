@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import PlanError
 from ...values import Decision, LinkRate
-from ...values.actions import ACTIONS, ENCODING, REMAKING, TRAVELLING
+from ...values.actions import ACTIONS, ENCODING, REMAKING, TRAVELLING, allowed
 from ..chains import Chains, build_chains
 from ..evict.options import Options
 from ..evict.passes import Evictor
@@ -262,13 +262,14 @@ def _open_spans(model: Model, chains: Chains, options: Options) -> Iterator[Deci
     request = model.request
     order = np.argsort(-model.spans.nbytes, kind="stable")
     swaps = "swap" in request.actions and bool(request.tiers)
-    allowed = [
+    can = allowed(request.actions)
+    tried = [
         action
-        for action in sorted(ACTIONS, key=lambda name: name not in REMAKING)  # recomputation is tried first
-        if set(ACTIONS[action].asked) <= set(request.actions)
+        for action in sorted(ACTIONS, key=lambda name: name not in REMAKING)  # recomputation first
+        if action in can
         and (swaps or action not in TRAVELLING)
         and (options.codecs or action not in ENCODING)
     ]
     for s, touch in zip(model.spans.storage[order].tolist(), model.spans.after[order].tolist()):
         again = chains.repeats[chains.producer[s]]
-        yield from ((s, touch, action) for action in allowed if again or action not in REMAKING)
+        yield from ((s, touch, action) for action in tried if again or action not in REMAKING)
