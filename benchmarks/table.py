@@ -149,7 +149,7 @@ ROWS = (
         read=lambda r: worst_share(r, "addition", 100_000),
     ),
     Row(
-        claim="npi: slowest of 19 templates to train and verify, two cores",
+        claim="npi: slowest to train and verify of the 19 templates of 2026-11-25 (26 now), two cores",
         bar="≤ 60 s",
         file="npi-train/result.json",
         read=lambda r: f"{r['worst']['wall_s']:.1f} s",

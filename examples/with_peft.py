@@ -6,12 +6,11 @@ The adapters are all that has gradients and optimizer state; the frozen model on
 has the data and the arguments.
 """
 
-import tempfile
 from pathlib import Path
 
 from peft import LoraConfig, get_peft_model
 from transformers import Trainer, set_seed
-from with_trainer import Tokens, arguments, model
+from with_trainer import Tokens, arguments, compare, losses_of, model
 
 from outsize.integrations.transformers import OutsizeCallback
 
@@ -32,20 +31,8 @@ def train(folder: Path, budget: str | None = None, *, resume: bool = False):
         eval_dataset=Tokens(16, seed=1),
         callbacks=[planned] if planned else [],
     )
-    trainer.train(resume_from_checkpoint=str(folder / "checkpoint-2") if resume else None)
-    keys = ("loss", "grad_norm", "eval_loss")
-    return [row[key] for row in trainer.state.log_history for key in keys if key in row], planned
-
-
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        plain, _ = train(Path(folder) / "plain")
-        losses, planned = train(Path(folder) / "planned", BUDGET)
-    assert losses == plain, "the losses are the plain run's, to the bit"
-    print(
-        f"plain {planned.record.plain_peak_bytes:,} bytes; planned {planned.peaks.peak_bytes:,} of {BUDGET}"
-    )
+    return losses_of(trainer, folder, resume=resume), planned
 
 
 if __name__ == "__main__":
-    main()
+    compare(train, BUDGET)

@@ -55,6 +55,27 @@ def arguments(folder: Path, **more) -> TrainingArguments:
     )
 
 
+def losses_of(trainer: Trainer, folder: Path, *, resume: bool) -> list[float]:
+    """Train, from a checkpoint of an earlier run if asked for. What the Trainer logged."""
+    trainer.train(resume_from_checkpoint=str(folder / "checkpoint-2") if resume else None)
+    keys = ("loss", "grad_norm", "eval_loss")
+    return [row[key] for row in trainer.state.log_history for key in keys if key in row]
+
+
+def compare(train, budget: str):
+    """Train without a plan and with one; the losses are the same to the bit. The callback of the planned run."""
+    with tempfile.TemporaryDirectory() as folder:
+        plain, _ = train(Path(folder) / "plain")
+        losses, planned = train(Path(folder) / "planned", budget)
+        assert losses == plain, "the losses are the plain run's, to the bit"
+        losses, planned = train(Path(folder) / "planned", budget, resume=True)
+        assert losses == plain, "resumed from a checkpoint as well"
+    assert planned.peaks.peak_bytes <= planned.peaks.budget_bytes < planned.record.plain_peak_bytes
+    for phase, peak in planned.peaks.phases.items():
+        print(f"{phase:>10}: {peak:9,} bytes at most, of a budget of {planned.peaks.budget_bytes:,}")
+    print(f"     plain: {planned.record.plain_peak_bytes:9,} bytes in a step")
+
+
 def train(folder: Path, budget: str | None = None, *, resume: bool = False):
     """The losses that the Trainer logged, and the callback."""
     set_seed(0)
@@ -66,24 +87,8 @@ def train(folder: Path, budget: str | None = None, *, resume: bool = False):
         eval_dataset=Tokens(16, seed=1),
         callbacks=[planned] if planned else [],
     )
-    trainer.train(resume_from_checkpoint=str(folder / "checkpoint-2") if resume else None)
-    keys = ("loss", "grad_norm", "eval_loss")
-    losses = [row[key] for row in trainer.state.log_history for key in keys if key in row]
-    return losses, planned
-
-
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        plain, _ = train(Path(folder) / "plain")
-        losses, planned = train(Path(folder) / "planned", BUDGET)
-        assert losses == plain, "the losses are the plain run's, to the bit"
-        losses, planned = train(Path(folder) / "planned", BUDGET, resume=True)
-        assert losses == plain, "resumed from a checkpoint as well"
-    assert planned.peaks.peak_bytes <= planned.peaks.budget_bytes
-    for phase, peak in planned.peaks.phases.items():
-        print(f"{phase:>10}: {peak:9,} bytes at most, of a budget of {planned.peaks.budget_bytes:,}")
-    print(f"     plain: {planned.record.plain_peak_bytes:9,} bytes in a step")
+    return losses_of(trainer, folder, resume=resume), planned
 
 
 if __name__ == "__main__":
-    main()
+    compare(train, BUDGET)

@@ -6,7 +6,6 @@ trl puts a fused head of its own on the model, which computes the loss in pieces
 goes back to the Trainer's. To keep trl's, plan the part before it: `OutsizeCallback(budget, module="transformer")`.
 """
 
-import tempfile
 from pathlib import Path
 
 from datasets import Dataset
@@ -14,7 +13,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, Trainer, set_seed
 from trl import SFTConfig, SFTTrainer
-from with_trainer import Tokens, model
+from with_trainer import Tokens, compare, losses_of, model
 
 from outsize.integrations.transformers import OutsizeCallback
 
@@ -64,20 +63,8 @@ def train(folder: Path, budget: str | None = None, *, resume: bool = False):
         processing_class=tokenizer(),
         callbacks=[planned] if planned else [],
     )
-    trainer.train(resume_from_checkpoint=str(folder / "checkpoint-2") if resume else None)
-    keys = ("loss", "grad_norm", "eval_loss")
-    return [row[key] for row in trainer.state.log_history for key in keys if key in row], planned
-
-
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        plain, _ = train(Path(folder) / "plain")
-        losses, planned = train(Path(folder) / "planned", BUDGET)
-    assert losses == plain, "the losses are the plain run's, to the bit"
-    print(
-        f"plain {planned.record.plain_peak_bytes:,} bytes; planned {planned.peaks.peak_bytes:,} of {BUDGET}"
-    )
+    return losses_of(trainer, folder, resume=resume), planned
 
 
 if __name__ == "__main__":
-    main()
+    compare(train, BUDGET)

@@ -256,7 +256,7 @@ def record(module: torch.nn.Module) -> None:
     if isinstance(session, ObservedSession):
         raise OutsizeError(
             "a module whose steps are observed runs in eager PyTorch, which is not recorded operator by operator: use "
-            " torch.profiler, or door='captured' where the module is one graph"
+            "torch.profiler, or door='captured' where the module is one graph"
         )
     session.recording = True
 

@@ -43,7 +43,8 @@ def a_module(module: object) -> torch.nn.Module:
         )
     if isinstance(getattr(module, "_orig_mod", None), torch.nn.Module):
         raise OutsizeError(
-            "module= has been through torch.compile: give the module itself; inner='inductor' has its kernels fused"
+            "module= has been through torch.compile: give the module that it was made from; inner='inductor' fuses its "
+            "kernels"
         )
     return module
 

@@ -25,7 +25,7 @@ from outsize.report import (
     trace_events,
     trace_json,
 )
-from outsize.report.html import REASONS
+from outsize.report.figures import REASONS
 from outsize.values import Plan, Refusal, RunRecord, from_json
 from outsize.values.plan import Reason
 
@@ -37,7 +37,8 @@ def test_every_figure_of_the_record_is_shown() -> None:
     for said in [
         "60.00 MiB", "100.00 MiB", "58.00 MiB", "57.00 MiB", "95.0 % of the budget", "20.00 MiB", "30.00 MiB",
         "4.00 ms", "54.00 ms", "55.00 ms", "5.600 → 3.100", "5.500 → 3.000", "relu_1", "swap to disk",
-        "1 TOO_SMALL", "1 RANDOM", "10.0 % of the step's", "a <note>", "gelu_<2>",
+        "1 (fewer bytes than a transfer is worth)", "1 (comes from a random draw",
+        "10.0 % of the step's", "a <note>", "gelu_<2>",
     ]:  # fmt: skip
         assert said in text, said
 

@@ -126,8 +126,9 @@ def refuse_changes(updated: Iterable[Node], random: Iterable[Node]) -> None:
     for node in random:
         if place := _inside(node, "_checkpointed_drawing_anew"):
             raise CaptureError(
-                "a checkpointed part with preserve_rng_state=False draws random numbers, other ones when the eager step "
-                "computes it again: leave preserve_rng_state out, or take torch.utils.checkpoint out of the model"
+                "a checkpointed part with preserve_rng_state=False draws random numbers, and the eager step draws "
+                "others when it computes that part again: leave preserve_rng_state out, or take torch.utils.checkpoint "
+                "out of the model"
                 f"{place}"
             )
 

@@ -146,7 +146,7 @@ class _OnceDifferentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
         raise CaptureError(
-            "the gradients of a compiled module were differentiated again (a gradient penalty, a Hessian), and its "
-            "backward was captured once, as plain operators: leave outsize.compile out for this module, or call the "
+            "the gradients of a compiled module were differentiated again (a gradient penalty, a Hessian), and a "
+            "captured backward has no derivative: leave outsize.compile out for this module, or call the "
             f"plain one for the part of the loss that takes second derivatives{ctx.place}"
         )

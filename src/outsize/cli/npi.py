@@ -33,7 +33,7 @@ MaxSteps = Annotated[
     typer.Option(
         min=1,
         help="System calls before an execution is stopped. Default: none where the model is proved to end (those "
-        "that ship are), else about half a minute's.",
+        "that ship are), else as many as take about half a minute.",
         show_default=False,
     ),
 ]
@@ -48,7 +48,8 @@ def run(
     engine: Engine = "auto",
     weights: Weights = None,
     strict: Annotated[
-        float | None, typer.Option(help="Refuse decisions of a smaller margin (runs the network).")
+        float | None,
+        typer.Option(help="Least margin of a decision: a smaller one is an error (runs the network)."),
     ] = None,
     max_steps: MaxSteps = None,
     max_depth: MaxDepth = _DEPTH,
@@ -288,7 +289,9 @@ def swap(
             help="NAME=FILE: a slot and a CSV of inputs and output; NAME=TEMPLATE: a program for it."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to save the re-equipped template.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to save the template with its new primitives.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the new primitives' weights.")] = 0,
     max_steps: MaxSteps = None,
     prove: Annotated[

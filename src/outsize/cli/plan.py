@@ -38,16 +38,19 @@ def plan(
         ),
     ] = None,
     planner: Annotated[
-        str | None, typer.Option(help="search (default), units, slack, distance or exact.")
+        str | None,
+        typer.Option(
+            help="Who chooses: search (default), units, slack, distance, or exact (small steps only)."
+        ),
     ] = None,
     effort: Effort = 1,
     sweep: Annotated[
         bool,
         typer.Option(
-            "--sweep", help="Plan many budgets with each technique, for the curve of peak and time."
+            "--sweep", help="Plan several budgets with each technique: the curve of peak against time."
         ),
     ] = False,
-    points: Annotated[int, typer.Option(min=2, help="Budgets of a sweep.")] = 8,
+    points: Annotated[int, typer.Option(min=2, help="Number of budgets in a sweep.")] = 8,
     data: Data = None,
     batch: Batch = None,
     size: Size = None,

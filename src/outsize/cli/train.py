@@ -32,7 +32,7 @@ Target = Annotated[
     str | None,
     typer.Argument(
         metavar="[MODEL | FILE.py:BUILD]",
-        help="A model's name, or a function of your own that returns (module, batches, loss_fn).",
+        help="A model's name (gpt if none is given), or a function of your own that returns (module, batches, loss_fn).",
     ),
 ]
 Model = Annotated[str | None, typer.Option("--model", help=MODEL_HELP)]
@@ -42,9 +42,16 @@ Data = Annotated[
         help="Your data: a file or folder of text; for images and volumes a .npz file with x and y."
     ),
 ]
-Batch = Annotated[int | None, typer.Option(min=1, help="Samples per batch.")]
-Size = Annotated[int | None, typer.Option(min=1, help="Context in bytes, or side of the image or volume.")]
-Tiny = Annotated[bool, typer.Option("--tiny", help="The model's test size: seconds, not minutes.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Samples per batch; each model has a default.")]
+Size = Annotated[
+    int | None,
+    typer.Option(min=1, help="Context length in bytes (text), or side in pixels (images, volumes)."),
+]
+Tiny = Annotated[
+    bool, typer.Option("--tiny", help="A small version of the model, for a try: seconds, not minutes.")
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="Training steps; each model has a default.")]
+Rate = Annotated[float | None, typer.Option(min=0, help="AdamW's learning rate; each model has a default.")]
 Device = Annotated[
     str | None,
     typer.Option(
@@ -64,6 +71,10 @@ Effort = Annotated[
 Trace = Annotated[
     Path | None, typer.Option(help="Write one real step here, operators and transfers, for ui.perfetto.dev.")
 ]
+ChunkMb = Annotated[
+    float | None,
+    typer.Option(help="MiB of gradients that workers synchronise at a time, instead of searching for it."),
+]
 NoPlan = Annotated[
     bool, typer.Option("--no-plan", help="Train without a plan, under the same meter, for comparison.")
 ]
@@ -80,7 +91,7 @@ Seed = Annotated[int, typer.Option(help="Of initialisation, data and dropout.")]
 def train(
     target: Target = None,
     model: Model = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
+    steps: Steps = None,
     budget: Annotated[
         str, typer.Option(help="Peak bytes of a step: '300 MiB', or a share of the plain step's peak.")
     ] = "60%",
@@ -91,7 +102,7 @@ def train(
     batch: Batch = None,
     size: Size = None,
     tiny: Tiny = False,
-    lr: Annotated[float | None, typer.Option(min=0, help="AdamW's learning rate.")] = None,
+    lr: Rate = None,
     seed: Seed = 0,
     json: Annotated[
         Path | None, typer.Option(help="Write the figures of the run here, for `outsize report`.")
@@ -103,16 +114,12 @@ def train(
     device: Device = None,
     workers: Workers = 1,
     effort: Effort = 1,
-    chunk_mb: Annotated[
-        float | None,
-        typer.Option(
-            help="MiB of gradients that workers synchronise at a time, instead of searching for it."
-        ),
-    ] = None,
+    chunk_mb: ChunkMb = None,
 ) -> None:
     """Train a network under a memory budget that its plain step exceeds, and show what that took.
 
-    Without arguments: a byte-level GPT on the standard library's source, at 60 % of the plain step's peak.
+    The plain step is the step without a plan. Without arguments: a byte-level GPT on the source of Python's standard
+    library, in 60 % of the bytes that its plain step needs.
     """
     import torch
     from rich.console import Console

@@ -16,42 +16,61 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Find the suspicious line in a program.", no_args_is_help=True)
 
-Model = Annotated[Path | None, typer.Option(help="A trained detector; the shipped one if not given.")]
+Model = Annotated[Path | None, typer.Option(help="A trained detector, in place of the one that ships.")]
 Json = Annotated[
     str | None, typer.Option("--json", help="Write the result as JSON to this file, - for stdout.")
+]
+Least = Annotated[
+    float | None,
+    typer.Option(
+        help="Report places of at least this probability, instead of the detector's thresholds.",
+        min=0,
+        max=1,
+    ),
+]
+FailAbove = Annotated[
+    float | None,
+    typer.Option(
+        help="Exit with 1 where a place has at least this probability; by default where one is above the thresholds."
+    ),
+]
+Prior = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of functions that you believe to have a bug; probabilities follow from it (calibrated at 0.5).",
+        min=0.0001,
+        max=0.9999,
+    ),
+]
+Diff = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REV",
+        help="Report only functions and top-level statements that have changed since this revision.",
+    ),
 ]
 
 
 @app.command()
 def scan(
     paths: Annotated[list[Path], typer.Argument(help="Files and folders.")],
-    top: Annotated[int | None, typer.Option(help="At most so many places (text: 20).", min=1)] = None,
+    top: Annotated[
+        int | None, typer.Option(help="Report at most so many places; as text, 20 if not given.", min=1)
+    ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also what is below the detector's own thresholds, ranked.")
+        bool, typer.Option("--all", help="Also report what is below the detector's own thresholds, ranked.")
     ] = False,
-    min_probability: Annotated[
-        float | None, typer.Option(help="Places from here on, instead of the thresholds.", min=0, max=1)
-    ] = None,
-    fail_above: Annotated[
-        float | None,
-        typer.Option(help="Exit code 1 from this probability on (default: for what is reported by default)."),
-    ] = None,
-    prior: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of functions believed to have a bug (calibrated at 0.5).", min=0.0001, max=0.9999
-        ),
-    ] = None,
-    diff: Annotated[
-        str | None,
-        typer.Option(metavar="REV", help="Only functions and top-level statements changed since then."),
-    ] = None,
+    min_probability: Least = None,
+    fail_above: FailAbove = None,
+    prior: Prior = None,
+    diff: Diff = None,
     baseline: Annotated[Path | None, typer.Option(help="Leave out the findings listed in this file.")] = None,
     write_baseline: Annotated[
         Path | None, typer.Option(help="List what is found in this file, for --baseline.")
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Keep what was found in this file; go on from it.")
+        Path | None,
+        typer.Option(help="Keep results in this file, and scan only files that have changed since."),
     ] = None,
     json: Json = None,
     sarif: Annotated[str | None, typer.Option(help="Write SARIF 2.1.0 to this file, - for stdout.")] = None,
@@ -122,8 +141,8 @@ def train(
     out: Annotated[Path, typer.Option(help="Where to write the detector.")] = Path(
         "runs/detector.safetensors"
     ),
-    minutes: Annotated[float, typer.Option(help="At most so long; 0 sets no limit.", min=0)] = 0.0,
-    steps: Annotated[int, typer.Option(help="At most so many steps.", min=1)] = 20_000,
+    minutes: Annotated[float, typer.Option(help="Stop after so many minutes; 0 sets no limit.", min=0)] = 0.0,
+    steps: Annotated[int, typer.Option(help="Stop after so many steps.", min=1)] = 20_000,
     budget: Annotated[
         str | None, typer.Option(help="Keep a step under so many bytes, e.g. '600 MiB'.")
     ] = None,

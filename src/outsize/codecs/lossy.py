@@ -69,7 +69,9 @@ class LossyCompressed(Compressed):
 
     def decompress(self, out: torch.Tensor | None = None, *, verify: bool = True) -> torch.Tensor:
         if verify and self.backend.digest(self.storage).digest != self.encoded.digest:
-            raise CodecError(f"the digest of the buffer ({self.nbytes} bytes) is not that of the encoding")
+            raise CodecError(
+                f"the buffer was damaged: the digest of its {self.nbytes} bytes is not that of the encoding"
+            )
         numel = self.spec.numel
         scales, values = _regions(self.storage, self.codec, numel)
         if self.codec != "bf16":

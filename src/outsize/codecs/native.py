@@ -97,7 +97,7 @@ class Native(Backend):
             raise CodecError(f"number table and bitmap disagree in block {block} of {layout.blocks}")
         if verify and signed(digest) != encoded.digest:
             raise CodecError(
-                f"the digest of the buffer ({layout.nbytes(nnz)} bytes) is not that of the encoding"
+                f"the buffer was damaged: the digest of its {layout.nbytes(nnz)} bytes is not that of the encoding"
             )
 
     def mark(self, x: torch.Tensor, bitmap: torch.Tensor, *, mark: Mark, neg_inf: int) -> Encoded:

@@ -51,7 +51,9 @@ class PlanesCompressed(Compressed):
 
     def decompress(self, out: torch.Tensor | None = None, *, verify: bool = True) -> torch.Tensor:
         if verify and self.backend.digest(whole_words(self.storage)).digest != self.encoded.digest:
-            raise CodecError(f"the digest of the buffer ({self.nbytes} bytes) is not that of the encoding")
+            raise CodecError(
+                f"the buffer was damaged: the digest of its {self.nbytes} bytes is not that of the encoding"
+            )
         zstd, numel = _zstd(), self.spec.numel
         dense = self.spec.empty()
         flat = bits_of(dense.as_strided((numel,), (1,))).view(torch.uint8)

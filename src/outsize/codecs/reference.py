@@ -70,7 +70,7 @@ class Reference(Backend):
             raise CodecError("the bitmap marks elements beyond the tensor's end")
         if verify and _digest(buffer, layout, nnz) != encoded.digest:
             raise CodecError(
-                f"the digest of the buffer ({layout.nbytes(nnz)} bytes) is not that of the encoding"
+                f"the buffer was damaged: the digest of its {layout.nbytes(nnz)} bytes is not that of the encoding"
             )
         values = buffer[layout.head_bytes : layout.nbytes(nnz)].view(y.dtype)
         y.zero_()

@@ -116,7 +116,9 @@ class ReluCompressed(Compressed):
             CodecError: the buffer is damaged.
         """
         if self.backend.digest(whole_words(self.buffer)).digest != self.encoded.digest:
-            raise CodecError(f"the digest of the buffer ({self.nbytes} bytes) is not that of the encoding")
+            raise CodecError(
+                f"the buffer was damaged: the digest of its {self.nbytes} bytes is not that of the encoding"
+            )
 
     def _refuse_overflow(self) -> None:
         if self.overflowed:

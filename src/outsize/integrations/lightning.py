@@ -183,8 +183,8 @@ class OutsizeCallback(pl.Callback):
 def _training_step(pl_module: pl.LightningModule) -> TrainingStep:
     if not pl_module.automatic_optimization:
         raise OutsizeError(
-            f"{type(pl_module).__name__} optimizes by hand (automatic_optimization=False), so its training_step holds "
-            "backwards and updates and is no forward to plan: name the submodule that it calls, as in "
+            f"{type(pl_module).__name__} optimizes by hand (automatic_optimization=False): its training_step calls "
+            "backward() and step() itself and cannot be planned as a forward. Name the submodule that it calls, as in "
             "OutsizeCallback(budget, module='net')"
         )
     return TrainingStep(pl_module)

@@ -69,8 +69,8 @@ class LogScalars:
     def __init__(self, module: torch.nn.Module, log: Log, *, every: int = 1) -> None:
         if not callable(log) or every < 1:
             raise OutsizeError(
-                f"LogScalars(module, {type(log).__name__}, every={every}): give a function log(values, step), and every "
-                "how many steps to call it, 1 or more"
+                f"LogScalars(module, {type(log).__name__}, every={every}): give a function log(values, step), and the "
+                "number of steps from one call of it to the next, 1 or more"
             )
         self._module, self._log, self._every = module, log, every
 

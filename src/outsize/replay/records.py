@@ -53,8 +53,8 @@ class _Resident:
         if self.version >= 0 and self.tensor._version != self.version:
             raise MutationError(
                 f"a tensor of shape {tuple(self.tensor.shape)} that the forward read was changed in place before the "
-                f"backward makes again what came of it (version {self.tensor._version}, expected {self.version}): change "
-                "it after backward(), or leave 'recompute' out of actions="
+                f"backward could recompute what was made of it (version {self.tensor._version}, expected "
+                f"{self.version}): change it after backward(), or leave 'recompute' out of actions="
             )
         return self.tensor.detach()
 

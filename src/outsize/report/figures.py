@@ -9,6 +9,21 @@ from dataclasses import dataclass
 from ..units import format_bytes, format_seconds
 from ..values import Decision, Plan, RunRecord
 
+#: What each reason of a refusal means, for readers who have not read the planner.
+REASONS = {
+    "ALIASED": "another storage's bytes depend on it",
+    "TOO_SMALL": "fewer bytes than a transfer is worth",
+    "NO_SLACK": "never idle for long enough",
+    "RANDOM": "comes from a random draw that may not be repeated",
+    "MUTATED": "changed in place while it would be away",
+    "LOSSY_FORBIDDEN": "only a lossy codec would help, and none was allowed",
+    "NOT_NEEDED": "the budget is met without it",
+    "RETAINED": "kept beyond its last use, for what is made of it later",
+    "NOT_ALLOWED": "the action was not among those allowed",
+    "NO_GAIN": "acting on it lowers no peak",
+    "DENSE": "too few zeros for the codec",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:

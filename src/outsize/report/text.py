@@ -13,6 +13,7 @@ from rich.table import Table
 from ..units import format_bytes, format_seconds
 from ..values import Plan, RunRecord
 from .figures import (
+    REASONS,
     SHAPE_HEADS,
     Figure,
     action_words,
@@ -82,9 +83,9 @@ def shapes(record: RunRecord) -> Table:
 
 
 def refusals(record: RunRecord) -> str:
-    """What was left alone, counted by reason."""
+    """What was left alone, counted by reason, in words."""
     counted = Counter(r.reason for r in record.refusals)
-    return ", ".join(f"{count} {reason}" for reason, count in counted.most_common())
+    return ", ".join(f"{count} ({REASONS[reason]})" for reason, count in counted.most_common())
 
 
 def renderable(record: RunRecord) -> Group:
@@ -95,7 +96,7 @@ def renderable(record: RunRecord) -> Group:
     if record.decisions:
         parts.append(decisions(record))
     if record.refusals:
-        parts.append(f"left alone: {refusals(record)}")
+        parts.append(f"storages left alone: {refusals(record)}")
     parts += [escape(f"note: {note}") for note in record.notes]
     return Group(*parts)
 

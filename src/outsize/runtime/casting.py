@@ -47,13 +47,13 @@ class Casting:
             return func(*args, **kwargs)
         if _depth() != self._depth:
             raise CaptureError(
-                f"{func} runs inside of a torch.autocast that the module enters itself, which an observed step cannot "
-                "give the bits of the plain one: enter autocast around the module's call"
+                f"{func} runs inside of a torch.autocast that the module enters itself. An observed step cannot be "
+                "equal to the plain one there: enter autocast around the module's call"
             )
         if self._on and is_named(func, _UNCLEAR):
             raise CaptureError(
-                f"{func} under autocast computes otherwise by torch.linalg.pinv than by torch.pinverse, and an observed "
-                f"step cannot tell the two: call it inside of torch.autocast({self._type!r}, enabled=False)"
+                f"{func}: under autocast torch.linalg.pinv and torch.pinverse compute differently, and an observed step "
+                f"cannot tell which of them was called: call it inside of torch.autocast({self._type!r}, enabled=False)"
             )
         with torch.autocast(self._type, self._dtype, enabled=self._on):
             return func(*args, **kwargs)

@@ -147,7 +147,7 @@ class Triton(Backend):
             raise CodecError(f"number table and bitmap disagree in block {bad} of {layout.blocks}")
         if digest != encoded.digest:
             raise CodecError(
-                f"the digest of the buffer ({layout.nbytes(total)} bytes) is not that of the encoding"
+                f"the buffer was damaged: the digest of its {layout.nbytes(total)} bytes is not that of the encoding"
             )
 
     def mark(self, x: torch.Tensor, bitmap: torch.Tensor, *, mark: Mark, neg_inf: int) -> Encoded:

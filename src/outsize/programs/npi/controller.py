@@ -216,6 +216,5 @@ def train_controller(
         optimizer.step()
     raise NpiError(
         f"the controller's least margin is {gap:.3g} after {settings.max_steps} steps, {settings.margin} "
-        f"was asked; "
-        "raise ControllerSettings.max_steps or hidden"
+        "was asked for: raise ControllerSettings.max_steps or hidden"
     )

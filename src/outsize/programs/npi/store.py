@@ -107,7 +107,7 @@ def shipped(name: str, path: Path | None = None) -> Trained:
     name = find(name).name
     trained = load(path or WEIGHTS / f"{name}.safetensors", ours=path is None)
     if trained.name != name:
-        raise NpiError(f"{path} holds {trained.name}, {name} was asked")
+        raise NpiError(f"{path} holds {trained.name}, {name} was asked for")
     return trained
 
 

@@ -353,7 +353,7 @@ def _check_run(
             f"strict looks at the network's margins, engine {engine} has none: use engine='network'"
         )
     if hear is not None and engine == "native":
-        raise NpiError("engine native tells of no steps: use engine='network' or 'tables'")
+        raise NpiError("engine='native' does not call hear=: use engine='network' or 'tables'")
     owner: dict[int, int] = {}
     for b, heads in enumerate(executions):
         if any(owner.setdefault(id(h.tape), b) != b for h in heads):
