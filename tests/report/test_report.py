@@ -4,6 +4,7 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from outsize.report import (
     trace_json,
 )
 from outsize.report.figures import REASONS
-from outsize.values import Plan, Refusal, RunRecord, from_json
+from outsize.values import LaneSpan, Plan, Refusal, RunRecord, Timeline, from_json
 from outsize.values.plan import Reason
 
 from .sample import MIB, record, timeline
@@ -224,3 +225,38 @@ def test_bad_input_is_told(tmp_path: Path, text: str | None, arguments: list[str
         run.write_text(text)
     result = CliRunner().invoke(app, ["report", str(run), *arguments])
     assert said in str(result.exception)
+
+
+def test_work_too_thin_to_be_told_apart_is_drawn_together() -> None:
+    """Ten thousand operators are no ten thousand boxes; what is wide enough stays a box of its own."""
+    starts = [0.001 + i * 1e-4 for i in range(10_000)]
+    spans = [
+        LaneSpan(lane="compute", start=s, end=s + 9e-5, entry=i, label=f"op_{i}")
+        for i, s in enumerate(starts)
+    ]
+    spans.append(LaneSpan(lane="out", start=0.1, end=0.2, entry=5, label="swap"))
+    drawn = charts.lanes(
+        Timeline(seconds=1.002, stall_seconds=0.1, residency=(1,), starts=(0.0,), spans=tuple(spans))
+    )
+    boxes = re.findall(r'<rect class="(\w+)"[^>]*><title>([^<]*)</title>', drawn)
+    kinds = Counter(kind for kind, _ in boxes)
+    assert kinds["out"] == 1
+    assert 900 < kinds["compute"] < 2_500
+    assert kinds["stall"] < 2_500
+    together = [tip for kind, tip in boxes if kind == "compute" and "pieces of work" in tip]
+    assert sum(int(tip.split()[0]) for tip in together) + kinds["compute"] - len(together) == 10_000
+    assert any(
+        re.fullmatch(r"\d+ pieces of work, op_\d+ to op_\d+: [\d.]+ µs from .*", tip) for tip in together
+    )
+
+
+def test_the_page_is_for_phones_keyboards_and_dark_rooms() -> None:
+    text = page(record())
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
+    assert "color-scheme: light dark" in text
+    assert "prefers-color-scheme: dark" in text
+    heads, regions = re.findall(r"<th\b.*?</th>", text), re.findall(r'<div class="scroll"[^>]*>', text)
+    assert heads
+    assert all("<button>" in head and 'aria-sort="none"' in head for head in heads)
+    assert len(regions) == text.count("<table>")
+    assert all('tabindex="0"' in region and 'role="region"' in region for region in regions)

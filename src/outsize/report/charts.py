@@ -11,6 +11,8 @@ from .svg import BOTTOM, LEFT, TOP, Axes, bar, frame, labels, rule, steps, ticks
 
 _LANES = ("compute", "out", "in")
 _LANE_HEIGHT = 30
+#: Units of a drawing's 960 below which a box cannot be told from its neighbour: half a pixel of a wide screen.
+THINNEST = 0.5
 
 
 def byte_ticks(top: float) -> dict[float, str]:
@@ -79,15 +81,49 @@ def lanes(timeline: Timeline) -> str:
     for index, lane in enumerate(_LANES):
         y = TOP + index * _LANE_HEIGHT
         body += f'<text class="name" x="{LEFT - 8}" y="{y + 19}" text-anchor="end">{lane}</text>'
-        for span in timeline.spans:
-            if span.lane == lane:
-                tip = f"{span.label or lane}: {format_seconds(span.end - span.start)} from {format_seconds(span.start)}"
-                width = axes.x(span.end) - axes.x(span.start)
-                body += bar(axes.x(span.start), y + 4, width, _LANE_HEIGHT - 8, css=lane, tip=tip)
-    for start, end in stalls(timeline):
-        tip = f"waited {format_seconds(end - start)}"
-        body += bar(axes.x(start), TOP + 8, axes.x(end) - axes.x(start), 14, css="stall", tip=tip)
-    return frame(axes, body=body, label="lanes over time", x_ticks=second_ticks(timeline.seconds), y_ticks={})
+        work = sorted((s.start, s.end, s.label or lane) for s in timeline.spans if s.lane == lane)
+        bars = []
+        for group in _joined(work, axes):
+            start, end = group[0][0], max(stop for _, stop, _ in group)
+            busy = format_seconds(sum(stop - begin for begin, stop, _ in group))
+            what = (
+                group[0][2]
+                if len(group) == 1
+                else f"{len(group)} pieces of work, {group[0][2]} to {group[-1][2]}"
+            )
+            tip = f"{what}: {busy} from {format_seconds(start)}"
+            width = axes.x(end) - axes.x(start)
+            bars.append(bar(axes.x(start), y + 4, width, _LANE_HEIGHT - 8, css=lane, tip=tip))
+        body += "".join(bars)
+    return frame(
+        axes,
+        body=body + _waits(timeline, axes),
+        label="lanes over time",
+        x_ticks=second_ticks(timeline.seconds),
+        y_ticks={},
+    )
+
+
+def _waits(timeline: Timeline, axes: Axes) -> str:
+    bars = []
+    for group in _joined([(start, end, "") for start, end in stalls(timeline)], axes):
+        waited = format_seconds(sum(end - start for start, end, _ in group))
+        tip = f"waited {waited}" if len(group) == 1 else f"waited {len(group)} times, {waited} in all"
+        start, end = group[0][0], group[-1][1]
+        bars.append(bar(axes.x(start), TOP + 8, axes.x(end) - axes.x(start), 14, css="stall", tip=tip))
+    return "".join(bars)
+
+
+def _joined(work: Sequence[tuple[float, float, str]], axes: Axes) -> list[list[tuple[float, float, str]]]:
+    """Neighbours that are too thin to be told apart, together: 10,000 operators are some thousand boxes."""
+    groups: list[list[tuple[float, float, str]]] = []
+    for piece in work:
+        thin = axes.x(piece[1]) - axes.x(piece[0]) < THINNEST
+        if groups and thin and axes.x(piece[1]) - axes.x(groups[-1][0][0]) < THINNEST:
+            groups[-1].append(piece)
+        else:
+            groups.append([piece])
+    return groups
 
 
 def losses(record: RunRecord) -> str:

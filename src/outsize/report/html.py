@@ -111,7 +111,7 @@ def _sweep_sections(lines: Mapping[str, Sequence[Plan]]) -> Iterable[str]:
     heads = [("technique", False), ("budget", True), ("of plain", True), ("predicted peak", True)]
     heads += [("step", True), ("against plain", True), ("swapped", True), ("recomputed", True)]
     rows = (_sweep_row(name, plan) for name, line in lines.items() for plan in line)
-    yield "<h2>Plans</h2>" + _table(heads, rows)
+    yield "<h2>Plans</h2>" + _table("plans", heads, rows)
 
 
 def _sweep_row(name: str, p: Plan) -> str:
@@ -135,10 +135,17 @@ def _figure(title: str, drawing: str, caption: str) -> str:
     return f"<h2>{title}</h2><figure>{drawing}<figcaption>{caption}</figcaption></figure>"
 
 
-def _table(heads: Sequence[tuple[str, bool]], rows: Iterable[str]) -> str:
-    """A table whose columns sort on a click; a head's flag says that its column holds numbers."""
-    head = "".join(f'<th class="n">{name}</th>' if number else f"<th>{name}</th>" for name, number in heads)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+def _table(name: str, heads: Sequence[tuple[str, bool]], rows: Iterable[str]) -> str:
+    """A table that scrolls, and whose columns sort, by mouse and by keyboard; a head's flag says that its column holds
+    numbers."""
+    head = "".join(
+        f'<th class="{"n" if number else ""}" aria-sort="none"><button>{text}</button></th>'
+        for text, number in heads
+    )
+    return (
+        f'<div class="scroll" role="region" aria-label="{name}" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
 def _number(value: float, text: str) -> str:
@@ -158,7 +165,7 @@ def _shapes(record: RunRecord) -> str:
         )
         numbers = "".join(_number(value, text) for value, text in zip(figures, texts[1:-1], strict=True))
         rows.append(f"<tr><td><code>{escape(texts[0])}</code></td>{numbers}<td>{escape(texts[-1])}</td></tr>")
-    return f"<h2>Shapes ({len(rows)})</h2>" + _table(heads, rows)
+    return f"<h2>Shapes ({len(rows)})</h2>" + _table("shapes", heads, rows)
 
 
 def _decisions(record: RunRecord) -> str:
@@ -168,7 +175,7 @@ def _decisions(record: RunRecord) -> str:
     heads = [("storage", False), ("bytes", True), ("action", False), ("idle from", True), ("to", True)]
     heads += [("lane time", True), ("reason", False)]
     rows = (_decision(record, decision) for decision in ranked)
-    return f"<h2>Decisions ({len(ranked)})</h2>" + _table(heads, rows)
+    return f"<h2>Decisions ({len(ranked)})</h2>" + _table("decisions", heads, rows)
 
 
 def _decision(record: RunRecord, d: Decision) -> str:
@@ -193,6 +200,7 @@ def _refusals(record: RunRecord) -> str:
         for reason in counted
     }
     summary = _table(
+        "left alone, by reason",
         [("reason", False), ("storages", True), ("bytes", True), ("meaning", False)],
         (
             f"<tr><td>{reason}</td>{_number(n, str(n))}{_number(total[reason], format_bytes(total[reason]))}"
@@ -202,6 +210,7 @@ def _refusals(record: RunRecord) -> str:
     )
     ranked = sorted(record.refusals, key=lambda r: -storage_bytes(record, r.storage))
     each = _table(
+        "left alone, each",
         [("storage", False), ("bytes", True), ("reason", False), ("detail", False)],
         (
             f"<tr><td><code>{escape(storage_name(record, r.storage))}</code></td>"
