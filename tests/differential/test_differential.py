@@ -41,6 +41,7 @@ def outcomes_of(seed: int) -> tuple[Case, list[Outcome]]:
     return case, found
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_equal_or_refused(block: int) -> None:
     threads = torch.get_num_threads()
@@ -66,6 +67,25 @@ def test_equal_or_refused(block: int) -> None:
     acting["any"] = sum(bool(o.acted) for o in planned)
     assert {a: n / len(planned) for a, n in acting.items() if n < ACTING.get(a, 0) * len(planned)} == {}
     assert set(ACTING) <= set(acting)
+
+
+@pytest.mark.parametrize(
+    ("seed", "planned", "verdicts"),
+    [
+        # Two calls, each of whose backwards meets what the other holds: less than a step's objects differ by.
+        (157, Planned(actions=("swap", "recompute", "encode"), share=0.0), {"equal"}),
+        (302, Planned(actions=("swap", "recompute"), share=0.15), {"equal"}),
+        # A second backward over a graph that is kept, of a forward that cannot run again.
+        (73, Planned(actions=("recompute",), share=0.0, planner="units"), {"equal", "refused"}),
+    ],
+)
+def test_a_backward_that_meets_what_others_hold_is_not_over(
+    seed: int, planned: Planned, verdicts: set[str]
+) -> None:
+    with hurried():
+        _, outcome = Trial(drawn(seed)).outcomes([planned])
+    torch._dynamo.reset()
+    assert outcome.verdict in verdicts, outcome.detail
 
 
 @pytest.mark.parametrize("loop", [Loop(), Loop(micro=2, optimizer="adam", clip=True), Loop(calls=2)])

@@ -6,6 +6,7 @@ that follows, so the file carries a checksum, and one that fails it is said to b
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -44,12 +45,15 @@ class Store:
     """
 
     def __init__(self, folder: Path | None, device: torch.device) -> None:
-        self.costs: dict[str, OpCost] = {}
         self.seen: dict[str, OpCost] = {}
         self._path = folder / f"ops-{_machine(device)}.json" if folder is not None else None
         if self._path is not None:
             self.seen = _SEEN.setdefault(self._path, {})
-            self.costs = read(self._path)
+
+    @functools.cached_property
+    def costs(self) -> dict[str, OpCost]:
+        """Read when it is first asked for: most plans need only what the process has seen."""
+        return read(self._path) if self._path is not None else {}
 
     def save(self) -> None:
         """Replace the file at once; an unwritable cache costs time, not correctness, so it is left alone."""
@@ -91,10 +95,23 @@ def _costs(data: Any) -> dict[str, OpCost]:
     for key, figures in data["costs"].items():
         if not isinstance(figures, list) or len(figures) != len(names):
             raise ValueError("an operator has no three figures")
-        found[key] = build(OpCost, dict(zip(names, figures)))
+        cost = dict(zip(names, figures))
+        # A file may hold ten thousand: `build` says what is wrong with one, and takes 50 us to find nothing.
+        found[key] = OpCost(**cost) if _is_cost(*figures) else build(OpCost, cost)
     if data["checksum"] != seal_text(data["costs"]):
         raise ValueError("its checksum does not match its figures")
     return found
+
+
+def _is_cost(seconds: Any, workspace_bytes: Any, surplus_bytes: Any) -> bool:
+    return (
+        type(seconds) is float
+        and 0 <= seconds < 1e9
+        and type(workspace_bytes) is int
+        and type(surplus_bytes) is int
+        and 0 <= workspace_bytes < 2**62
+        and 0 <= surplus_bytes < 2**62
+    )
 
 
 def _machine(device: torch.device = CPU) -> str:

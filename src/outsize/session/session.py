@@ -256,11 +256,16 @@ class Session(Host, Updating):
         more = self._round.now - self.optimizers.beside - alive
         call.extra = max(call.extra, more)
         peak = self.plans.kept_peak(call.track, made) if keep else made.phase_peaks.get("backward", 0)
-        over = peak + max(0, more) - self.budget_bytes - OBJECT_SPREAD
-        if over <= 0 or self._give_up(over, but=frame):
+        over = peak + max(0, more) - self.budget_bytes
+        # Objects come and go; what other calls hold, and the gradients of another backward, is worth making room for.
+        spread = 0 if len(self._round.calls) > 1 or keep or call.done else OBJECT_SPREAD
+        if over <= spread or self._give_up(over, but=frame) >= over:
             return True
         if self._waiting.may_give_up(frame):
             return False
+        call.track.saw_obstacle(frame.again)
+        if over <= OBJECT_SPREAD:
+            return True
         if keep and not call.done:
             raise no_room_kept(call, self.budget_bytes, peak + max(0, more), self.plans)
         with self.aside():
@@ -298,13 +303,8 @@ class Session(Host, Updating):
         self._segment("backward", call)
         call.done, call.kept, call.track.kept = True, kept, call.track.kept or kept
         self.streams.backward_done()
-        under_way = self._round
-        under_way.time.stop()
-        self.measured.time = under_way.time
-        out, into, stall = (b - a for a, b in zip(under_way.counters, transferred(self._tiers.values())))
-        self.measured.bytes_out, self.measured.bytes_in, self.measured.stall = int(out), int(into), stall
-        self.measured.steps += 1
-        self.backwards += 1
+        under_way, self.backwards = self._round, self.backwards + 1
+        self.measured.saw(under_way, transferred(self._tiers.values()))
         call.track.ran += 1
         self._note_peaks(under_way)
         if not self.optimizers and not self._waiting.any_in(under_way):

@@ -9,7 +9,7 @@ is learned of a step is learned for each place: the first one waits while the se
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -84,6 +84,11 @@ class Track:
         """Of the ops, as they were measured for the same results; empty if they were not."""
         return () if self.prepared is None or self.arrivals.changed else self.prepared.profile.ops
 
+    def saw_obstacle(self, again: Again | None) -> None:
+        """Its forward could not run again when that was wanted: no later plan counts on it."""
+        if again is not None and (obstacle := again.obstacle()):
+            self.repeats = replace(self.repeats, refused=obstacle)
+
     def uses_others(self) -> bool:
         """Whether the loss used other results than planned for, so that the step's figures say nothing of its plan."""
         if self.arrivals.changed:
@@ -145,6 +150,13 @@ class Measured:
     encoded: int = 0
     steps: int = 0
     timeline: Timeline | None = None
+
+    def saw(self, under_way: Round, counters: tuple[int, int, float]) -> None:
+        """A backward has ended, with the transfers so far."""
+        under_way.time.stop()
+        self.time, self.steps = under_way.time, self.steps + 1
+        out, into, self.stall = (b - a for a, b in zip(under_way.counters, counters))
+        self.bytes_out, self.bytes_in = int(out), int(into)
 
     @property
     def seconds(self) -> float:
