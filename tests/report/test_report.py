@@ -255,6 +255,9 @@ def test_the_page_is_for_phones_keyboards_and_dark_rooms() -> None:
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
     assert "color-scheme: light dark" in text
     assert "prefers-color-scheme: dark" in text
+    assert (
+        text.count('<figure tabindex="0">') == text.count("<figure") > 0
+    )  # they scroll where a screen is narrow
     heads, regions = re.findall(r"<th\b.*?</th>", text), re.findall(r'<div class="scroll"[^>]*>', text)
     assert heads
     assert all("<button>" in head and 'aria-sort="none"' in head for head in heads)

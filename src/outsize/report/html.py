@@ -132,7 +132,7 @@ def _sweep_row(name: str, p: Plan) -> str:
 
 
 def _figure(title: str, drawing: str, caption: str) -> str:
-    return f"<h2>{title}</h2><figure>{drawing}<figcaption>{caption}</figcaption></figure>"
+    return f'<h2>{title}</h2><figure tabindex="0">{drawing}<figcaption>{caption}</figcaption></figure>'
 
 
 def _table(name: str, heads: Sequence[tuple[str, bool]], rows: Iterable[str]) -> str:
