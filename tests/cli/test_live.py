@@ -49,6 +49,13 @@ def test_bars_stand_on_one_scale_and_lines_have_a_character_a_step() -> None:
     assert rows["step time"].endswith("██")
 
 
+def test_a_first_step_that_is_planned_leaves_the_others_to_be_seen() -> None:
+    view = View(9, 2**23, lambda: 0)
+    for index, seconds in enumerate((60.0, 0.2, 0.4, 0.2, 0.2)):
+        view.add(replace(step(index, 1.0), seconds=seconds))
+    assert shown(view)["step time"].endswith("█▅█▅▅")
+
+
 def test_without_a_budget_and_without_unicode() -> None:
     view = View(3, None, lambda: 0)
     view.add(step(0, 1.0))

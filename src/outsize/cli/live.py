@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from statistics import median
 from typing import TYPE_CHECKING, Any, final
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -80,10 +81,12 @@ def _bar(value: int, most: int, blocks: str) -> str:
 
 
 def _line(values: deque[float], blocks: str, *, lowest: float = 0.0) -> str:
-    """One character a step, from the lowest value to the highest of those shown."""
-    span = max(values) - lowest
+    """One character a step, from the lowest value to the highest of those shown. A first step, which is planned, takes a
+    hundred times as long as the others: what is above twice the median is drawn as that."""
+    usual = 2 * (median(values) - lowest)
+    span = min(max(values) - lowest, usual) if usual > 0 else max(values) - lowest
     top = len(blocks) - 1
-    return "".join(blocks[round(top * (v - lowest) / span) if span > 0 else 0] for v in values)
+    return "".join(blocks[round(top * min(1.0, (v - lowest) / span)) if span > 0 else 0] for v in values)
 
 
 @contextmanager
