@@ -27,19 +27,25 @@ def retention(r: dict) -> list[str]:
         f"{sum(len(row['points']) for row in r['rows'])} points of {len(r['rows'])} families on a processor's roofline: "
         f"predicted seconds over the proved bound {r['median_over_bound']:.4f} × in the median, "
         f"{r['worst_over_bound']:.4f} × at worst (bars {r['bars']['median_over_bound']} and "
-        f"{r['bars']['worst_over_bound']})."
+        f"{r['bars']['worst_over_bound']}); {sum(_open(p, r) for row in r['rows'] for p in row['points'])} above the "
+        "second."
     ]
     for row in r["rows"]:
         points = ", ".join(
             f"{p['seconds']:.4f} × at {p['budget']:.3f} (no plan less than {p['bound']:.4f} ×; FLOPs {p['flops']:.4f} ×, "
-            f"{p['retained']} kept)"
+            f"{p['retained']} kept{', open after a longer proof' if _open(p, r) else ''})"
             for p in row["points"]
         )
         lines.append(
-            f"{row['family']} ({row['ops']} ops): {points}; smallest budget {row['smallest']:.3f} of the peak, floor "
-            f"{row['floor']:.3f}."
+            f"{row['family']} ({row['ops']} ops): {points}; smallest budget {row['smallest']:.3f} of the peak "
+            f"({row['smallest_retaining_nothing']:.3f} where nothing is retained), none found to be impossible above "
+            f"{row['refuted']:.3f}, floor of any plan {row['floor']:.3f}."
         )
     return lines
+
+
+def _open(point: dict, r: dict) -> bool:
+    return bool(point["over_bound"] > r["bars"]["worst_over_bound"])
 
 
 def slack_distance(r: dict) -> list[str]:
@@ -109,7 +115,8 @@ def _by_machine(name: str, found: dict) -> str:
 def baselines(r: dict) -> list[str]:
     lines = [
         f"{r['compared_points']} points of the baselines (full block checkpointing, and the best of "
-        "`activation_memory_budget` 0.1 to 0.7 with each of four solvers, 0 and 1): ours needs more FLOPs at the same "
+        "`activation_memory_budget` 0.1 to 0.7 with each of four solvers, 0 and 1; of DenseNet its own scheme): "
+        "ours needs more FLOPs at the same "
         f"peak in {r['more_flops_than_a_baseline_in']}, of which {r['of_them_repeat_a_draw']} with a draw of random "
         "numbers repeated in the backward, which no plan here may do; ours ÷ theirs "
         f"{r['median_flops_ours_over_theirs']:.4f} in the median."
@@ -120,6 +127,11 @@ def baselines(r: dict) -> list[str]:
             f"{f'{v:.4f} ×' if v else 'none'} at {k} (no plan less than {floored(row['least_at'][k])} ×)"
             for k, v in row["at"].items()
         )
+        if (scheme := row.get("memory_efficient")) is not None:
+            at += (
+                f"; the memory-efficient scheme {scheme['flops']:.4f} × at {scheme['peak']:.3f} (ours "
+                f"{scheme['ours']:.4f} ×)"
+            )
         lines.append(
             f"{row['family']} ({row['ops']} ops): FLOPs {at}; block checkpointing {block['flops']:.3f} × at "
             f"{block['peak']:.3f} (ours {_times(block['ours'])}); torch's lowest peak {low['flops']:.3f} × at "
