@@ -74,8 +74,8 @@ def compile(
         door: how the step becomes known. `captured`: `torch.compile` traces it as one graph, before it runs. `observed`:
             its first steps run in eager PyTorch and are watched. `auto`: captured where that is possible, else observed;
             the report says which and why.
-        residents: `move`: where the budget leaves no room for it, the optimizer's state rests on a tier between its
-            updates. `fuse`: updates run in the backward as well; no loop may clip or sum gradients. `keep`: it stays.
+        residents: `move`: where the budget leaves no room for it, the optimizer's state rests on a tier between updates.
+            `frozen`: so do parameters that nobody trains. `fuse`: updates run in the backward. `keep`: all stays.
         strict: in an observed module, a step that no plan covers and that cannot be kept under the budget is an error
             before it takes more, the first one included; else it runs, and a warning says by how much it was over.
 

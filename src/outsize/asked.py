@@ -27,7 +27,7 @@ from .values.actions import ASKED
 #: Lossy codecs that a step may use, and their largest relative error.
 LOSSY_IN_STEPS = {"bf16": 2.0**-8}
 INNERS = ("aten", "inductor")
-RESIDENTS = ("move", "keep", "fuse")
+RESIDENTS = ("move", "keep", "fuse", "frozen")
 DOORS = ("auto", "captured", "observed")
 
 
@@ -81,10 +81,10 @@ def a_door(door: object) -> str:
 
 
 def residents(value: object, actions: Sequence[str]) -> str:
-    """What may become of an optimizer's state; without swaps it stays."""
+    """What may become of an optimizer's state and of frozen parameters; without swaps they stay."""
     if value not in RESIDENTS:
         raise OutsizeError(f"residents={value!r}: give one of {', '.join(map(repr, RESIDENTS))}")
-    return "keep" if value == "move" and "swap" not in actions else str(value)
+    return "keep" if value in ("move", "frozen") and "swap" not in actions else str(value)
 
 
 def an_optimizer(optimizer: object) -> Any:

@@ -11,11 +11,21 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from .frozen import may_rest, resting
 from .fx import CapturedStep
 from .links import MOST_MEASURED, disk_link, host_link
 from .measure import Hardware, MeasureSettings, default_cache, estimate, measure_ops, storage_rates
 from .observe import Observed
-from .plan import PlanSettings, Request, check, lower, make_plan, plan_with_state, simulate
+from .plan import (
+    PlanSettings,
+    Request,
+    check,
+    lower,
+    make_plan,
+    plan_with_parameters,
+    plan_with_state,
+    simulate,
+)
 from .plan.schedule.kept import kept_peak
 from .plan.schedule.phases import phase_peaks
 from .prepared import Learned, Prepared, PreparedReplay, guessed_outside
@@ -92,7 +102,7 @@ def decide(step: CapturedStep, learned: Learned, options: Options) -> Decided:
     profile = replace(profile, ops=costs)
     clock.append(time.perf_counter())
     fused = _fused(step, learned.units) if options.inner != "inductor" else {}
-    return _decided(graph, profile, options, clock, learned.units, fused)
+    return _decided(graph, profile, options, clock, learned.units, fused, may_rest(step, learned))
 
 
 def _decided(
@@ -102,9 +112,13 @@ def _decided(
     clock: list[float],
     units: tuple[StateUnit, ...] = (),
     fused: dict[int, tuple[int, int]] | None = None,
+    frozen: Sequence[int] = (),
 ) -> Decided:
     """slack → plan → check. The clock has when measuring began and when it had ended."""
     request, tiers = options.request, tuple(t for t in ("host", "disk") if t in profile.links)
+    moves = "swap" in request.actions and options.inner != "inductor" and tiers
+    tier, limit = tiers[0] if moves else "", request.host_budget
+    limit = limit if tiers[:1] == ("host",) else request.disk_budget
 
     def planned(graph: StepGraph, profile: Profile, resting: int) -> Plan:
         """Beside so many bytes of state in the tier."""
@@ -116,20 +130,24 @@ def _decided(
         )
         return make_plan(graph, profile, compute_slack(graph, profile), beside)
 
-    if units:
-        moves = "swap" in request.actions and options.inner != "inductor" and tiers
-        graph, profile, made = plan_with_state(
+    def beside(graph: StepGraph, profile: Profile, resting: int) -> tuple[StepGraph, Profile, Plan]:
+        """The same with the optimizer's state, beside so many bytes of parameters in the tier."""
+        if not units:
+            return graph, profile, planned(graph, profile, resting)
+        return plan_with_state(
             graph,
             profile,
             units,
-            planned,
+            lambda graph, profile, state: planned(graph, profile, state + resting),
             budget_bytes=request.budget_bytes,
-            tier=tiers[0] if moves else "",
-            tier_bytes=request.host_budget if tiers[:1] == ("host",) else request.disk_budget,
+            tier=tier,
+            tier_bytes=_left(limit, resting),
             fused=fused,
         )
-    else:
-        made = planned(graph, profile, 0)
+
+    graph, profile, made = plan_with_parameters(
+        graph, profile, frozen, beside, budget_bytes=request.budget_bytes, tier=tier, tier_bytes=limit
+    )
     schedule = lower(graph, made)
     timeline = simulate(graph, profile, schedule)
     check(graph, profile, schedule, request.budget_bytes)
@@ -226,6 +244,7 @@ def _profile(
     state = sum(unit.nbytes for unit in learned.units)
     fits = max(graph.plain_residency(profile.workspace)) + state <= options.request.budget_bytes
     if options.hardware is None and not fits and "swap" in options.request.actions:
+        state += sum(unit.nbytes for unit in learned.parameters)
         most = min(options.request.disk_budget or 2**62, state + sum(s.nbytes for s in graph.candidates()))
         links = learned.links or _links(step.device, options.disk, most)
         profile = replace(profile, links=links)
@@ -245,7 +264,14 @@ def prepare(options: Options, step: CapturedStep, learned: Learned) -> Prepared:
     start = time.perf_counter()
     updates = _updates(step, made, learned.units)
     observe = _sampled(options, made, learned)
-    rewritten = rewrite_step(step, made.schedule, OPS, observe=observe, updates=updates)
+    rewritten = rewrite_step(
+        step,
+        made.schedule,
+        OPS,
+        observe=observe,
+        updates=updates,
+        parameters=resting(step, learned, made.graph, made.schedule),
+    )
     verify_step(step, rewritten, OPS)
     without: Callable[[frozenset[int]], Any] = functools.partial(
         without_missing, rewritten, OPS, len(step.tangents)

@@ -9,7 +9,7 @@ from .errors import OutsizeError
 from .fx import CapturedStep, RewrittenStep
 from .observe import Observed
 from .replay import ReplayProgram
-from .values import CodecRate, Entry, LinkRate, OpCost, Plan, Profile, StateUnit, StepGraph
+from .values import CodecRate, Entry, LinkRate, OpCost, ParameterUnit, Plan, Profile, StateUnit, StepGraph
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,6 +69,7 @@ class Learned:
         densities: storage → share of nonzero elements to plan for.
         costs: of the ops, where they were measured before.
         units: optimizer state that may rest on a tier; `resident` does not have it.
+        parameters: that nobody trains and that may rest on a tier; the graph has their bytes.
         absent: places of tangents that are not expected: results that the loss does not use.
         links, codecs: rates by name, where another process has measured them.
     """
@@ -82,6 +83,7 @@ class Learned:
     costs: tuple[OpCost, ...] = ()
     absent: frozenset[int] = frozenset()
     units: tuple[StateUnit, ...] = ()
+    parameters: tuple[ParameterUnit, ...] = ()
     links: dict[str, LinkRate] = field(default_factory=dict)
     codecs: dict[str, CodecRate] = field(default_factory=dict)
 

@@ -19,6 +19,7 @@ FLOORS = {
     "search": 3,
     "planners": 4,
     "make": 5,
+    "parameters": 5,
     "state": 5,
 }
 

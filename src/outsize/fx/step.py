@@ -84,6 +84,8 @@ class RewrittenStep:
         without: places of missing tangents → the backward for when they are missing, which is handed None for them.
         updated: gradients that an update in the backward has used, by their place: nothing is handed out for them.
         slots: of the optimizers' state in these graphs → the name of the parameter.
+        parameters: storages of parameters that rest on a tier → their names: the graphs fetch them, and do not read the
+            inputs.
         read_again: places in `crossing` that an operator which runs again in the backward reads, through views or not.
     """
 
@@ -95,6 +97,7 @@ class RewrittenStep:
     read_again: frozenset[int] = frozenset()
     updated: frozenset[int] = frozenset()
     slots: Mapping[int, str] = field(default_factory=dict)
+    parameters: Mapping[int, str] = field(default_factory=dict)
 
 
 class Program(ABC):

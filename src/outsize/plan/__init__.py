@@ -2,6 +2,7 @@
 
 from .explain import explain
 from .make import make_plan
+from .parameters import plan_with_parameters
 from .request import Request
 from .schedule.check import check
 from .schedule.lower import lower
@@ -16,6 +17,7 @@ __all__ = [
     "explain",
     "lower",
     "make_plan",
+    "plan_with_parameters",
     "plan_with_state",
     "simulate",
     "with_updates",

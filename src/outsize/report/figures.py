@@ -62,7 +62,7 @@ def _memory(r: RunRecord) -> list[Figure]:
         ),
         *_highest(r, bound=bound),
         Figure(label="resident bytes", value=format_bytes(r.resident_bytes), note="alive for the whole step"),
-        *_state(r),
+        *_at_rest(r),
     ]
     if not bound:
         rows = rows[1:2] + rows[3:]
@@ -77,13 +77,17 @@ def _memory(r: RunRecord) -> list[Figure]:
     return rows
 
 
-def _state(made: RunRecord | Plan) -> list[Figure]:
-    """What of the optimizer's state rests on a tier, where some does."""
-    if not made.state_resting_bytes:
-        return []
-    note = _of(made.state_resting_bytes, made.state_bytes, "of what may")
-    value = f"{format_bytes(made.state_resting_bytes)} on a tier"
-    return [Figure(label="optimizer state at rest", value=value, note=note)]
+def _at_rest(made: RunRecord | Plan) -> list[Figure]:
+    """What of the optimizer's state and of the parameters rests on a tier, where some does."""
+    kinds = (
+        ("optimizer state at rest", made.state_resting_bytes, made.state_bytes),
+        ("frozen parameters at rest", made.parameter_resting_bytes, made.parameter_bytes),
+    )
+    return [
+        Figure(label=label, value=f"{format_bytes(rests)} on a tier", note=_of(rests, whole, "of what may"))
+        for label, rests, whole in kinds
+        if rests
+    ]
 
 
 def _highest(r: RunRecord, *, bound: bool) -> list[Figure]:
@@ -165,7 +169,7 @@ def plan_figures(p: Plan) -> list[Figure]:
         Figure(label="peak of the plain step", value=format_bytes(p.plain_peak_bytes), note=kind),
         Figure(label="peak under the plan", value=format_bytes(p.predicted_peak_bytes), note=kind),
         Figure(label="resident bytes", value=format_bytes(p.resident_bytes)),
-        *_state(p),
+        *_at_rest(p),
         Figure(label="swapped per step", value=format_bytes(p.swapped_bytes)),
         Figure(label="plain time per step", value=format_seconds(p.plain_step_seconds), note=kind),
         Figure(

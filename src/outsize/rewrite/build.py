@@ -33,6 +33,7 @@ def rewrite_step(
     *,
     observe: frozenset[int] = frozenset(),
     updates: Mapping[int, Sequence[tuple[int, int]]] | None = None,
+    parameters: Mapping[int, str] | None = None,
 ) -> RewrittenStep:
     """Lower a schedule onto the captured graph.
 
@@ -40,11 +41,12 @@ def rewrite_step(
         observe: storages whose density is sampled when they are made.
         updates: position of an op in the backward → updates that run before it: slot of the state, place of the gradient
             among the backward's results.
+        parameters: storages that rest on a tier when the step begins → their names.
 
     Raises:
         RewriteError: the schedule uses bytes that are not there, a defect of the planner.
     """
-    return _Builder(step, ops, observe, updates or {}).build(schedule)
+    return _Builder(step, ops, observe, updates or {}, parameters or {}).build(schedule)
 
 
 class _Builder:
@@ -54,14 +56,16 @@ class _Builder:
         ops: RuntimeOps,
         observe: frozenset[int],
         updates: Mapping[int, Sequence[tuple[int, int]]],
+        parameters: Mapping[int, str],
     ) -> None:
+        self.parameters = parameters
         self.updates = updates
         self.updated = frozenset(place for some in updates.values() for _, place in some)
         self.step, self.ops, self.observe = step, ops, observe
         self.graphs = (Graph(), Graph())
         self.side = 0
         self.origin: dict[Node, Node] = {}
-        self.version: dict[int, int] = {}
+        self.version: dict[int, int] = dict.fromkeys(parameters, -1)
         self.restored: dict[tuple[int, int], Node] = {}
         self.values: dict[tuple[Node, int], Node] = {}
         self.home: dict[Node, int] = {}
@@ -95,6 +99,7 @@ class _Builder:
             origin=self.origin,
             read_again=self._read_again(crossing),
             updated=self.updated,
+            parameters=self.parameters,
         )
 
     def _read_again(self, crossing: list[Node]) -> frozenset[int]:
@@ -231,7 +236,8 @@ class _Builder:
 
     def _place(self, like: Node, target: Any, args: Any, kwargs: Any) -> Node:
         graph = self.graphs[self.side]
-        new = graph.create_node(like.op, target, args, kwargs, name=like.name)
+        kind = "call_function" if like.op == "placeholder" else like.op  # a view of an input that was fetched
+        new = graph.create_node(kind, target, args, kwargs, name=like.name)
         new.meta = {k: v for k, v in like.meta.items() if k in ("val", "tensor_meta", "stack_trace")}
         self.home[new] = self.side
         return new

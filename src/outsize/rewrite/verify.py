@@ -38,8 +38,9 @@ class _Verifier:
         self.step, self.new, self.ops = step, new, ops
         self.bytes_of: dict[Node, int] = {}
         self.geometry: dict[Node, Any] = {}
-        self.slots: dict[int, str] = {}
-        self.held: dict[int, int] = {}
+        #: A parameter that rests on a tier was written there before the step began.
+        self.slots: dict[int, str] = dict.fromkeys(new.parameters, "settle")
+        self.held: dict[int, int] = {s: s for s in new.parameters}
         #: Slots that a tier holds as they are.
         self.in_tier: set[int] = set()
         self.ran: list[Node] = []
@@ -87,8 +88,9 @@ class _Verifier:
                 )
         for node, original in outer:
             self.geometry[node] = _blank(_recorded(original))
-            if original in self.step.storage:
-                self.bytes_of[node] = self.step.storage[original]
+            storage = self.step.storage.get(original)
+            if storage is not None and storage not in self.new.parameters:  # that input is empty
+                self.bytes_of[node] = storage
 
     def _visit(self, node: Node) -> None:
         if node in self.new.origin:

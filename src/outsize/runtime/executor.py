@@ -19,7 +19,7 @@ from torch.fx.graph import _BoxedCodeGen
 
 from ..device.waiting import check_process
 from ..fx import CapturedStep, Program, RewrittenStep
-from .frame import Frame, StateMoves
+from .frame import Frame, ParameterMoves, StateMoves
 from .leaves import Leaves
 from .recording import Recorder
 from .tiers import Tier
@@ -31,6 +31,8 @@ class Host(ABC):
 
     #: Moves and updates the optimizers' state.
     streams: StateMoves
+    #: Parameters that rest on a tier.
+    parameters: ParameterMoves
 
     @abstractmethod
     def begin(self, step: CapturedStep, args: list[Any]) -> RewrittenStep:
@@ -92,6 +94,7 @@ class StepProgram(Program):
         frame = Frame(rewritten, self._host.tiers, sampling=self._host.sampling)
         frame.recorder = self._host.recorder
         frame.leaves = Leaves(args)
+        frame.lend(self._host.parameters.blocks(rewritten.parameters))
         inputs = [frame, *args]
         args.clear()
         values = _run(rewritten.forward, inputs, frame)
@@ -111,6 +114,7 @@ class StepProgram(Program):
         missing = frozenset(i for i, tangent in enumerate(args[1:]) if tangent is None)
         full, keeps = self._host.backward_begins(frame, args[1:], keep=keep)
         full.state = self._host.streams.bound(full.program.slots)
+        full.lend(self._host.parameters.blocks(full.program.parameters))
         inputs = [full, *full.take(keep=keeps), *args[1:]]
         args.clear()
         program = full.program.backward

@@ -49,6 +49,14 @@ class StateMoves(Protocol):
     def drop(self, slot: int) -> None: ...
 
 
+class ParameterMoves(Protocol):
+    """Parameters that rest on a tier while a step runs."""
+
+    def blocks(self, slots: Mapping[int, str]) -> dict[int, tuple[Tier, Block, torch.dtype]]:
+        """Where those are that a graph has at these slots, by slot."""
+        ...
+
+
 class _Owner(np.ndarray):
     """An array that keeps its frame alive."""
 
@@ -116,6 +124,11 @@ class Frame:
     def of(capsule: Tensor) -> Frame:
         """The frame behind a capsule."""
         return _FRAMES[int(capsule.item())]
+
+    def lend(self, blocks: Mapping[int, tuple[Tier, Block, torch.dtype]]) -> None:
+        """Storages that were in a tier before the step began."""
+        for slot, (tier, block, dtype) in blocks.items():
+            self.blocks[slot], self.dtypes[slot] = (tier, block), dtype
 
     def save(self, values: list[Any], watched: list[Watched]) -> None:
         """Keep what the backward reads; `watched` are those among them that somebody else can change in place."""

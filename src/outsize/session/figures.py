@@ -68,6 +68,8 @@ def planned_record(
         resident_bytes=plan.resident_bytes,
         state_bytes=plan.state_bytes,
         state_resting_bytes=plan.state_resting_bytes,
+        parameter_bytes=plan.parameter_bytes,
+        parameter_resting_bytes=plan.parameter_resting_bytes,
         swapped_out_bytes=seen.bytes_out,
         swapped_in_bytes=seen.bytes_in,
         stall_seconds=seen.stall,

@@ -152,7 +152,7 @@ class Call:
         start, graphs = time.perf_counter(), self._backend.graphs
         session.called()
         try:
-            with sources_of(self._backend):
+            with sources_of(self._backend), session.parameters.compiled(module):
                 result = self._compiled(*args, **kwargs)
         except CaptureError as error:
             if self._otherwise is not None:
@@ -184,6 +184,7 @@ class Call:
     def _as_it_fits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Beyond the limit of captures: under plan where one of them suits the call, else unplanned, under the meter."""
         session, calls = self._session, self._session.calls
+        session.parameters.bring_all()  # what runs may be the plain module
         self.updates.unplanned(tree_leaves((args, kwargs)))
         try:
             with torch.compiler.set_stance("eager_on_recompile"):
@@ -194,6 +195,7 @@ class Call:
 
     def _evaluate(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The plain module; where its result has a gradient after all, it reads parameters that are not its own."""
+        self._session.parameters.bring_all()
         result = module._call_impl(*args, **kwargs)
         if torch.is_grad_enabled() and _need_gradients(tree_leaves(result)):
             self._hidden = True
@@ -219,6 +221,7 @@ def _evaluated(session: Session, forward: GraphModule) -> Callable[[list[Any]], 
     program = plain_forward(forward)
 
     def run(inputs: list[Any]) -> Any:
+        session.parameters.bring_all()
         session.runs()
         return program(inputs)
 

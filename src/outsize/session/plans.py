@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import warnings
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import final
+from typing import Any, final
+
+import torch
 
 from ..codecs import DensityMeter
 from ..device import allocator
@@ -24,6 +27,7 @@ from .density import DensityWatch
 from .guess import prepare_first
 from .losses import LossSizes
 from .optimizers import Optimizers
+from .parameters import Parameters
 from .state import Track
 from .sums import say_order_of_sums
 
@@ -48,8 +52,9 @@ class Plans:
         tiers: by name.
         budget_bytes: of the module.
         optimizers: what updates the module.
+        parameters: of the module, as far as they may move.
         notes: for the report.
-        repeats: whether a forward may run again.
+        repeats: whether a forward may run again; while parameters move, none does.
     """
 
     def __init__(
@@ -58,21 +63,47 @@ class Plans:
         tiers: dict[str, Tier],
         budget_bytes: int,
         optimizers: Optimizers,
+        parameters: Parameters,
         notes: list[str],
         *,
         repeats: bool,
     ) -> None:
         self.prepare, self.budget_bytes, self.repeats = prepare, budget_bytes, repeats
+        self.parameters = parameters
         self.tracks: weakref.WeakKeyDictionary[CapturedStep, dict[int, Track]] = weakref.WeakKeyDictionary()
         self.losses = LossSizes()
         self.optimizers = optimizers
         self._tiers, self._notes = tiers, notes
         self._shown = DensityMeter(margin=0.0)
 
+    @property
+    def may_repeat(self) -> bool:
+        """Whether a forward may run again: it would find parameters where the plan in force has them, not its own."""
+        return self.repeats and not self.parameters.units
+
     def close(self) -> None:
         """Let go of plans and graphs."""
         self.tracks.clear()
         self._tiers, self.prepare = {}, released
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session has ended: a backward that is yet to come runs as it is."""
+        return self.prepare is released
+
+    def refresh(
+        self, module: torch.nn.Module | None, args: Sequence[Any], *, place: int, under_way: bool
+    ) -> None:
+        """Before a call of the step with these inputs: look again at what may move. Plans are made anew where that has
+        changed."""
+        moved = self.optimizers.streams.refresh(module, args, place=place, under_way=under_way)
+        if self.parameters.refresh(module, args, place=place) or moved:
+            self.forget()
+
+    def keep_parameters(self) -> None:
+        """A forward runs again, under a plan of its own: from now on parameters stay on the device."""
+        if self.parameters.stop():
+            self.forget()
 
     def forget(self) -> None:
         """Make all plans anew: what may move is not what it was."""
@@ -127,7 +158,8 @@ class Plans:
         encodes = any(d.encoded_bytes for d in prepared.plan.decisions)
         # What is denser than planned goes to a tier, whose threads must have started before the step is counted.
         for tier in self._tiers.values():
-            tier.reserve(prepared.plan.swapped_bytes or int(encodes))
+            rests = prepared.plan.parameter_resting_bytes
+            tier.reserve(prepared.plan.swapped_bytes + rests or int(encodes))
         gc.collect()  # planning leaves graphs in cycles, which would come free in the middle of the step's count
         # Pages of the steps before would stand in the first one's resident set.
         allocator.trim(everything=True)
@@ -145,6 +177,7 @@ class Plans:
             costs=track.costs,
             absent=track.arrivals.absent,
             units=self.optimizers.streams.units,
+            parameters=self.parameters.units,
         )
 
     def _prepared_for(self, step: CapturedStep, track: Track, resident: int) -> Prepared:
@@ -166,7 +199,7 @@ class Plans:
         try:
             return self.prepare(step, learned)
         except BudgetError:
-            if not learned.later or track.repeats.refused or not self.repeats:
+            if not learned.later or track.repeats.refused or not self.may_repeat:
                 raise
             return self.prepare(step, replace(learned, later=0))
 
@@ -180,7 +213,7 @@ class Plans:
                 continue
             track.outside, track.gives_up = outside, False
             return prepared
-        if track.repeats.refused or not self.repeats:
+        if track.repeats.refused or not self.may_repeat:
             return self.prepare(step, replace(learned, outside=track.room[-1]))
         track.gives_up = True
         return self.prepare(step, replace(learned, outside=0, later=0))

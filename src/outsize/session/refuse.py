@@ -85,7 +85,8 @@ def no_room_kept(call: Call, budget: int, peak: int, plans: Plans) -> BudgetErro
     made = call.made
     bare = lower(made.graph, replace(made.plan, decisions=()))
     smallest = max(peak, kept_peak(made.graph, made.profile, bare)) + OBJECT_SPREAD
-    why = call.track.repeats.refused or "the actions allowed have no 'recompute'"
+    moving = "residents='frozen' moves parameters meanwhile" if plans.parameters.units else ""
+    why = call.track.repeats.refused or moving or "the actions allowed have no 'recompute'"
     return BudgetError(
         f"backward(retain_graph=True) keeps what the forward saved for another backward, which takes "
         f"{format_bytes(peak)} ({peak} bytes) at once, over the budget of {format_bytes(budget)}; its forward cannot run "
@@ -132,7 +133,7 @@ def check_loss(call: Call, under_way: Round, plans: Plans) -> None:
     if call is not under_way.calls[-1]:
         return  # what ran meanwhile are calls of the module itself, which the next round's plans have room for
     known = track.outside is not None or call.split or track.arrivals.changed
-    if known or call.peaks.get("outside", 0) <= plans.budget_bytes:
+    if known or plans.closed or call.peaks.get("outside", 0) <= plans.budget_bytes:
         return
     learn_outside(call, under_way, plans)
     track.outside = (track.outside or 0) + OBJECT_SPREAD

@@ -40,4 +40,5 @@ def resident(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
     session = session_of(module)
     if isinstance(session, Session):
         session.streams.bring_all()
+        session.parameters.bring_all()
     yield module

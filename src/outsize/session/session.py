@@ -34,6 +34,7 @@ from .figures import run_record
 from .learn import learn
 from .meter import StepMeter, pause_all, resume
 from .optimizers import Optimizers
+from .parameters import Parameters
 from .plans import OBJECT_SPREAD, Plans
 from .refuse import beside_waiting, check_beside, check_loss, no_room_beside, no_room_kept
 from .residents import buffers, named_bytes, shapes
@@ -66,7 +67,9 @@ class Session(Host, Updating):
         self.streams: StateStreams = self.optimizers.streams
         self._tiers, self.budget_bytes = tiers, budget_bytes
         self.notes: list[str] = []
-        self.plans = Plans(prepare, tiers, budget_bytes, self.optimizers, self.notes, repeats=repeats)
+        self.parameters: Parameters = Parameters(tiers, device, moves=residents == "frozen")
+        moving = self.optimizers, self.parameters
+        self.plans = Plans(prepare, tiers, budget_bytes, *moving, self.notes, repeats=repeats)
         self._latest: Track | None = None
         self._round: Round | None = None
         self._paused: tuple[StepMeter, ...] = ()
@@ -123,10 +126,11 @@ class Session(Host, Updating):
             self._finish()
         track = self.plans.track(step, len(self._round.calls) if self._round is not None else 0)
         track.inputs = track.inputs or shapes(args, self._module())
-        if self.streams.refresh(self._module(), args, place=track.place, under_way=self._round is not None):
-            self.plans.forget()
+        under_way = self._round is not None
+        self.plans.refresh(self._module(), args, place=track.place, under_way=under_way)
         made = self._planned(step, track, args)
-        self.streams.begin(made, under_way=self._round is not None)
+        self.streams.begin(made, under_way=under_way)
+        self.parameters.begin(made)
         self._latest, self.calls = track, self.calls + 1
         self.runs()
         resident = self._resident(args)
@@ -157,22 +161,22 @@ class Session(Host, Updating):
     def _resident(self, args: Iterable[Any]) -> int:
         """Bytes that are there when a call begins: those known by name; all that were counted in the round, if those
         are more than objects more; or all that the run holds, in steps of that, so that few of them figure anew."""
-        known, spread = self.resident_bytes(args) - self.optimizers.beside, OBJECT_SPREAD
+        away, spread = self.parameters.bytes_away, OBJECT_SPREAD  # the graph has their bytes
+        known = self.resident_bytes(args) + away - self.optimizers.beside
         if self._round is not None:
             counted = self._round.unplanned - self.optimizers.beside
             return counted if counted > known + 2 * spread else known
         run, more = self.run_meter, self.optimizers.unborn() - self.optimizers.beside
-        held = run.now + more - self.streams.bytes_here if run else 0
+        held = run.now + more - self.streams.bytes_here + away if run else 0
         return max(known, -(-held // spread) * spread)
 
     def _start(self, track: Track, step: CapturedStep, made: Prepared, args: list[Any]) -> None:
         known = self.resident_bytes(args)
         if self._round is None:
             unborn, here, kept = self.optimizers.unborn(), self.streams.bytes_here, self.streams.kept_bytes
+            held, made_later = known - unborn + here, unborn + max(0, kept - here)
             self.optimizers.begin()
-            self._round = begun(
-                self.device, self._tiers, known - unborn + here, unborn + max(0, kept - here), kept
-            )
+            self._round = begun(self.device, self._tiers, held, made_later, kept)
             if self.recording:
                 self.recording, meter = False, self._round.meter
                 names, tiers = [s.name for s in made.graph.storages], self._tiers.values()
@@ -215,11 +219,11 @@ class Session(Host, Updating):
         if call is None:
             return frame, keep
         call.track.arrivals.saw(tangents)
+        self.parameters.backward_begins()
         under_way = self._joined(call)
         self.streams.backward_begins(last=not keep and not self._waiting.any_in(under_way, but=call))
         self._segment("outside")
-        if under_way.recorder is not None:
-            under_way.recorder.between("outside the module")
+        under_way.between("outside the module")
         if not call.done:
             with self.aside():
                 check_loss(call, under_way, self.plans)
@@ -256,7 +260,7 @@ class Session(Host, Updating):
         more = self._round.now - self.optimizers.beside - alive
         call.extra = max(call.extra, more)
         peak = self.plans.kept_peak(call.track, made) if keep else made.phase_peaks.get("backward", 0)
-        over = peak + max(0, more) - self.budget_bytes
+        over = 0 if self.plans.closed else peak + max(0, more) - self.budget_bytes
         # Objects come and go; what other calls hold, and the gradients of another backward, is worth making room for.
         spread = 0 if len(self._round.calls) > 1 or keep or call.done else OBJECT_SPREAD
         if over <= spread or self._give_up(over, but=frame) >= over:
@@ -276,6 +280,7 @@ class Session(Host, Updating):
         """The forward of a call runs again, under a plan for what is alive beside it now."""
         assert self._round is not None
         assert frame.again is not None
+        self.plans.keep_parameters()
         args, made = frame.again.args(), None
         while made is None:
             resident = max(0, self._round.unplanned - self.optimizers.beside - storage_bytes(tangents))
@@ -306,7 +311,7 @@ class Session(Host, Updating):
         under_way, self.backwards = self._round, self.backwards + 1
         self.measured.saw(under_way, transferred(self._tiers.values()))
         call.track.ran += 1
-        self._note_peaks(under_way)
+        self.note_peak(under_way.note_peaks())
         if not self.optimizers and not self._waiting.any_in(under_way):
             self._finish()
 
@@ -318,9 +323,8 @@ class Session(Host, Updating):
         if self._round is not None and any(call.done for call in self._round.calls):
             self._segment("update")
             self._round.updated = True
-            if self._round.recorder is not None:
-                self._round.recorder.between("update")
-            self._note_peaks(self._round)
+            self._round.between("update")
+            self.note_peak(self._round.note_peaks())
             if all_stepped:
                 self._finish()
 
@@ -330,18 +334,12 @@ class Session(Host, Updating):
             latest.peak = max(latest.peak, peak)
         return peak
 
-    def _note_peaks(self, under_way: Round) -> None:
-        self.note_peak(under_way.peak)
-        for call in under_way.calls:
-            if call.done:
-                call.track.peak = max([call.track.peak, *call.peaks.values()])
-
     def _finish(self) -> None:
         under_way, self._round = self._round, None
         allocator.trim()
         if under_way is None:
             return
-        self._note_peaks(under_way)
+        self.note_peak(under_way.note_peaks())
         under_way.meter.stop()
         if under_way.recorder is not None:
             if under_way.complete:
@@ -373,6 +371,7 @@ class Session(Host, Updating):
         if self._round is not None:
             self._round.close()
         self.streams.close()
+        self.parameters.close()
         for tier in () if self._waiting else self._tiers.values():
             tier.close()
         self.plans.close()

@@ -209,6 +209,18 @@ class Round:
         """Whether its first call, which a recorder records, has had its backward."""
         return bool(self.calls) and self.calls[0].done
 
+    def between(self, what: str) -> None:
+        """For a recording: what ran since the last operator."""
+        if self.recorder is not None:
+            self.recorder.between(what)
+
+    def note_peaks(self) -> int:
+        """Its peak so far, which the tracks of its calls take note of."""
+        for call in self.calls:
+            if call.done:
+                call.track.peak = max([call.track.peak, *call.peaks.values()])
+        return self.peak
+
     def close(self) -> None:
         """The round is given up."""
         self.meter.stop()

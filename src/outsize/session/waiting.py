@@ -57,7 +57,7 @@ class Waiting:
     def may_give_up(self, frame: Frame) -> bool:
         """Whether a frame's forward could run again with the same bits."""
         again = frame.again
-        return self._plans.repeats and not frame.given_up and again is not None and not again.obstacle()
+        return self._plans.may_repeat and not frame.given_up and again is not None and not again.obstacle()
 
     def let_go(self, frame: Frame, call: Call) -> int:
         """A frame gives up what it saved. The bytes that come free."""

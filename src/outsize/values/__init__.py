@@ -7,7 +7,7 @@ from .profile import CodecRate, LinkRate, OpCost, Profile
 from .record import RunRecord, ShapeRecord
 from .schedule import Entry, Schedule
 from .slack import IdleSpan, Slack
-from .state import StateUnit
+from .state import ParameterUnit, StateUnit
 from .timeline import LaneSpan, Timeline
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "LinkRate",
     "Op",
     "OpCost",
+    "ParameterUnit",
     "Plan",
     "Profile",
     "Refusal",

@@ -22,7 +22,7 @@ from ..files import shown
 from .ranges import Count, Index, MaybeIndex
 
 Phase = Literal["forward", "outside", "backward", "update"]
-Kind = Literal["resident", "state", "activation", "output", "gradient"]
+Kind = Literal["resident", "state", "parameter", "activation", "output", "gradient"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +71,10 @@ class Storage:
         name: unique and readable, the name of the op that makes it.
         nbytes: its size.
         kind: `resident` lives for the whole step (parameters, buffers, inputs: never acted on); so does `state`, what an
-            optimizer keeps of a parameter, but that may rest on a tier over the turn; `output` is
-            handed to the caller and lives from its producer to the end of the step; `gradient` is handed to
-            autograd and lives from its producer to the end; `activation` is everything else.
+            optimizer keeps of a parameter, but that may rest on a tier over the turn, and `parameter`, one that nobody
+            trains, which may rest there between any two of its uses; `output` is handed to the caller and lives from
+            its producer to the end of the step; `gradient` is handed to autograd and lives from its producer to the
+            end; `activation` is everything else.
         producer: position of the op that creates it, -1 for what is there from the start.
         uses: positions of the ops that read it, ascending.
         dtype: of the tensor that created it (`float32`).
@@ -99,7 +100,7 @@ class Storage:
     @property
     def lasts(self) -> bool:
         """Whether it is there from one step to the next."""
-        return self.kind in ("resident", "state")
+        return self.kind in ("resident", "state", "parameter")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,8 @@ class Decision:
     """What happens to one storage during one idle span. Positions are op positions.
 
     The idle span of a `state` storage wraps around the turn: it comes back (`fetch_before` to `before`), is used, and
-    leaves again (`after` to `free_before`, the number of ops where that is the turn).
+    leaves again (`after` to `free_before`, the number of ops where that is the turn). A `parameter` storage has a
+    decision for each use that it comes back for; that of its first use wraps around the turn as well.
 
     Attributes:
         storage: the storage acted on.
@@ -73,9 +74,11 @@ class Plan:
     """Decisions and what they are predicted to give.
 
     Attributes:
-        resident_bytes: alive for the whole step; state that rests on a tier is not among them.
+        resident_bytes: alive for the whole step; state and parameters that rest on a tier are not among them.
         state_bytes: of the optimizer's state, as far as it may rest on a tier.
         state_resting_bytes: of it, what does.
+        parameter_bytes: of parameters that nobody trains, as far as they may rest on a tier.
+        parameter_resting_bytes: of them, what does; each of their uses may read as much from there.
         budget_bytes: most bytes that may be alive at once.
         planner: who made it.
         decisions: what is done to which storage, and when.
@@ -107,6 +110,8 @@ class Plan:
     estimated: bool = False
     state_bytes: Count = 0
     state_resting_bytes: Count = 0
+    parameter_bytes: Count = 0
+    parameter_resting_bytes: Count = 0
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """The plan as JSON text; `outsize.values.from_json(Plan, text)` reads it back.

@@ -51,6 +51,8 @@ class RunRecord:
         resident_bytes: bytes alive for the whole step.
         state_bytes: of the optimizer's state, as far as it may rest on a tier; 0 in older records.
         state_resting_bytes: of it, what does between its updates; each step reads and writes as much.
+        parameter_bytes: of parameters that nobody trains, as far as they may rest on a tier; 0 in older records.
+        parameter_resting_bytes: of them, what does between its uses.
         swapped_out_bytes, swapped_in_bytes: of the latest step.
         stall_seconds: time the compute lane waited for transfers in the latest step.
         predicted_step_seconds, measured_step_seconds: forward, backward and, where known, update.
@@ -107,6 +109,8 @@ class RunRecord:
     highest_peak_bytes: int = 0
     state_bytes: Count = 0
     state_resting_bytes: Count = 0
+    parameter_bytes: Count = 0
+    parameter_resting_bytes: Count = 0
     shapes: tuple[ShapeRecord, ...] = ()
 
     def to_json(self, *, indent: int | None = 2) -> str:

@@ -21,7 +21,8 @@ For `encode_swap` the encoded form is what travels: `encode`, `drop`, `swap_out`
 last entry that needs it; residents, outputs and gradients stay to the end.
 
 A `state` storage whose first transfer is a `fetch` rests on that tier over the turn: it is absent when the step begins,
-with its newest bytes in the tier, and has to be so again when the step ends.
+with its newest bytes in the tier, and has to be so again when the step ends. So does a `parameter` storage, which no op
+changes: it comes for its uses, and is dropped without a write.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from .ranges import Count, MaybeIndex
 
 #: Lowering makes them; `check`, `rewrite/build.py` and `replay/holdings.py` have a method for each.
 EntryKind = Literal["op", "clone", "swap_out", "settle", "encode", "drop", "fetch", "wait", "decode"]
+
+_RESTS = ("state", "parameter")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,7 @@ class Schedule:
     entries: tuple[Entry, ...]
 
     def resting(self, graph: StepGraph) -> dict[int, str]:
-        """State storages that rest on a tier over the turn, and on which.
+        """State and parameter storages that rest on a tier over the turn, and on which.
 
         Args:
             graph: whose storages the entries name.
@@ -82,9 +85,9 @@ class Schedule:
 
 
 def resting(graph: StepGraph, entries: tuple[Entry, ...]) -> dict[int, str]:
-    """State storages that entries fetch before they write them, and from which tier."""
+    """State and parameter storages that entries fetch before they write them, and from which tier."""
     first: dict[int, Entry] = {}
     for entry in entries:
-        if entry.kind in ("fetch", "swap_out") and graph.storages[entry.storage].kind == "state":
+        if entry.kind in ("fetch", "swap_out") and graph.storages[entry.storage].kind in _RESTS:
             first.setdefault(entry.storage, entry)
     return {storage: entry.tier for storage, entry in first.items() if entry.kind == "fetch"}

@@ -1,10 +1,10 @@
-"""What an optimizer keeps of one parameter, as far as it may rest on a tier between two updates."""
+"""What may rest on a tier: what an optimizer keeps of a parameter, between updates; a frozen one, between its uses."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .ranges import Count, MaybeIndex
+from .ranges import Count, Index, MaybeIndex
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,3 +20,18 @@ class StateUnit:
     name: str
     nbytes: Count
     place: MaybeIndex = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterUnit:
+    """A parameter that nobody trains.
+
+    Attributes:
+        name: in the module.
+        nbytes: of its storage, which is its own.
+        place: among the inputs of the captured step.
+    """
+
+    name: str
+    nbytes: Count
+    place: Index

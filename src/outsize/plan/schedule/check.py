@@ -92,7 +92,7 @@ class _Interpreter:
         for storage in self.graph.storages:
             if storage.kind in ("output", "gradient") and storage.index not in self.version:
                 raise self.fail(f"{self.name(storage.index)} is handed to the caller but not on the device")
-            if storage.kind == "state":
+            if storage.kind in ("state", "parameter"):
                 self._ends_as_it_began(storage.index)
         if self.arriving or self.writing:
             raise self.fail(f"transfers of {sorted({*self.arriving, *self.writing})} were never waited for")
@@ -219,10 +219,8 @@ class _Interpreter:
         storage = entry.storage
         self._resident(storage)
         kind = self.graph.storages[storage].kind
-        if kind not in (
-            "activation",
-            "state",
-        ):  # of state, the end of the step says whether its newest bytes are kept
+        # Of what rests over the turn, the end of the step says whether its newest bytes are kept.
+        if kind not in ("activation", "state", "parameter"):
             raise self.fail(f"{self.name(storage)} is {kind}: never dropped")
         if self.next_op <= (until := self.graph.storages[storage].held_until):
             raise self.fail(f"{self.name(storage)} is dropped before op {until}, up to which others hold it")

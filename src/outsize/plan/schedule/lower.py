@@ -21,6 +21,7 @@ from ...errors import PlanError
 from ...values import Decision, Entry, Plan, Schedule, StepGraph
 from ...values.actions import ACTIONS, ENCODING, REMAKING, RESTORING, TRAVELLING
 from ...values.schedule import EntryKind
+from .streamed import refuse_malformed_parameter, with_parameters
 
 
 def lower(graph: StepGraph, plan: Plan) -> Schedule:
@@ -41,11 +42,12 @@ def lower_placed(graph: StepGraph, decisions: tuple[Decision, ...]) -> tuple[Sch
     """The schedule, and for each entry the op position before or after which it stands."""
     for decision in decisions:
         _refuse_malformed(graph, decision)
-    builder = _Builder(graph, decisions)
+    apart = [d for d in decisions if graph.storages[d.storage].kind == "parameter"]
+    builder = _Builder(graph, tuple(d for d in decisions if d not in apart) if apart else decisions)
     for position in range(len(graph.ops)):
         builder.position(position)
     builder.turn()
-    placed = builder.with_drops()
+    placed = with_parameters(graph, apart, builder.with_drops())
     return Schedule(entries=tuple(entry for entry, _ in placed)), [place for _, place in placed]
 
 
@@ -57,8 +59,13 @@ def _refuse_malformed(graph: StepGraph, d: Decision) -> None:
     if storage.kind == "state":
         _refuse_malformed_state(graph, d, name)
         return
+    if storage.kind == "parameter":
+        refuse_malformed_parameter(graph, d, name)
+        return
     if storage.kind != "activation":
-        raise PlanError(f"{name}: it is {storage.kind}, only activations and state may be acted on")
+        raise PlanError(
+            f"{name}: it is {storage.kind}, only activations, state and frozen parameters may be acted on"
+        )
     if not 0 <= d.after < d.free_before <= d.fetch_before <= d.before < len(graph.ops):
         raise PlanError(
             f"{name}: needs after < free_before <= fetch_before <= before within the step, "
