@@ -27,7 +27,7 @@ __all__ = [
     "resident",
 ]
 
-_ROOMS = ("codecs", "device", "integrations", "parallel", "programs", "values", "zoo")
+_ROOMS = ("codecs", "device", "errors", "integrations", "measure", "parallel", "programs", "values", "zoo")
 _LAZY = ("compile", "meter", "plan", "record", "release", "report", "resident")
 
 
