@@ -41,6 +41,12 @@ def retention(r: dict) -> list[str]:
             f"({row['smallest_retaining_nothing']:.3f} where nothing is retained), none found to be impossible above "
             f"{row['refuted']:.3f}, floor of any plan {row['floor']:.3f}."
         )
+    for few in r.get("shallow", ()):
+        lines.append(
+            f"How loose the bound is: {few['family']} ({few['ops']} ops) at {few['budget']:.3f}, 4 % above its smallest "
+            f"budget: plan {few['seconds']:.4f} ×, bound {few['bound']:.4f} ×; over every position "
+            f"{floored(few['bound_of_every_position'])} ×{'' if few['proved'] else ', where the time ended'}."
+        )
     return lines
 
 

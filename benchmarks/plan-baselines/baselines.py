@@ -42,11 +42,9 @@ class Joint:
             self.graph, self.inputs, self.outputs = graph, inputs, num_fwd_outputs
             raise _Taken
 
-        def backend(graph: GraphModule, example: Sequence[Any]) -> Any:
-            return aot_autograd(fw_compiler=_none, bw_compiler=_none, partition_fn=take)(graph, example)
-
+        taking = aot_autograd(fw_compiler=_none, bw_compiler=_none, partition_fn=take)
         try:
-            compiled_call(module, backend)(*args)  # type: ignore[arg-type]
+            compiled_call(module, _Backend(taking))(*args)  # type: ignore[arg-type]
         except Exception as error:
             if not hasattr(self, "graph"):
                 raise error
@@ -81,6 +79,18 @@ class Joint:
 
 class _Taken(Exception):
     pass
+
+
+class _Backend:
+    """What a call is compiled with, and the code objects that the call notes there."""
+
+    casts_weights = False
+
+    def __init__(self, made: Callable[..., Any]) -> None:
+        self.made, self.codes = made, []  # type: ignore[var-annotated]
+
+    def __call__(self, graph: GraphModule, example: Sequence[Any]) -> Any:
+        return self.made(graph, example)
 
 
 def _none(*_: Any) -> Any:

@@ -4,10 +4,12 @@ All three are read by one meter: bytes of live storages at each operator (parame
 FLOPs by torch's formulas. The networks are captured on tensors without bytes. At the peak of each baseline point the
 search gets that peak as its budget; costs are FLOPs alone, which is what the table counts. At half and a third of the
 plain peak a lower bound stands beside the search: no plan of this graph that recomputes alone, its ops in this order,
-runs fewer FLOPs there (`outsize.plan.follow.least_again`). The partitioner may repeat a draw of random numbers, which
-makes another dropout mask for the backward than the forward had; such points are counted and marked.
+runs fewer FLOPs there (`outsize.plan.search.relaxation.least_again`). The partitioner may repeat a draw of random
+numbers, which makes another dropout mask for the backward than the forward had; such points are counted and marked.
 
-python benchmarks/plan-baselines/run.py [gpt|bert|vit|resnet50|unet2d …]
+Beside a DenseNet stands the memory-efficient scheme of Pleiss et al. 2017, see `dense.py`.
+
+python benchmarks/plan-baselines/run.py [gpt|bert|vit|resnet50|unet2d|densenet …]
 """
 
 import json
@@ -25,6 +27,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from baselines import SOLVERS, Joint, checkpointed
+from dense import DenseNet
 
 from outsize.plan import PlanSettings
 from outsize.plan.search.cuts import Effort
@@ -70,7 +73,10 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], Blocks]] 
         lambda: torch.empty(16, 1, 256, 256),
         lambda m: [*m.down, *m.merge],
     ),
+    "densenet": (DenseNet, lambda: torch.empty(64, 3, 224, 224), lambda m: m.stages()),
 }
+#: Schemes of their own: what they checkpoint.
+SCHEMES: dict[str, tuple[str, Blocks]] = {"densenet": ("memory_efficient", lambda m: m.joins())}
 
 
 def costs(graph: StepGraph) -> Profile:
@@ -116,8 +122,8 @@ def least(case: Case, total: int, budget: int) -> float:
     return 1 + least_again(case.problem(budget, ("recompute",), SETTINGS), PROOF) * 1e12 / total
 
 
-def block_point(name: str, total: int) -> dict:
-    make, data, blocks = MODELS[name]
+def block_point(name: str, total: int, blocks: Blocks) -> dict:
+    make, data, _ = MODELS[name]
     module, args = make(), (data(),)
     plain_peak, plain_flops = checkpointed(make(), args, [])
     peak, flops = checkpointed(module, args, blocks(module))
@@ -125,8 +131,15 @@ def block_point(name: str, total: int) -> dict:
             "eager_flops_over_graph": plain_flops / total}  # fmt: skip
 
 
+def checkpoints(row: dict) -> list[dict]:
+    """The points of a family's checkpointed steps."""
+    return [
+        row[key] for key in ("block_checkpointing", *(kind for kind, _ in SCHEMES.values())) if key in row
+    ]
+
+
 def measure(name: str) -> dict:
-    make, data, _ = MODELS[name]
+    make, data, blocks = MODELS[name]
     with FakeTensorMode(allow_non_fake_inputs=True):
         joint = Joint(make(), (data(),))
         plain = joint.plain()
@@ -136,13 +149,15 @@ def measure(name: str) -> dict:
         points = torch_points(joint, plain)
         row: dict = {"family": name, "ops": len(plain.ops), "plain_peak_bytes": case.peak,
                      "floor": case.floor / case.peak, "torch_seconds": time.perf_counter() - began}  # fmt: skip
-        row["block_checkpointing"] = block_point(name, total)
-    for p in [row["block_checkpointing"], *(front := best(points))]:
+        row["block_checkpointing"] = block_point(name, total, blocks)
+        if name in SCHEMES:
+            row[SCHEMES[name][0]] = block_point(name, total, SCHEMES[name][1])
+    compared = [*checkpoints(row), *(front := best(points))]
+    for p in compared:
         p["peak"] = p["peak_bytes"] / case.peak
         p["ours"] = ours(case, total, p["peak_bytes"])
     row |= {"torch_points": points, "torch_front": front}
     row["lowest_torch_peak"] = min(p["peak"] for p in front)
-    compared = [row["block_checkpointing"], *front]
     above = [p for p in compared if p["ours"] is None or p["ours"] > p["flops"] + 1e-9]
     row["more_flops_than_a_baseline_in"] = len(above)
     row["of_them_repeat_a_draw"] = sum(p.get("draws_repeated", 0) > 0 for p in above)
@@ -162,7 +177,7 @@ if __name__ == "__main__":
         known[chosen] = future.result()
         print({k: v for k, v in known[chosen].items() if k != "torch_points"}, flush=True)
         rows = [known[name] for name in MODELS if name in known]
-        ratios = [p["ours"] / p["flops"] for r in rows for p in [r["block_checkpointing"], *r["torch_front"]]
+        ratios = [p["ours"] / p["flops"] for r in rows for p in [*checkpoints(r), *r["torch_front"]]
                   if p["ours"]]  # fmt: skip
         save(__file__, {
             "bars": {"0.500": 1.05, "0.333": 1.15}, "compared_points": len(ratios),
