@@ -35,7 +35,7 @@ def test_bytes_that_somebody_else_holds_are_not_counted_as_gone(least: int) -> N
     pair = Pair(least)
     pair.step(0)
     held = pair.planned.state_dict()
-    with pytest.raises(outsize.BudgetError):
+    with pytest.raises(outsize.BudgetError, match="holds its bytes"):
         pair.planned(torch.randn(8, WIDTH))
     del held
     pair.step(1)

@@ -1,5 +1,6 @@
 """A rewritten graph that was damaged afterwards is caught, whatever the damage."""
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,7 @@ from outsize.errors import RewriteError
 from outsize.fx import CapturedStep, RewrittenStep
 from outsize.rewrite import rewrite_step, verify_step
 from outsize.runtime.ops import OPS
+from outsize.values import Entry
 
 from .stepping import away, back, find, schedule
 from .test_build import Net
@@ -226,3 +228,18 @@ def test_a_view_that_is_no_longer_the_conjugate_of_its_bytes_is_found() -> None:
         erase(node)
     with pytest.raises(RewriteError):
         verify_step(step, new, OPS)
+
+
+def test_an_empty_input_is_never_read(step: CapturedStep) -> None:
+    """A parameter that rests on a tier is fetched by the graphs, for each operator that reads it."""
+    read = find(step, "addmm")
+    weight = next(s for s in read.reads if step.graph.storages[s].kind == "resident")
+    plain = rewrite_step(step, schedule(step), OPS)
+    with pytest.raises(RewriteError, match="reads storage None"):
+        verify_step(step, dataclasses.replace(plain, parameters={weight: "weight"}), OPS)
+    with pytest.raises(RewriteError, match="while its bytes are away"):
+        rewrite_step(step, schedule(step), OPS, parameters={weight: "weight"})
+    drop = Entry(kind="drop", storage=weight)
+    around = [u for u in step.graph.storages[weight].uses if u != step.boundary]
+    fetched = schedule(step, {u: [drop] for u in around}, {u: back(weight) for u in around})
+    verify_step(step, rewrite_step(step, fetched, OPS, parameters={weight: "weight"}), OPS)

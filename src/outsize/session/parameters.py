@@ -41,6 +41,8 @@ class Parameters:
         self._resting: dict[str, ParameterHome] = {}
         #: What may rest on a tier, in the order of the inputs of the step that is planned.
         self.units: tuple[ParameterUnit, ...] = ()
+        #: What would, if nobody else held its bytes.
+        self.held: tuple[str, ...] = ()
 
     # What may move.
 
@@ -66,12 +68,16 @@ class Parameters:
     def _found(self, module: torch.nn.Module) -> dict[int, ParameterHome]:
         """Frozen, large enough, and nobody else holds their bytes. One that is here may have another dtype by now."""
         away = {id(home.parameter): home for home in self._homes.values() if not home.here}
-        found = {}
+        found, held = {}, []
         for name, parameter in module.named_parameters():
             if id(parameter) in away:
                 found[id(parameter)] = away[id(parameter)]
             elif type(parameter) is torch.nn.Parameter and self._suits(parameter):
-                found[id(parameter)] = ParameterHome(parameter, name=name, tiers=self._tiers)
+                if is_shared(parameter):
+                    held.append(name)
+                else:
+                    found[id(parameter)] = ParameterHome(parameter, name=name, tiers=self._tiers)
+        self.held = tuple(held)
         return found
 
     def _suits(self, parameter: torch.nn.Parameter) -> bool:
@@ -79,7 +85,7 @@ class Parameters:
             return False
         if parameter.layout is not torch.strided or parameter.is_inference():
             return False
-        return parameter.numel() * parameter.element_size() >= LEAST_MOVED and not is_shared(parameter)
+        return parameter.numel() * parameter.element_size() >= LEAST_MOVED
 
     # Bytes.
 

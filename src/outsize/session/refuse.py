@@ -38,6 +38,7 @@ def beside_waiting(
     since a larger budget lets them. The backward of each meets the gradients of those before it. As many calls again as
     wait now have room, so that a loop of several does not hear of them one by one.
     """
+    error = _with_held(error, plans.parameters.held)
     if not waiting:
         return error
     smallest, results = error.smallest_feasible_bytes, least_held(step.graph, step.boundary)
@@ -64,6 +65,19 @@ def beside_waiting(
         f"inputs and results meanwhile, and its backward meets the gradients of those before it. "
         f"Beside them alone: {error}",
         smallest_feasible_bytes=smallest,
+        dominating=error.dominating,
+    )
+
+
+def _with_held(error: BudgetError, names: Sequence[str]) -> BudgetError:
+    """The same, where frozen parameters stay on the device because somebody else holds their bytes."""
+    if not names:
+        return error
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return BudgetError(
+        f"{error} The frozen parameter {names[0]}{more} would rest on a tier, but a view, a state_dict or another tensor "
+        "holds its bytes: let go of that before the next forward, or keep a clone",
+        smallest_feasible_bytes=error.smallest_feasible_bytes,
         dominating=error.dominating,
     )
 
