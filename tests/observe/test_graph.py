@@ -99,3 +99,27 @@ def test_a_graph_is_kept_where_autograd_was_asked_to() -> None:
         results[0].square().mean().backward(retain_graph=kept)
         session: Any = api._SESSIONS[module]
         assert session.paths.known[0].step.kept == kept
+
+
+def test_garbage_that_goes_in_a_step_is_no_room_for_its_loss() -> None:
+    """What the loss takes is counted from the bytes that the step began with, less those that went since."""
+    torch.manual_seed(0)
+    ballast = [torch.zeros(2**20)]
+
+    class Frees(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            ballast.clear()
+            return self.layer(x).tanh()
+
+    module = outsize.compile(Frees(), "1 GiB", door="observed")
+    for _ in range(2):
+        y = module(torch.randn(2048, 64))
+        (y.square() + 1).sum().backward()
+    session: Any = api._SESSIONS[module]
+    seen = session.paths.known[0].step
+    outside = next(op.index for op in seen.graph.ops if op.target == "outside")
+    assert seen.costs[outside].workspace_bytes >= y.untyped_storage().nbytes()

@@ -109,7 +109,12 @@ class Observer(Keeper):
             variable = getattr(node, "variable", None)
             node.register_hook(self._After(self, variable))
         self._gauge.peak()
+        self._note_freed()
         self._mark = now(self._device)
+
+    def _note_freed(self) -> None:
+        """Garbage of earlier that goes in the step is no room of its own: bytes are counted from a lower level then."""
+        self._base = min(self._base, self._gauge.now - self.ledger.alive)
 
     # What autograd saves.
 
@@ -192,6 +197,7 @@ class Observer(Keeper):
             self._give_way(0)
             return
         peak = self._gauge.peak()
+        self._note_freed()
         self._give_way(0)
         if not self._nodes:
             self._outside_seconds = now(self._device) - self._mark

@@ -140,13 +140,13 @@ class ObservedSession(Updating):
 
     def _planned(self, path: Path, resident: int) -> PreparedReplay | None:
         """The plan of a path for so many resident bytes; None where it has to be observed once more."""
-        counted = 0
+        held = 0
         if self._round is not None:
-            counted = self._round.now + self._round.unborn - 2 * OBJECT_SPREAD
+            held = self._round.now + self._round.unborn
         elif self.run_meter is not None:
             held = self.run_meter.now + self.optimizers.unborn() - self.optimizers.beside
-            counted = -(-held // OBJECT_SPREAD) * OBJECT_SPREAD
-        resident = max(resident, counted)
+        # In steps, so that the objects by which rounds differ do not make the plan anew.
+        resident = max(resident, -(-held // OBJECT_SPREAD) * OBJECT_SPREAD)
         if path.prepared is not None and not path.stale and resident <= path.resident:
             return path.prepared
         if (
