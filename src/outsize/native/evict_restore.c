@@ -115,7 +115,7 @@ static int32_t missing_ops(Pass *w, int32_t p, int32_t inside, int32_t *fetched_
 }
 
 /* Where room may be short, what the region makes again anyway need not be there twice. */
-static void replace(Pass *w, int32_t p, int32_t length, int64_t before) {
+static void replace(Pass *w, int32_t length, int64_t before) {
     const Step *g = w->g;
     int64_t made = 0, most = 0;
     for (int32_t r = 0; r < length; r++) {
@@ -155,7 +155,7 @@ int pass_restore(Pass *w, int32_t p) {
     int32_t fetched, count = 0, inside = ++w->stamp;
     int32_t length = missing_ops(w, p, inside, &fetched);
     note_remade(w, p, length);
-    if (length) replace(w, p, length, before);
+    if (length) replace(w, length, before);
     int32_t *touches = w->list;
     for (int32_t k = g->in_at[p]; k < g->in_at[p + 1]; k++) touches[count++] = g->in[k];
     for (int32_t k = 0; k < fetched; k++) touches[count++] = w->fetched[k];
