@@ -128,7 +128,7 @@ def test_what_is_no_module_is_refused(call: Callable[[Any], Any], module: Any, s
 
 def test_a_module_under_torch_compile_is_to_be_given_itself() -> None:
     wrapped = torch.compile(nn.Linear(2, 2), backend="eager")
-    with pytest.raises(OutsizeError, match="module itself"):
+    with pytest.raises(OutsizeError, match="module that it was made from"):
         outsize.compile(wrapped, "1 GiB")  # type: ignore[arg-type]
 
 
