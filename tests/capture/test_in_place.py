@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import outsize
+from outsize.capture.in_place import fold_copies
 
 BACK = torch.arange(16).flip(0)
 Formula = Callable[[Tensor], Tensor]
@@ -87,3 +88,23 @@ def test_a_result_lies_as_in_eager(name: str) -> None:
     planned_strides, planned = step()
     assert planned_strides == strides
     assert all(torch.equal(a, b) for a, b in zip(plain, planned, strict=True))
+
+
+def test_views_of_a_copy_that_is_folded_share_the_result_it_stood_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Autograd saves a detached view of what `relu_` wrote."""
+    seen: list[tuple[int, int]] = []
+
+    def folded(graph: torch.fx.GraphModule) -> None:
+        fold_copies(graph)
+        views = [n for n in graph.graph.nodes if n.target is torch.ops.aten.detach.default]
+        seen.extend(
+            tuple(n.meta["val"].untyped_storage()._cdata for n in (v, v.all_input_nodes[0])) for v in views
+        )
+
+    monkeypatch.setattr("outsize.capture.aot.fold_copies", folded)
+    module = outsize.compile(Written(FORMULAS["relu"]), 2**40, door="captured")
+    module(torch.randn(5, 24, 16)).sum().backward()
+    assert seen
+    assert all(view == base for view, base in seen)

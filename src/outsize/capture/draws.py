@@ -72,6 +72,7 @@ def fold_draws(module: GraphModule) -> None:
     """Drop the copies that only say where numbers were drawn to, in the graph itself."""
     for node in list(module.graph.nodes):
         if node.target is torch.ops.aten.copy.default and _is_drawn(node):
+            node.args[1].meta["val"] = node.meta["val"]  # views were recorded over it
             node.replace_all_uses_with(node.args[1])
             module.graph.erase_node(node)
 

@@ -69,6 +69,7 @@ def fold_copies(module: GraphModule) -> None:
             continue
         over, made = node.args[:2]
         if isinstance(over, Node) and isinstance(made, Node) and _is_fresh(made) and _alike(made, node):
+            made.meta["val"] = node.meta["val"]  # views of the copy were recorded over its storage
             node.replace_all_uses_with(made)
             module.graph.erase_node(node)
 
