@@ -134,6 +134,7 @@ class Plans:
             made = self._plan(step, track, resident)
         elif track.stale or self._drifted(track, made):
             made = self._plan_again(step, track, made, max(resident, track.resident))
+            gc.collect()  # also where that was in vain: planning leaves cycles, which would count in the step
         elif resident > track.resident:
             grown = self._figured_anew(step, track, made, resident)
             made = grown or self._plan(step, track, resident)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -122,6 +123,7 @@ def check_beside(call: Call, more: int, plans: Plans) -> None:
     learned = plans.learned(call.step, call.track, call.track.resident)
     later = max(learned.later, more + OBJECT_SPREAD)  # the next try has other objects
     plans.beside_others(call.step, call.track, replace(learned, later=later))
+    gc.collect()  # planning leaves cycles, which would count in the step
 
 
 def no_room_outside(call: Call, under_way: Round, plans: Plans) -> BudgetError:
@@ -158,3 +160,4 @@ def check_loss(call: Call, under_way: Round, plans: Plans) -> None:
     except BudgetError:
         plans.losses.refused(call.step, track.place, track.outside)
         raise
+    gc.collect()
