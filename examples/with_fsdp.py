@@ -5,8 +5,12 @@
 Shard the module, make the optimizer, then call `outsize.compile`. The steps run in eager PyTorch and are observed; each
 process plans its own, and after `agree` all have the plans of the first one. FSDP gathers and frees the parameters as
 always, and the bytes of that count.
+
+Garbage is collected between steps only, at the same place in all processes, as long runs on many machines do: when that
+happens decides how long some tensors live, and processes whose steps differ by it have no plan in common.
 """
 
+import gc
 import json
 import sys
 import tempfile
@@ -62,6 +66,7 @@ def steps(model, optimizer, first: int, last: int) -> list[float]:
             optimizer.step()
             optimizer.zero_grad()
         losses.append(loss.item())
+        gc.collect()
     return losses
 
 
@@ -86,6 +91,7 @@ def train(folder: Path, *, planned: bool):
 
 
 def main() -> None:
+    gc.disable()
     dist.init_process_group("gloo")
     shared = [tempfile.mkdtemp() if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(shared)

@@ -42,6 +42,8 @@ def agree(module: torch.nn.Module, group: dist.ProcessGroup | None = None) -> st
 
     Collective: every process of the group calls it, at the same place of its loop, after at least one step and between
     two steps. With FSDP2 or another observed module that is after three steps: a path is planned when it was seen twice.
+    There, let Python collect garbage between steps only, `gc.disable()` first and `gc.collect()` after each: when it
+    runs decides how long some tensors live, and steps that differ by that have no plan in common.
 
     Args:
         module: as it was compiled, or the DDP around it.
