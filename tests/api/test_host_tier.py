@@ -23,7 +23,7 @@ LINK = LinkRate(out_bytes_per_second=5e9, in_bytes_per_second=5e9, latency_secon
 
 @pytest.mark.parametrize("name", ["gpt", "resnet50", "unet2d"])
 def test_a_missing_wait_would_show(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decide, "_links", lambda device, options: {"host": LINK})
+    monkeypatch.setattr(decide, "_links", lambda device, disk, most: {"host": LINK})
     monkeypatch.setattr(
         api,
         "_tiers",
