@@ -11,21 +11,15 @@ happens decides how long some tensors live, and processes whose steps differ by 
 """
 
 import gc
-import json
-import sys
-import tempfile
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
+from two_processes import compare
 
 import outsize
-from outsize.integrations.processes import agree
 
 BUDGET = 6_000_000
 
@@ -49,7 +43,7 @@ def make(planned: bool):
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
     if planned:
         outsize.compile(module, BUDGET, optimizer=optimizer)
-    return module, optimizer
+    return module, module, optimizer
 
 
 def steps(model, optimizer, first: int, last: int) -> list[float]:
@@ -70,41 +64,6 @@ def steps(model, optimizer, first: int, last: int) -> list[float]:
     return losses
 
 
-def train(folder: Path, *, planned: bool):
-    """The losses of ten steps, and of the last four again after a checkpoint was loaded; the record; the plan's hash."""
-    model, optimizer = make(planned)
-    losses = steps(model, optimizer, 0, 6)
-    plan = agree(model) if planned else ""
-    state, updates = get_state_dict(model, optimizer)
-    dcp.save({"model": state, "optimizer": updates}, checkpoint_id=folder)
-    losses += steps(model, optimizer, 6, 10)
-    record = outsize.report(model) if planned else None
-    outsize.release(model)
-
-    model, optimizer = make(planned)
-    state, updates = get_state_dict(model, optimizer)
-    dcp.load({"model": state, "optimizer": updates}, checkpoint_id=folder)
-    set_state_dict(model, optimizer, model_state_dict=state, optim_state_dict=updates)
-    losses += steps(model, optimizer, 6, 10)
-    outsize.release(model)
-    return losses, record, plan
-
-
-def main() -> None:
-    gc.disable()
-    dist.init_process_group("gloo")
-    shared = [tempfile.mkdtemp() if dist.get_rank() == 0 else None]
-    dist.broadcast_object_list(shared)
-    folder = Path(shared[0])
-    plain, *_ = train(folder / "plain", planned=False)
-    losses, record, plan = train(folder / "planned", planned=True)
-    assert losses == plain, (losses, plain)
-    assert losses[6:10] == losses[10:], "a loaded checkpoint goes on as the run that wrote it"
-    assert record.highest_peak_bytes <= record.budget_bytes < record.plain_peak_bytes
-    line = {"rank": dist.get_rank(), "peak": record.highest_peak_bytes, "budget": record.budget_bytes}
-    print(json.dumps(line | {"plain": record.plain_peak_bytes, "plan": plan}), file=sys.stdout, flush=True)
-    dist.destroy_process_group()
-
-
 if __name__ == "__main__":
-    main()
+    gc.disable()
+    compare(make, steps)

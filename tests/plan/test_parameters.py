@@ -107,6 +107,7 @@ def test_random_steps(seed: int) -> None:
     step = graph, profile, frozen
     for budget in (least(step), (least(step) + peak(step)) // 2):
         whole, costs, plan = planned(step, budget)
+        assert plan.predicted_peak_bytes <= budget
         check(whole, costs, lower(whole, plan), budget)
 
 
